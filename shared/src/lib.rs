@@ -1,1 +1,32 @@
-//! shared
+//! What Lockgate's device, server and operator's tools must agree on: plain data and plain
+//! functions, without files, sockets, clocks or dice.
+//!
+//! | to find out | open |
+//! |---|---|
+//! | whether a device may install now, and every reason against it | [`eligibility`] |
+//! | what a device checks before it believes that a rollout is open | [`pace`] |
+//! | what people sign, and how signatures are counted | [`act`], [`policy`] |
+//! | what a release says of itself, and the ladder it climbs | [`manifest`] |
+//! | how far a rollout is open, what is stopped | [`rollout`] |
+//! | which groups a device belongs to, and its place in a rollout | [`group`], [`mod@bucket`] |
+//! | pins, maintenance windows, freezes | [`pin`], [`window`] |
+//! | the bytes between device and server | [`wire`] |
+//! | every bound on what comes from outside | [`limits`] |
+
+pub mod act;
+pub mod bucket;
+pub mod eligibility;
+pub mod facts;
+pub mod group;
+pub mod id;
+pub mod limits;
+pub mod manifest;
+pub mod pace;
+pub mod pin;
+pub mod policy;
+pub mod rollout;
+pub mod sign;
+pub mod time;
+pub mod version;
+pub mod window;
+pub mod wire;

@@ -1,0 +1,602 @@
+//! May this device install this release now? One pure function that device, server and operator's
+//! tool all ask, and that names every reason against it at once, in one fixed order.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bucket::{Bucket, Limit},
+    facts::{Conditions, Facts},
+    id::{CohortId, DeviceId, ProductId, TenantId},
+    manifest::{Artifact, Manifest},
+    pace::{Memory, RolloutMemory, VerifiedRollout},
+    pin::Pin,
+    rollout::{PassedStop, Scope, ScopeOf, StopKind},
+    time::{Moment, Seconds},
+    version::Version,
+    window::{self, Freeze, Opening, Window},
+};
+
+/// A release that a device may be about to install.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// The rollout, checked against what people signed.
+    pub rollout: &'a VerifiedRollout,
+    /// Its manifest.
+    pub manifest: &'a Manifest,
+    /// What the device remembers of it.
+    pub memory: &'a RolloutMemory,
+}
+
+/// The device that asks.
+#[derive(Clone, Debug)]
+pub struct Device<'a> {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its tenant.
+    pub tenant: &'a TenantId,
+    /// The product in question.
+    pub product: &'a ProductId,
+    /// The channel it follows for that product.
+    pub channel: &'a crate::id::ChannelId,
+    /// What it is.
+    pub facts: &'a Facts,
+    /// What it finds now.
+    pub conditions: &'a Conditions,
+    /// The version in its active slot.
+    pub running: Option<&'a Version>,
+    /// Its pin.
+    pub pin: &'a Pin,
+    /// Versions of its channel whose rollouts are complete, by what it checked itself.
+    pub complete: &'a [Version],
+    /// Its maintenance windows.
+    pub windows: &'a [Window],
+    /// Its freezes.
+    pub freezes: &'a [Freeze],
+    /// What its owner asks for.
+    pub preferences: Preferences,
+    /// Versions it tried and that failed on it: not tried again unless told by signature.
+    pub failed: &'a [Version],
+}
+
+/// What a device's owner asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Preferences {
+    /// Least charge in percent to install on battery.
+    pub min_battery_percent: u8,
+    /// Whether to install over a network paid by volume.
+    pub metered: MeteredUse,
+}
+
+/// Whether a network paid by volume may carry updates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MeteredUse {
+    /// No.
+    #[default]
+    Refuse,
+    /// Yes.
+    Allow,
+}
+
+impl Default for Preferences {
+    fn default() -> Self {
+        // Enough to survive an install and one boot of an ordinary laptop.
+        Self { min_battery_percent: 30, metered: MeteredUse::Refuse }
+    }
+}
+
+/// What the server side says at this moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Word<'a> {
+    /// Stops the device has seen, and its rollouts.
+    pub memory: &'a Memory,
+    /// Stops passed on by the API server.
+    pub passed: &'a [PassedStop],
+    /// When the rollout file was issued.
+    pub file_issued: Moment,
+    /// Every letter below this offset was counted in it.
+    pub letters_offset: u64,
+    /// When the newest verified timestamp was issued.
+    pub timestamp_issued: Option<Moment>,
+}
+
+/// The order of questions, and the question to which a reason belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Question {
+    /// Is it this device's product, and newer than what it runs?
+    Product,
+    /// Does it fit the hardware and system?
+    Platform,
+    /// Is it what channel and pin ask for?
+    Channel,
+    /// May it be installed from the running version?
+    Barrier,
+    /// Is anything stopped?
+    Hold,
+    /// Is the stage of its cohort open?
+    Stage,
+    /// Does its bucket lie below the limit?
+    Bucket,
+    /// Is a maintenance window open?
+    Window,
+    /// Is there a freeze?
+    Freeze,
+    /// Is there power?
+    Power,
+    /// Is there a network it may use?
+    Network,
+    /// Is there room?
+    Disk,
+}
+
+/// One reason why a device does not install.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Another product.
+    OtherProduct(ProductId),
+    /// Not newer than what runs, and no recall allows the way back.
+    NotNewer {
+        /// What runs.
+        running: Version,
+        /// What is offered.
+        offered: Version,
+    },
+    /// It failed on this device before.
+    FailedBefore(Version),
+    /// No artifact for this platform.
+    NoArtifact,
+    /// The hardware model is not among those named.
+    Model,
+    /// The operating system is not among those named.
+    Os,
+    /// Too little memory.
+    Memory {
+        /// In MiB.
+        has: u32,
+        /// In MiB.
+        needs: u32,
+    },
+    /// On another channel.
+    OtherChannel,
+    /// The pin asks for another version.
+    Pinned {
+        /// The pin.
+        pin: Pin,
+        /// What it asks for, if that exists.
+        wants: Option<Version>,
+    },
+    /// A version in between may not be skipped.
+    Barrier(Version),
+    /// A numbered stop binds.
+    Stopped {
+        /// Its number.
+        number: u64,
+        /// Its kind.
+        kind: StopKind,
+        /// Its reason.
+        reason: String,
+    },
+    /// A stop passed on by the server binds.
+    PassedStop(String),
+    /// The rollout was ended for good.
+    Ended,
+    /// The newest timestamp is too old to act on.
+    StaleTimestamp {
+        /// The most that the ladder allows.
+        allowed: Seconds,
+    },
+    /// The cohort has no stage in the ladder.
+    NoStage(CohortId),
+    /// The cohort's stage is not open.
+    StageClosed(CohortId),
+    /// The stage before has not been open for its bake, by what the device itself saw.
+    Baking {
+        /// The device's cohort.
+        cohort: CohortId,
+        /// The earliest moment.
+        until: Moment,
+    },
+    /// The floor, counted from the start, has not come by the device's clock.
+    Floor(Moment),
+    /// The rollout file does not know this device's groups yet.
+    NotCountedYet,
+    /// The bucket lies above the limit.
+    AboveLimit {
+        /// The device's bucket.
+        bucket: Bucket,
+        /// Its limit.
+        limit: Limit,
+    },
+    /// No window is open.
+    WindowClosed {
+        /// The next opening.
+        next: Option<Moment>,
+    },
+    /// The windows cannot be evaluated.
+    WindowUnknown(String),
+    /// A freeze.
+    Frozen {
+        /// Until.
+        until: Moment,
+        /// Why.
+        reason: String,
+    },
+    /// On battery with too little charge.
+    Battery(u8),
+    /// Paid by volume.
+    Metered,
+    /// Too little room.
+    Disk {
+        /// In MiB.
+        has: u32,
+        /// In MiB.
+        needs: u64,
+    },
+}
+
+/// The answer: which artifact, or why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// The artifact for this device, if there is one.
+    pub artifact: Option<&'a Artifact>,
+    /// The device's bucket in this rollout.
+    pub bucket: Bucket,
+    /// Every reason against installing now, in the order of [`Question`]; none means go.
+    pub reasons: Vec<Reason>,
+}
+
+impl Answer<'_> {
+    /// Whether nothing speaks against it.
+    pub const fn go(&self) -> bool {
+        self.reasons.is_empty()
+    }
+
+    /// Whether the bucket is the one open question: such a device is in the risk set, where being let
+    /// in is a lot with a known chance.
+    pub fn bucket_alone(&self) -> bool {
+        !self.reasons.is_empty()
+            && self.reasons.iter().all(|reason| reason.question() == Question::Bucket)
+    }
+}
+
+/// May `device` install `candidate` at `now`?
+pub fn eligibility<'a>(
+    candidate: &Candidate<'a>,
+    device: &Device<'_>,
+    word: &Word<'_>,
+    now: Moment,
+) -> Answer<'a> {
+    let start = candidate.rollout.start();
+    let artifact = candidate.manifest.artifact_for(device.facts);
+    let bucket = Bucket::of(&start.manifest, &start.channel, &device.id);
+    let mut reasons = Vec::new();
+    product(candidate, device, &mut reasons);
+    platform(candidate, device, &mut reasons);
+    channel(candidate, device, &mut reasons);
+    holds(candidate, device, word, now, &mut reasons);
+    stage(candidate, word, now, &mut reasons);
+    limit(candidate, word, bucket, &mut reasons);
+    calendar(device, now, &mut reasons);
+    conditions(candidate, device, &mut reasons);
+    debug_assert!(reasons.is_sorted_by_key(Reason::question), "the order is fixed");
+    Answer { artifact, bucket, reasons }
+}
+
+fn product(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Reason>) {
+    let manifest = candidate.manifest;
+    if manifest.product != *device.product {
+        reasons.push(Reason::OtherProduct(manifest.product.clone()));
+    }
+    if let Some(running) = device.running
+        && manifest.version <= *running
+    {
+        reasons
+            .push(Reason::NotNewer { running: running.clone(), offered: manifest.version.clone() });
+    }
+    if device.failed.contains(&manifest.version) {
+        reasons.push(Reason::FailedBefore(manifest.version.clone()));
+    }
+}
+
+fn platform(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Reason>) {
+    let (facts, asks) = (device.facts, &candidate.manifest.compatibility);
+    if candidate.manifest.artifact_for(facts).is_none() {
+        reasons.push(Reason::NoArtifact);
+    }
+    let model = format!("{} {}", facts.vendor, facts.model);
+    if !asks.models.is_empty() && !asks.models.contains(&model) {
+        reasons.push(Reason::Model);
+    }
+    if !asks.os_ids.is_empty() && !asks.os_ids.contains(&facts.os_id) {
+        reasons.push(Reason::Os);
+    }
+    if let Some(needs) = asks.min_ram_mib
+        && facts.ram_mib < needs
+    {
+        reasons.push(Reason::Memory { has: facts.ram_mib, needs });
+    }
+}
+
+fn channel(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Reason>) {
+    let (start, manifest) = (candidate.rollout.start(), candidate.manifest);
+    if start.channel != *device.channel {
+        reasons.push(Reason::OtherChannel);
+    }
+    if *device.pin != Pin::Latest {
+        let wants = device.pin.version(device.complete);
+        if wants != Some(&manifest.version) {
+            reasons.push(Reason::Pinned { pin: device.pin.clone(), wants: wants.cloned() });
+        }
+    }
+    if let (Some(barrier), Some(running)) = (&manifest.barrier, device.running)
+        && running < barrier
+    {
+        reasons.push(Reason::Barrier(barrier.clone()));
+    }
+}
+
+fn holds(
+    candidate: &Candidate<'_>,
+    device: &Device<'_>,
+    word: &Word<'_>,
+    now: Moment,
+    reasons: &mut Vec<Reason>,
+) {
+    let entry = candidate.rollout.entry();
+    let about = ScopeOf {
+        rollout: &entry.rollout,
+        product: &candidate.manifest.product,
+        cohort: &candidate.memory.cohort,
+        tenant: device.tenant,
+        groups: &candidate.memory.groups,
+    };
+    if entry.ended.is_some() {
+        reasons.push(Reason::Ended);
+    }
+    for stop in word.memory.stops.values().filter(|stop| stop.scope.covers(&about)) {
+        reasons.push(Reason::Stopped {
+            number: stop.number,
+            kind: stop.kind,
+            reason: stop.reason.clone(),
+        });
+    }
+    let covers = |scope: &Scope| scope.covers(&about);
+    for stop in word.passed {
+        // A file issued after the stop says all there is to say about it.
+        if stop.since >= word.file_issued && covers(&stop.scope) {
+            reasons.push(Reason::PassedStop(stop.reason.clone()));
+        }
+    }
+    let allowed = candidate.manifest.ladder.timestamp_max_age_s;
+    let fresh = word.timestamp_issued.is_some_and(|issued| now.since(issued) <= allowed);
+    if !fresh {
+        reasons.push(Reason::StaleTimestamp { allowed });
+    }
+}
+
+fn stage(candidate: &Candidate<'_>, word: &Word<'_>, now: Moment, reasons: &mut Vec<Reason>) {
+    let (entry, start) = (candidate.rollout.entry(), candidate.rollout.start());
+    let (ladder, memory) = (&candidate.manifest.ladder, candidate.memory);
+    let Some((index, signed)) = ladder.stage_of(&memory.cohort) else {
+        reasons.push(Reason::NoStage(memory.cohort.clone()));
+        return;
+    };
+    let floor = start.moment.plus(signed.floor_s);
+    if now < floor {
+        reasons.push(Reason::Floor(floor));
+    }
+    if entry.limit_for(&memory.cohort, &[]).is_none() {
+        reasons.push(Reason::StageClosed(memory.cohort.clone()));
+    }
+    let before = index.checked_sub(1).and_then(|index| ladder.stages.get(index));
+    if let Some(before) = before
+        && let Some(last) = memory.last_not_open.get(&before.cohort)
+        && now < last.plus(before.bake_s)
+    {
+        let until = last.plus(before.bake_s);
+        reasons.push(Reason::Baking { cohort: memory.cohort.clone(), until });
+    }
+    if memory.first_letter.is_none_or(|offset| word.letters_offset <= offset) {
+        reasons.push(Reason::NotCountedYet);
+    }
+}
+
+fn limit(candidate: &Candidate<'_>, _: &Word<'_>, bucket: Bucket, reasons: &mut Vec<Reason>) {
+    let entry = candidate.rollout.entry();
+    let memory = candidate.memory;
+    let Some(limit) = entry.limit_for(&memory.cohort, &memory.groups) else { return };
+    if !limit.admits(bucket) && !entry.coverage.contains(&bucket) {
+        reasons.push(Reason::AboveLimit { bucket, limit });
+    }
+}
+
+fn calendar(device: &Device<'_>, now: Moment, reasons: &mut Vec<Reason>) {
+    match window::opening(device.windows, now) {
+        Ok(Opening::Open { .. }) => {}
+        Ok(Opening::Closed { next }) => reasons.push(Reason::WindowClosed { next }),
+        // When in doubt a device waits and says so.
+        Err(error) => reasons.push(Reason::WindowUnknown(error.to_string())),
+    }
+    for freeze in device.freezes.iter().filter(|f| f.from <= now && now < f.until) {
+        reasons.push(Reason::Frozen { until: freeze.until, reason: freeze.reason.clone() });
+    }
+}
+
+fn conditions(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Reason>) {
+    let (found, wants) = (device.conditions, device.preferences);
+    if found.on_battery == Some(true)
+        && let Some(percent) = found.battery_percent
+        && percent < wants.min_battery_percent
+    {
+        reasons.push(Reason::Battery(percent));
+    }
+    if found.metered == Some(true) && wants.metered == MeteredUse::Refuse {
+        reasons.push(Reason::Metered);
+    }
+    let unpacked = candidate.manifest.artifact_for(device.facts).map_or(0, Artifact::unpacked);
+    let spare = candidate.manifest.compatibility.min_free_disk_mib.unwrap_or_default();
+    let needs = unpacked.div_ceil(1 << 20).saturating_add(u64::from(spare));
+    if let Some(has) = found.free_disk_mib
+        && u64::from(has) < needs
+    {
+        reasons.push(Reason::Disk { has, needs });
+    }
+}
+
+impl Reason {
+    /// The question it answers with no.
+    pub const fn question(&self) -> Question {
+        match self {
+            Self::OtherProduct(_) | Self::NotNewer { .. } | Self::FailedBefore(_) => {
+                Question::Product
+            }
+            Self::NoArtifact | Self::Model | Self::Os | Self::Memory { .. } => Question::Platform,
+            Self::OtherChannel | Self::Pinned { .. } => Question::Channel,
+            Self::Barrier(_) => Question::Barrier,
+            Self::Stopped { .. }
+            | Self::PassedStop(_)
+            | Self::Ended
+            | Self::StaleTimestamp { .. } => Question::Hold,
+            Self::NoStage(_)
+            | Self::StageClosed(_)
+            | Self::Baking { .. }
+            | Self::Floor(_)
+            | Self::NotCountedYet => Question::Stage,
+            Self::AboveLimit { .. } => Question::Bucket,
+            Self::WindowClosed { .. } | Self::WindowUnknown(_) => Question::Window,
+            Self::Frozen { .. } => Question::Freeze,
+            Self::Battery(_) => Question::Power,
+            Self::Metered => Question::Network,
+            Self::Disk { .. } => Question::Disk,
+        }
+    }
+
+    /// A number for letters and programs. Numbers are never reused.
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::OtherProduct(_) => 101,
+            Self::NotNewer { .. } => 102,
+            Self::FailedBefore(_) => 103,
+            Self::NoArtifact => 201,
+            Self::Model => 202,
+            Self::Os => 203,
+            Self::Memory { .. } => 204,
+            Self::OtherChannel => 301,
+            Self::Pinned { .. } => 302,
+            Self::Barrier(_) => 401,
+            Self::Stopped { .. } => 501,
+            Self::PassedStop(_) => 502,
+            Self::Ended => 503,
+            Self::StaleTimestamp { .. } => 504,
+            Self::NoStage(_) => 601,
+            Self::StageClosed(_) => 602,
+            Self::Baking { .. } => 603,
+            Self::Floor(_) => 604,
+            Self::NotCountedYet => 605,
+            Self::AboveLimit { .. } => 701,
+            Self::WindowClosed { .. } => 801,
+            Self::WindowUnknown(_) => 802,
+            Self::Frozen { .. } => 901,
+            Self::Battery(_) => 1001,
+            Self::Metered => 1101,
+            Self::Disk { .. } => 1201,
+        }
+    }
+
+    /// When this reason may go away by the passing of time alone.
+    pub const fn until(&self) -> Option<Moment> {
+        match self {
+            Self::Baking { until, .. } | Self::Frozen { until, .. } => Some(*until),
+            Self::Floor(moment) => Some(*moment),
+            Self::WindowClosed { next } => *next,
+            Self::OtherProduct(_)
+            | Self::NotNewer { .. }
+            | Self::FailedBefore(_)
+            | Self::NoArtifact
+            | Self::Model
+            | Self::Os
+            | Self::Memory { .. }
+            | Self::OtherChannel
+            | Self::Pinned { .. }
+            | Self::Barrier(_)
+            | Self::Stopped { .. }
+            | Self::PassedStop(_)
+            | Self::Ended
+            | Self::StaleTimestamp { .. }
+            | Self::NoStage(_)
+            | Self::StageClosed(_)
+            | Self::NotCountedYet
+            | Self::AboveLimit { .. }
+            | Self::WindowUnknown(_)
+            | Self::Battery(_)
+            | Self::Metered
+            | Self::Disk { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherProduct(product) => write!(f, "it is a release of `{product}`"),
+            Self::NotNewer { running, offered } => {
+                write!(f, "{offered} is not newer than {running}, which runs")
+            }
+            Self::FailedBefore(version) => write!(f, "{version} failed on this device before"),
+            Self::NoArtifact => f.write_str("it has no artifact for this platform"),
+            Self::Model => f.write_str("it is not for this hardware model"),
+            Self::Os => f.write_str("it is not for this operating system"),
+            Self::Memory { has, needs } => {
+                write!(f, "it needs {needs} MiB of memory, here are {has}")
+            }
+            Self::OtherChannel => f.write_str("it goes out on another channel"),
+            Self::Pinned { pin, wants: Some(wants) } => {
+                write!(f, "this device is pinned to {pin}, which is {wants}")
+            }
+            Self::Pinned { pin, wants: None } => {
+                write!(f, "this device is pinned to {pin}, and the channel has no such release yet")
+            }
+            Self::Barrier(version) => write!(f, "{version} or later must run first"),
+            Self::Stopped { number, kind, reason } => {
+                let kind = match kind {
+                    StopKind::Hold => "hold",
+                    StopKind::Halt => "halt",
+                    StopKind::Pause => "pause",
+                };
+                write!(f, "{kind} {number}: {reason}")
+            }
+            Self::PassedStop(reason) => write!(f, "stopped by the server: {reason}"),
+            Self::Ended => f.write_str("the rollout was ended"),
+            Self::StaleTimestamp { allowed } => {
+                write!(f, "nothing newer than {allowed} was heard from the signers")
+            }
+            Self::NoStage(cohort) => write!(f, "its ladder has no stage for cohort `{cohort}`"),
+            Self::StageClosed(cohort) => write!(f, "the stage of cohort `{cohort}` is not open"),
+            Self::Baking { cohort, until } => {
+                write!(f, "the stage before `{cohort}` bakes until {until}")
+            }
+            Self::Floor(moment) => write!(f, "its stage opens no earlier than {moment}"),
+            Self::NotCountedYet => {
+                f.write_str("the gatekeeper has not counted this device's first letter yet")
+            }
+            Self::AboveLimit { limit, .. } => {
+                write!(f, "its turn has not come: {limit} of the cohort is open")
+            }
+            Self::WindowClosed { next: Some(next) } => {
+                write!(f, "the maintenance window opens at {next}")
+            }
+            Self::WindowClosed { next: None } => {
+                f.write_str("no maintenance window opens this week")
+            }
+            Self::WindowUnknown(error) => write!(f, "the maintenance window is unclear: {error}"),
+            Self::Frozen { until, reason } => write!(f, "frozen until {until}: {reason}"),
+            Self::Battery(percent) => write!(f, "on battery with {percent} % left"),
+            Self::Metered => f.write_str("the network is paid by volume"),
+            Self::Disk { has, needs } => write!(f, "it needs {needs} MiB of disk, {has} are free"),
+        }
+    }
+}

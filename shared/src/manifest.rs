@@ -1,0 +1,655 @@
+//! The release manifest: what a release is, for whom, how it proves itself healthy, and the ladder it
+//! climbs. A TUF target of the product's role, `releases/<product>/<version>.json`.
+//!
+//! It is read after the TUF client has verified its bytes; this module refuses what is out of bounds
+//! or contradicts itself, and knows nothing of signatures.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    facts::Facts,
+    id::{CohortId, Digest, ProductId},
+    limits,
+    time::{Moment, Seconds},
+    version::Version,
+};
+
+/// The format this code reads.
+pub const MANIFEST_FORMAT: u32 = 1;
+
+/// A release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`MANIFEST_FORMAT`].
+    pub format: u32,
+    /// The product.
+    pub product: ProductId,
+    /// The version.
+    pub version: Version,
+    /// How grave it is to be without it.
+    pub severity: Severity,
+    /// The bytes, per platform. The first that fits a device is the device's.
+    pub artifacts: Vec<Artifact>,
+    /// What a device must be.
+    #[serde(default)]
+    pub compatibility: Compatibility,
+    /// The oldest version from which it may be installed: everything older goes through a version at
+    /// or above this one first.
+    #[serde(default)]
+    pub barrier: Option<Version>,
+    /// There is no way back once it is confirmed.
+    #[serde(default)]
+    pub irreversible: bool,
+    /// It changes data that both slots share.
+    #[serde(default)]
+    pub migrates_data: bool,
+    /// SHA-256 of the software bill of materials.
+    #[serde(default)]
+    pub sbom: Option<Digest>,
+    /// SHA-256 of the statement of its provenance.
+    #[serde(default)]
+    pub provenance: Option<Digest>,
+    /// Notes for the devices' owners.
+    #[serde(default)]
+    pub notes: String,
+    /// When support ends.
+    #[serde(default)]
+    pub end_of_support: Option<Moment>,
+    /// How it proves itself healthy.
+    pub trial: Trial,
+    /// The stages.
+    pub ladder: Ladder,
+}
+
+/// How grave it is to be without a release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Nothing urgent.
+    Routine,
+    /// It closes vulnerabilities.
+    Security {
+        /// CVSS 3.1 or 4.0 base score in tenths, 0 to 100.
+        cvss_tenths: u8,
+        /// Advisory ids.
+        advisories: Vec<String>,
+    },
+}
+
+/// The bytes of a release for one platform: tar in zstd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// For which architecture; none means any.
+    #[serde(default)]
+    pub arch: Option<String>,
+    /// For which operating system ids; none means any.
+    #[serde(default)]
+    pub os_ids: BTreeSet<String>,
+    /// For which hardware models (`vendor model`); none means any.
+    #[serde(default)]
+    pub models: BTreeSet<String>,
+    /// What it is.
+    pub kind: ArtifactKind,
+    /// Bytes as sent.
+    pub size: u64,
+    /// SHA-256 of the bytes as sent.
+    pub sha256: Digest,
+    /// The files in it, in the archive's order: nothing else may be in the archive.
+    pub files: Vec<FileEntry>,
+}
+
+/// What an artifact is: it chooses the kind of slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArtifactKind {
+    /// A program in a directory.
+    App,
+    /// A bootable image.
+    Image,
+    /// The agent itself.
+    Agent,
+    /// Settings: they go through the same gates as code.
+    Config,
+}
+
+/// One entry of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Its path inside the slot, with `/`.
+    pub path: String,
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: FileKind,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum FileKind {
+    /// A regular file, mode 0755 if executable, else 0644.
+    File {
+        /// Its bytes.
+        size: u64,
+        /// SHA-256 of its bytes.
+        sha256: Digest,
+        /// Whether it may be run.
+        executable: bool,
+    },
+    /// A folder, mode 0755.
+    Directory,
+    /// A symbolic link that stays inside the slot.
+    Symlink {
+        /// Where it points, relative to its own folder.
+        target: String,
+    },
+}
+
+/// What a device must be to install a release. Empty lists and absent numbers ask for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Compatibility {
+    /// Hardware models (`vendor model`).
+    pub models: BTreeSet<String>,
+    /// Operating system ids.
+    pub os_ids: BTreeSet<String>,
+    /// Least memory in MiB.
+    pub min_ram_mib: Option<u32>,
+    /// Least free space in MiB where the slots are, beyond the release itself.
+    pub min_free_disk_mib: Option<u32>,
+}
+
+/// How a release proves itself after activation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The probes that must hold.
+    pub probes: Vec<Probe>,
+    /// How long all of them must hold without a break.
+    pub soak_s: Seconds,
+    /// How long after activation they may take to hold for the first time and soak; later means back.
+    pub deadline_s: Seconds,
+    /// How often the trial may be interrupted (a crash of the agent, a boot) before it means back.
+    pub attempts: u8,
+}
+
+/// One health check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Its name: letters and reports use it.
+    pub name: String,
+    /// What it does.
+    #[serde(flatten)]
+    pub kind: ProbeKind,
+    /// How often it runs.
+    pub interval_s: Seconds,
+}
+
+/// What a probe does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ProbeKind {
+    /// Runs a command in the slot; healthy when it ends with status 0 in time.
+    Command {
+        /// The program, relative to the slot or absolute, and its arguments.
+        argv: Vec<String>,
+        /// How long it may take.
+        timeout_s: Seconds,
+    },
+    /// Asks a loopback address over HTTP.
+    Http {
+        /// `http://` and a loopback address, port and path.
+        url: String,
+        /// The status that means healthy.
+        status: u16,
+        /// How long it may take.
+        timeout_s: Seconds,
+    },
+    /// The process whose number stands in a file is alive and is still the same one.
+    Process {
+        /// The file, relative to the product's folder or absolute.
+        pidfile: String,
+    },
+    /// The agent itself reached its server.
+    Contact,
+}
+
+/// The ordered stages of a rollout and what holds for all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ladder {
+    /// The stages, earliest first; each cohort of the product once.
+    pub stages: Vec<Stage>,
+    /// Nothing activates on a timestamp issued longer ago than this.
+    #[serde(default = "default_timestamp_age")]
+    pub timestamp_max_age_s: Seconds,
+    /// How many exact buckets the coverage list may hold.
+    #[serde(default = "default_coverage")]
+    pub coverage_max: u16,
+}
+
+/// One cohort's part of the ladder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// The cohort.
+    pub cohort: CohortId,
+    /// The share of the cohort that may be open, in millionths.
+    #[serde(default = "everybody")]
+    pub ceiling_ppm: u32,
+    /// Earliest opening, counted from the start's moment.
+    pub floor_s: Seconds,
+    /// How long it must have been open before the next stage opens.
+    pub bake_s: Seconds,
+    /// Whether approvers must consent before it opens.
+    #[serde(default)]
+    pub approval: StageApproval,
+    /// What the evidence must say.
+    pub gate: GateRule,
+}
+
+/// Whether a stage waits for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageApproval {
+    /// Evidence is enough.
+    #[default]
+    None,
+    /// Approvers sign an approval of this stage, as many as the policy asks for.
+    Required,
+}
+
+/// What the evidence of a stage must say before the next one opens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateRule {
+    /// How many devices are let in before anything is known.
+    pub first_devices: u32,
+    /// How many further devices each healthy one earns.
+    pub growth: u32,
+    /// How many devices must have confirmed; a cohort with fewer devices needs all that were let in.
+    pub min_devices: u32,
+    /// With fewer treated devices than this, any failure halts.
+    pub small_stage: u32,
+    /// The share of failures that is too much, in millionths.
+    pub max_failure_ppm: u32,
+    /// How sure the bound must be, in millionths: 950,000 is 95 %.
+    pub confidence_ppm: u32,
+    /// A device that was let in and then said nothing for this long counts as failed.
+    pub silence_after_s: Seconds,
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, Error)]
+pub enum ManifestError {
+    /// Not JSON of this shape.
+    #[error("the release manifest cannot be read")]
+    Json(#[from] serde_json::Error),
+    /// Larger than [`limits::MANIFEST_BYTES`].
+    #[error("the release manifest has {0} bytes, at most {max} are read", max = limits::MANIFEST_BYTES)]
+    TooLarge(usize),
+    /// Made by a later version.
+    #[error(
+        "the release manifest has format {0}, this version reads format {MANIFEST_FORMAT}\nhint: update this program"
+    )]
+    Format(u32),
+    /// Something in it is out of bounds or contradicts itself.
+    #[error("{0}")]
+    Field(String),
+}
+
+impl Manifest {
+    /// The target path of a release.
+    pub fn path(product: &ProductId, version: &Version) -> String {
+        format!("releases/{product}/{version}.json")
+    }
+
+    /// Reads and checks a manifest whose bytes were verified.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > limits::MANIFEST_BYTES {
+            return Err(ManifestError::TooLarge(bytes.len()));
+        }
+        let manifest: Self = serde_json::from_slice(bytes)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Everything that must hold inside one manifest.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        if self.format != MANIFEST_FORMAT {
+            return Err(ManifestError::Format(self.format));
+        }
+        if self.artifacts.is_empty() {
+            return Err(ManifestError::Field("a release needs at least one artifact".into()));
+        }
+        for artifact in &self.artifacts {
+            artifact.check()?;
+        }
+        self.trial.check()?;
+        self.ladder.check()
+    }
+
+    /// The artifact for a device with these facts, if there is one.
+    pub fn artifact_for(&self, facts: &Facts) -> Option<&Artifact> {
+        self.artifacts.iter().find(|artifact| artifact.fits(facts))
+    }
+}
+
+impl Artifact {
+    /// Whether it is for a device with these facts.
+    pub fn fits(&self, facts: &Facts) -> bool {
+        let any = |set: &BTreeSet<String>, value: &str| set.is_empty() || set.contains(value);
+        self.arch.as_deref().is_none_or(|arch| arch == facts.arch)
+            && any(&self.os_ids, &facts.os_id)
+            && any(&self.models, &format!("{} {}", facts.vendor, facts.model))
+    }
+
+    /// Bytes of all its files together.
+    pub fn unpacked(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| match &file.kind {
+            FileKind::File { size, .. } => sum.saturating_add(*size),
+            FileKind::Directory | FileKind::Symlink { .. } => sum,
+        })
+    }
+
+    fn check(&self) -> Result<(), ManifestError> {
+        let refuse = |text: String| Err(ManifestError::Field(text));
+        if self.files.is_empty() || self.files.len() > limits::ARTIFACT_FILES {
+            return refuse(format!(
+                "an artifact lists {} files, 1 to {} are allowed",
+                self.files.len(),
+                limits::ARTIFACT_FILES
+            ));
+        }
+        if self.size > limits::ARTIFACT_BYTES || self.unpacked() > limits::ARTIFACT_BYTES {
+            return refuse("an artifact is larger than 64 GiB".into());
+        }
+        let mut seen = BTreeSet::new();
+        for file in &self.files {
+            if !path_stays_inside(&file.path) {
+                return refuse(format!("`{}` is not a path inside a slot", file.path));
+            }
+            if !seen.insert(file.path.as_str()) {
+                return refuse(format!("`{}` is listed twice", file.path));
+            }
+            if let FileKind::Symlink { target } = &file.kind
+                && !link_stays_inside(&file.path, target)
+            {
+                return refuse(format!("`{}` links to `{target}`, out of the slot", file.path));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Trial {
+    fn check(&self) -> Result<(), ManifestError> {
+        let refuse = |text: &str| Err(ManifestError::Field(text.into()));
+        if self.probes.is_empty() || self.probes.len() > limits::PROBES {
+            return refuse("a release needs 1 to 16 probes: without one it cannot show its health");
+        }
+        let names: BTreeSet<_> = self.probes.iter().map(|probe| probe.name.as_str()).collect();
+        if names.len() < self.probes.len() {
+            return refuse("two probes have the same name");
+        }
+        for probe in &self.probes {
+            if probe.interval_s.0 == 0 || probe.name.is_empty() || probe.name.len() > 40 {
+                return refuse("a probe needs a name of 1 to 40 characters and an interval");
+            }
+            match &probe.kind {
+                ProbeKind::Command { argv, .. } if argv.is_empty() => {
+                    return refuse("a command probe needs a program");
+                }
+                ProbeKind::Http { url, .. } if !url_is_loopback(url) => {
+                    return refuse("an HTTP probe asks `http://127.0.0.1`, `[::1]` or `localhost`");
+                }
+                ProbeKind::Command { .. }
+                | ProbeKind::Http { .. }
+                | ProbeKind::Process { .. }
+                | ProbeKind::Contact => {}
+            }
+        }
+        if self.deadline_s <= self.soak_s {
+            return refuse("the trial's deadline must lie beyond its soak");
+        }
+        if self.attempts == 0 {
+            return refuse("a trial needs at least one attempt");
+        }
+        Ok(())
+    }
+}
+
+impl Ladder {
+    /// The stage of a cohort.
+    pub fn stage_of(&self, cohort: &CohortId) -> Option<(usize, &Stage)> {
+        self.stages.iter().enumerate().find(|(_, stage)| stage.cohort == *cohort)
+    }
+
+    /// Everything that must hold inside one ladder.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        let refuse = |text: String| Err(ManifestError::Field(text));
+        if self.stages.is_empty() || self.stages.len() > limits::STAGES {
+            return refuse(format!("a ladder has 1 to {} stages", limits::STAGES));
+        }
+        if usize::from(self.coverage_max) > limits::COVERAGE {
+            return refuse(format!("`coverage_max` is at most {}", limits::COVERAGE));
+        }
+        if self.timestamp_max_age_s.0 == 0 {
+            return refuse("`timestamp_max_age_s` must be above zero".into());
+        }
+        let cohorts: BTreeSet<_> = self.stages.iter().map(|stage| &stage.cohort).collect();
+        if cohorts.len() < self.stages.len() {
+            return refuse("a ladder names each cohort once".into());
+        }
+        for pair in self.stages.windows(2) {
+            if let [earlier, later] = pair
+                && later.floor_s < earlier.floor_s
+            {
+                return refuse(format!(
+                    "stage `{}` has an earlier floor than the stage before it",
+                    later.cohort
+                ));
+            }
+        }
+        for stage in &self.stages {
+            stage.check()?;
+        }
+        match self.stages.last() {
+            Some(last) if last.ceiling_ppm < 1_000_000 => refuse(format!(
+                "the last stage, `{}`, must reach everybody: a rollout that cannot end is never complete",
+                last.cohort
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Stage {
+    fn check(&self) -> Result<(), ManifestError> {
+        let gate = &self.gate;
+        let problem = if self.ceiling_ppm == 0 || self.ceiling_ppm > 1_000_000 {
+            "`ceiling_ppm` must be 1 to 1000000"
+        } else if gate.first_devices == 0 {
+            "`first_devices` must be above zero, or the stage never begins"
+        } else if gate.max_failure_ppm == 0 || gate.max_failure_ppm >= 1_000_000 {
+            "`max_failure_ppm` must lie between 0 and 1000000"
+        } else if gate.confidence_ppm < 500_000 || gate.confidence_ppm >= 1_000_000 {
+            "`confidence_ppm` must be 500000 to 999999"
+        } else if gate.silence_after_s.0 == 0 {
+            "`silence_after_s` must be above zero: silence is evidence"
+        } else if gate.min_devices == 0 {
+            "`min_devices` must be above zero: a stage opens on evidence"
+        } else {
+            return Ok(());
+        };
+        Err(ManifestError::Field(format!("stage `{}`: {problem}", self.cohort)))
+    }
+}
+
+/// Whether a path names something inside a slot: relative, no empty, `.` or `..` parts, no NUL or
+/// backslash, at most 4,095 bytes.
+pub fn path_stays_inside(path: &str) -> bool {
+    !path.is_empty()
+        && path.len() < 4096
+        && !path.contains(['\0', '\\'])
+        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+/// Whether a link at `path` to `target` stays inside the slot, followed part by part.
+pub fn link_stays_inside(path: &str, target: &str) -> bool {
+    if target.is_empty() || target.len() >= 4096 || target.starts_with('/') {
+        return false;
+    }
+    if target.contains(['\0', '\\']) {
+        return false;
+    }
+    let mut depth = path.split('/').count().saturating_sub(1);
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if depth == 0 => return false,
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    true
+}
+
+fn url_is_loopback(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else { return false };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    matches!(host, "localhost" | "127.0.0.1" | "::1")
+}
+
+const fn default_timestamp_age() -> Seconds {
+    // Whoever withholds a stop gains at most this.
+    Seconds(3600)
+}
+
+const fn default_coverage() -> u16 {
+    200
+}
+
+const fn everybody() -> u32 {
+    1_000_000
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_that_cannot_show_its_health_is_refused() {
+        let mut manifest = manifest();
+        assert!(manifest.check().is_ok());
+        manifest.trial.probes.clear();
+        assert!(manifest.check().is_err());
+    }
+
+    #[test]
+    fn paths_and_links_that_leave_the_slot_are_refused() {
+        for bad in ["", "/etc/passwd", "../x", "a/../../x", "a//b", "./a", "a\\b", "a\0"] {
+            assert!(!path_stays_inside(bad), "{bad:?}");
+        }
+        assert!(link_stays_inside("bin/run", "../lib/run"));
+        for bad in ["/etc", "../../x", "", "a/../../../x"] {
+            assert!(!link_stays_inside("bin/run", bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_ladder_that_skips_repeats_or_never_ends_is_refused() {
+        let good = manifest().ladder;
+        let mut twice = good.clone();
+        twice.stages[1].cohort = twice.stages[0].cohort.clone();
+        let mut sinking = good.clone();
+        sinking.stages[0].floor_s = Seconds(1_000_000);
+        let mut endless = good.clone();
+        endless.stages[1].ceiling_ppm = 500_000;
+        let mut empty = good.clone();
+        empty.stages.clear();
+        assert!(good.check().is_ok());
+        for bad in [twice, sinking, endless, empty] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn probes_ask_this_device_only() {
+        for bad in ["http://example.org/", "https://127.0.0.1/", "http://127.0.0.1.evil.org/"] {
+            assert!(!url_is_loopback(bad), "{bad}");
+        }
+        assert!(url_is_loopback("http://127.0.0.1:8080/health"));
+        assert!(url_is_loopback("http://[::1]:8080/health"));
+    }
+
+    /// Two stages, `dogfood` and `general`.
+    pub(crate) fn manifest() -> Manifest {
+        let stage = |cohort: &str, floor: u64| Stage {
+            cohort: cohort.parse().expect("a name"),
+            ceiling_ppm: 1_000_000,
+            floor_s: Seconds(floor),
+            bake_s: Seconds(60),
+            approval: StageApproval::None,
+            gate: GateRule {
+                first_devices: 3,
+                growth: 2,
+                min_devices: 3,
+                small_stage: 10,
+                max_failure_ppm: 50_000,
+                confidence_ppm: 950_000,
+                silence_after_s: Seconds(600),
+            },
+        };
+        Manifest {
+            format: MANIFEST_FORMAT,
+            product: "app".parse().expect("a name"),
+            version: "1.1.0".parse().expect("a version"),
+            severity: Severity::Routine,
+            artifacts: vec![Artifact {
+                arch: None,
+                os_ids: BTreeSet::new(),
+                models: BTreeSet::new(),
+                kind: ArtifactKind::App,
+                size: 10,
+                sha256: Digest::of(b"artifact"),
+                files: vec![FileEntry {
+                    path: "bin/app".into(),
+                    kind: FileKind::File {
+                        size: 4,
+                        sha256: Digest::of(b"app\n"),
+                        executable: true,
+                    },
+                }],
+            }],
+            compatibility: Compatibility::default(),
+            barrier: None,
+            irreversible: false,
+            migrates_data: false,
+            sbom: None,
+            provenance: None,
+            notes: String::new(),
+            end_of_support: None,
+            trial: Trial {
+                probes: vec![Probe {
+                    name: "answers".into(),
+                    kind: ProbeKind::Command {
+                        argv: vec!["bin/app".into(), "--health".into()],
+                        timeout_s: Seconds(5),
+                    },
+                    interval_s: Seconds(5),
+                }],
+                soak_s: Seconds(30),
+                deadline_s: Seconds(120),
+                attempts: 3,
+            },
+            ladder: Ladder {
+                stages: vec![stage("dogfood", 0), stage("general", 60)],
+                timestamp_max_age_s: Seconds(3600),
+                coverage_max: 200,
+            },
+        }
+    }
+}
