@@ -1,1 +1,9 @@
-//! server
+//! Lockgate's server in its two roles, and the operator's tool.
+//!
+//! The letter box ([`api`]) carries letters and passes on what restricts; the gatekeeper ([`engine`])
+//! verifies them, asks [`rollout`] and signs how far a rollout is open. They share no store and meet
+//! only in [`stream`].
+
+pub mod status;
+pub mod store;
+pub mod stream;

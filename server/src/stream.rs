@@ -1,0 +1,135 @@
+//! The interface between letter box and gatekeeper: one numbered stream of entries, and what the
+//! gatekeeper reports back. The gatekeeper connects to the letter box's Unix socket, pulls from an
+//! offset, and trusts nothing that comes: it verifies every entry byte for byte.
+//!
+//! A frame is a length (four bytes, little-endian) and a bincode message of at most [`FRAME_BYTES`].
+
+use lockgate_shared::{
+    id::{DeviceId, Digest},
+    rollout::Scope,
+    time::Moment,
+    wire::Format,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::status::{Status, Verdict};
+
+/// The longest frame: a batch stops before it would grow beyond this.
+pub const FRAME_BYTES: usize = 16 << 20;
+
+/// One entry of the stream. Offsets rise without gaps from 0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its place in the stream.
+    pub offset: u64,
+    /// When the letter box took it.
+    pub received: Moment,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Its bytes, as they came.
+    pub bytes: Vec<u8>,
+}
+
+/// What an entry is, and so how its bytes are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryKind {
+    /// A sealed enrolment (`lockgate_shared::wire::Sealed`).
+    Enrolment(Format),
+    /// A sealed letter, whole.
+    Letter(Format),
+    /// A [`LetterRecord`]: a letter that was not journalled whole.
+    Record,
+    /// A signed act of people (`SignedAct` as JSON).
+    Act,
+    /// A [`Publication`] as JSON: signed metadata of a role, and its new targets.
+    Publish,
+    /// A [`StopRequest`] as JSON: what restricts.
+    Stop,
+}
+
+/// What is kept of a letter that is not journalled whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterRecord {
+    /// The device.
+    pub device: DeviceId,
+    /// The letter's number.
+    pub sequence: u64,
+    /// The digest of the sealed letter.
+    pub digest: Digest,
+}
+
+/// Signed TUF metadata of one offline role (`root`, `targets` or `releases-<product>`), published
+/// byte for byte as signed, and the small targets it brings (manifests, policy). Artifacts travel
+/// apart, by hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    /// The role's name.
+    pub role: String,
+    /// The exact text of its metadata.
+    pub metadata: String,
+    /// New targets: path and exact text.
+    pub targets: Vec<(String, String)>,
+}
+
+/// A person's restriction, by token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopRequest {
+    /// What is stopped.
+    pub scope: Scope,
+    /// Whether it can be lifted.
+    pub how: StopHow,
+    /// Why.
+    pub reason: String,
+    /// The token's name, which belongs to a person in the policy.
+    pub token: String,
+}
+
+/// Whether a stop can be lifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopHow {
+    /// A pause: numbered, ended by a lift.
+    Pause,
+    /// The end of one rollout, for good. Only with [`Scope::Rollout`].
+    End,
+}
+
+/// From the gatekeeper to the letter box.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Entries from an offset on; answered at once if there are any, else after at most `wait_ms`.
+    Pull {
+        /// The first offset wanted.
+        from: u64,
+        /// How many at most.
+        max: u32,
+        /// How long to wait for the first.
+        wait_ms: u32,
+    },
+    /// What the gatekeeper decided since its last report. The letter box keeps and serves it.
+    Report {
+        /// Verdicts, by rising number.
+        verdicts: Vec<Verdict>,
+        /// The state of everything, for people.
+        status: Box<Status>,
+        /// New lines of the gatekeeper's audit chain.
+        audit: Vec<String>,
+    },
+}
+
+/// From the letter box to the gatekeeper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// Entries, and the offset that the next one will have.
+    Batch {
+        /// The entries, without gaps.
+        entries: Vec<Entry>,
+        /// One beyond the newest offset.
+        head: u64,
+    },
+    /// The report is on disk.
+    Reported,
+    /// The request could not be served.
+    Refused(String),
+}
