@@ -31,7 +31,7 @@ pub struct Entry {
 }
 
 /// What an entry is, and so how its bytes are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EntryKind {
     /// A sealed enrolment (`lockgate_shared::wire::Sealed`).

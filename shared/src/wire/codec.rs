@@ -5,6 +5,11 @@
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
+/// What decoding any network message may claim: above every such limit.
+const MESSAGE: usize = 1 << 20;
+/// What decoding a frame between the server's own processes may claim.
+const FRAME: usize = 64 << 20;
+
 /// Why bytes are not a message.
 #[derive(Debug, Error)]
 pub enum CodecError {
@@ -50,11 +55,15 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, CodecE
     if bytes.len() > max {
         return Err(CodecError::TooLarge { found: bytes.len(), max });
     }
-    // The limit is a constant of bincode's type, so one that covers every message stands here and
-    // the caller's own limit above.
-    let config = bincode::config::legacy().with_limit::<{ 1 << 20 }>();
-    let (value, used): (T, usize) = bincode::serde::decode_from_slice(bytes, config)
-        .map_err(|error| CodecError::Malformed(error.to_string()))?;
+    // bincode's limit is part of a type, so two stand here, and the caller's own limit above: one for
+    // every message that crosses a network, one for frames between the server's own processes.
+    let config = bincode::config::legacy();
+    let decoded: Result<(T, usize), _> = if max <= MESSAGE {
+        bincode::serde::decode_from_slice(bytes, config.with_limit::<MESSAGE>())
+    } else {
+        bincode::serde::decode_from_slice(bytes, config.with_limit::<FRAME>())
+    };
+    let (value, used) = decoded.map_err(|error| CodecError::Malformed(error.to_string()))?;
     match bytes.len().checked_sub(used) {
         Some(0) => Ok(value),
         Some(rest) => Err(CodecError::Trailing(rest)),
