@@ -2,3 +2,4 @@
 //! Nothing that ships depends on this crate.
 
 pub mod fuzz;
+pub mod process;
