@@ -1,3 +1,4 @@
 //! agent
 
 pub mod facts;
+pub mod health;
