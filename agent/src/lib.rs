@@ -2,3 +2,5 @@
 
 pub mod facts;
 pub mod health;
+pub mod slots;
+pub mod unpack;
