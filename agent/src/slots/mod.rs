@@ -6,6 +6,7 @@
 //! no harm when told twice. When to switch or to go back is decided elsewhere (`core`); whether an
 //! archive is worth unpacking in [`crate::unpack`].
 
+pub mod agent_binary;
 pub mod conformance;
 pub mod directory;
 mod tree;
@@ -18,6 +19,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use agent_binary::AgentBinary;
 pub use directory::Directory;
 pub use tree::Difference;
 

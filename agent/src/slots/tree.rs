@@ -58,6 +58,16 @@ pub(super) fn verify(slot: Slot, root: &Path, files: &[FileEntry]) -> Result<(),
     }
 }
 
+/// The digest of a regular file, or `None` where there is none.
+pub(super) fn digest(path: &Path) -> Result<Option<Digest>, SlotError> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() => hash(path).map(Some),
+        Ok(_) => Ok(None),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(SlotError::disk("look at", path, error)),
+    }
+}
+
 /// Whether an error says that there is nothing at a path.
 pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
