@@ -13,17 +13,20 @@ mod source;
 mod writer;
 
 use std::{
-    fmt, fs,
+    fs,
     io::{self, BufReader, Read},
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use lockgate_shared::{
+    id::Digest,
+    manifest::{Artifact, FileEntry, FileKind},
+};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use zstd::stream::read::Decoder;
 
-pub use listing::{ListError, Listing, MAX_ENTRIES, MAX_PATH, NameFault, check_name};
+pub use listing::{ListError, Listing, MAX_PATH, NameFault, check_name};
 use member::{Framing, Member, MemberKind, Members};
 use source::Source;
 use writer::Writer;
@@ -46,11 +49,11 @@ const OUTPUT_BUFFER: usize = 128 * 1024;
 const BLOCK: u64 = 4096;
 
 /// Unpacks `archive` into the empty directory `into`, which afterwards holds exactly
-/// `expected.files`, synced file by file. Directories are synced when the slot is sealed.
-pub fn unpack(archive: impl Read, expected: &Expected, into: &Path) -> Result<(), UnpackError> {
-    let mut listing = Listing::of(&expected.files, expected.unpacked)?;
+/// the artifact's files, synced file by file. Directories are synced when the slot is sealed.
+pub fn unpack(archive: impl Read, artifact: &Artifact, into: &Path) -> Result<(), UnpackError> {
+    let mut listing = Listing::of(&artifact.files)?;
     require_empty(into)?;
-    let source = Source::new(archive, expected.size);
+    let source = Source::new(archive, artifact.size);
     let mut decoder = Decoder::with_buffer(BufReader::with_capacity(INPUT_BUFFER, source))
         .map_err(zstd_failed)?;
     decoder.window_log_max(WINDOW_LOG_MAX).map_err(zstd_failed)?;
@@ -63,14 +66,14 @@ pub fn unpack(archive: impl Read, expected: &Expected, into: &Path) -> Result<()
         return Err(breach);
     }
     outcome?;
-    finish(decoder, expected)
+    finish(decoder, artifact)
 }
 
 /// Refuses when the file system under `dir` has not enough room for the release and `reserve`
 /// bytes, which stay free for the journal and for the owner.
-pub fn require_room(dir: &Path, expected: &Expected, reserve: u64) -> Result<(), UnpackError> {
-    let blocks = (expected.files.len() as u64).saturating_mul(BLOCK);
-    let needed = expected.unpacked.saturating_add(blocks).saturating_add(reserve);
+pub fn require_room(dir: &Path, artifact: &Artifact, reserve: u64) -> Result<(), UnpackError> {
+    let blocks = (artifact.files.len() as u64).saturating_mul(BLOCK);
+    let needed = artifact.unpacked().saturating_add(blocks).saturating_add(reserve);
     let free = slots::room(dir)?;
     if free < needed { Err(UnpackError::NoRoom { needed, free }) } else { Ok(()) }
 }
@@ -143,7 +146,7 @@ fn admit<'l>(member: &Member, listing: &mut Listing<'l>) -> Result<&'l FileEntry
         (FileKind::File { .. } | FileKind::Directory | FileKind::Symlink { .. }, found) => {
             return Err(UnpackError::Kind {
                 path: path(),
-                signed: signed.kind.word(),
+                signed: word(&signed.kind),
                 found: found.word(),
             });
         }
@@ -155,7 +158,7 @@ fn admit<'l>(member: &Member, listing: &mut Listing<'l>) -> Result<&'l FileEntry
 /// signed bytes.
 fn finish<R: Read>(
     mut decoder: Decoder<'_, BufReader<Source<R>>>,
-    expected: &Expected,
+    artifact: &Artifact,
 ) -> Result<(), UnpackError> {
     let ended = decoder.finish_frame();
     let mut buffered = decoder.into_inner();
@@ -173,11 +176,11 @@ fn finish<R: Read>(
         return Err(UnpackError::TrailingBytes);
     }
     let (size, sha256) = buffered.into_inner().finish();
-    if size != expected.size {
-        return Err(UnpackError::Truncated { signed: expected.size, found: size });
+    if size != artifact.size {
+        return Err(UnpackError::Truncated { signed: artifact.size, found: size });
     }
-    if sha256 != expected.sha256 {
-        return Err(UnpackError::ArchiveDigest { signed: expected.sha256, found: sha256 });
+    if sha256 != artifact.sha256 {
+        return Err(UnpackError::ArchiveDigest { signed: artifact.sha256, found: sha256 });
     }
     Ok(())
 }
@@ -208,89 +211,12 @@ pub const fn file_mode(executable: bool) -> u32 {
 /// Setuid, setgid and sticky.
 pub const SPECIAL_BITS: u32 = 0o7000;
 
-/// What a signed manifest says about an archive.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expected {
-    /// The compressed length in bytes.
-    pub size: u64,
-    /// The digest of the compressed bytes.
-    pub sha256: Digest,
-    /// The sum of all files' sizes, at most.
-    pub unpacked: u64,
-    /// Everything in it.
-    pub files: Vec<FileEntry>,
-}
-
-/// One entry of the signed list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileEntry {
-    /// Its name, relative to the slot, parts separated by `/`.
-    pub path: String,
-    /// What it is.
-    pub kind: FileKind,
-}
-
-/// What an entry may be. There is no variant for what is never installed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FileKind {
-    /// A regular file.
-    File {
-        /// Its length in bytes.
-        size: u64,
-        /// The digest of its content.
-        sha256: Digest,
-        /// Mode 0755 rather than 0644.
-        executable: bool,
-    },
-    /// A directory, mode 0755.
-    Directory,
-    /// A symbolic link.
-    Symlink {
-        /// Where it points, relative to its own directory, never out of the slot.
-        target: String,
-    },
-}
-
-impl FileKind {
-    /// The kind in a person's words.
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::File { .. } => "file",
-            Self::Directory => "directory",
-            Self::Symlink { .. } => "symbolic link",
-        }
-    }
-}
-
-/// A SHA-256 digest; hexadecimal in text.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest(pub [u8; 32]);
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Digest({self})")
-    }
-}
-
-impl Serialize for Digest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(&text, &mut bytes).map_err(de::Error::custom)?;
-        Ok(Self(bytes))
+/// An entry's kind in a person's words.
+const fn word(kind: &FileKind) -> &'static str {
+    match kind {
+        FileKind::File { .. } => "file",
+        FileKind::Directory => "directory",
+        FileKind::Symlink { .. } => "symbolic link",
     }
 }
 

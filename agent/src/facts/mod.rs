@@ -16,11 +16,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use lockgate_shared::facts::{Conditions, Facts, MAX_FACT};
 use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, System};
-
-/// The longest word in a fact, in bytes.
-pub const MAX_FACT: usize = 64;
 
 /// The most that is read of any one file: os-release, the longest, has some hundred bytes.
 const MAX_FILE: u64 = 16 * 1024;
@@ -144,54 +142,6 @@ impl Overrides {
             tpm: self.tpm.or(found.tpm),
         }
     }
-}
-
-/// Hardware, operating system and firmware of a device.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Facts {
-    /// Who made the hardware.
-    pub vendor: String,
-    /// The hardware model.
-    pub model: String,
-    /// The processor architecture, as Rust names it.
-    pub arch: String,
-    /// The operating system's id, as os-release(5) names it.
-    pub os_id: String,
-    /// The operating system's version.
-    pub os_version: String,
-    /// The kernel's release.
-    pub kernel: String,
-    /// The firmware's version.
-    pub firmware_version: String,
-    /// A label that the owner gives to the device's settings.
-    pub configuration: String,
-    /// Memory in MiB.
-    pub ram_mib: u32,
-    /// The size of the disk that holds the slots, in MiB.
-    pub disk_mib: u32,
-    /// Logical processors.
-    pub cpus: u16,
-    /// The IANA time zone.
-    pub time_zone: String,
-    /// Whether secure boot is on, where the firmware says.
-    pub secure_boot: Option<bool>,
-    /// Whether there is a TPM.
-    pub tpm: Option<bool>,
-}
-
-/// What a device finds at the moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Conditions {
-    /// Whether it runs on battery, where it has one.
-    pub on_battery: Option<bool>,
-    /// The battery's charge in percent.
-    pub battery_percent: Option<u8>,
-    /// Whether its network is paid by volume.
-    pub metered: Option<bool>,
-    /// Free space where the slots are, in MiB.
-    pub free_disk_mib: Option<u32>,
 }
 
 /// Memory in bytes, and the number of logical processors.

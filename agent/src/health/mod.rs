@@ -14,7 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
+pub use lockgate_shared::manifest::{Probe, ProbeKind};
+use lockgate_shared::time::Seconds;
 
 pub use process::Identity;
 
@@ -22,19 +23,32 @@ pub use process::Identity;
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest reason, which travels in a letter.
-pub const MAX_DETAIL: usize = 200;
+pub const MAX_DETAIL: usize = lockgate_shared::limits::LETTER_TEXT;
 
-/// Asks one question. `slot_dir` is the directory of the slot on trial.
-pub fn run(probe: &Probe, slot_dir: &Path) -> ProbeResult {
+/// Asks one question. `None` for [`ProbeKind::Contact`]: whether the agent reached its server is
+/// known to its loop and cannot be asked of the device.
+pub fn run(probe: &Probe, place: Place<'_>) -> Option<ProbeResult> {
     match &probe.kind {
-        ProbeKind::Command { argv, timeout } => command::probe(argv, bounded(*timeout), slot_dir),
-        ProbeKind::Http { url, expect_status, timeout } => {
-            http::probe(url, *expect_status, bounded(*timeout))
+        ProbeKind::Command { argv, timeout_s } => {
+            Some(command::probe(argv, bounded(*timeout_s), place.slot))
         }
-        ProbeKind::ProcessAlive { pidfile } => {
-            process::probe(&slot_dir.join(pidfile), Path::new("/proc"))
+        ProbeKind::Http { url, status, timeout_s } => {
+            Some(http::probe(url, *status, bounded(*timeout_s)))
         }
+        ProbeKind::Process { pidfile } => {
+            Some(process::probe(&place.product.join(pidfile), Path::new("/proc")))
+        }
+        ProbeKind::Contact => None,
     }
+}
+
+/// Where a release on trial lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'p> {
+    /// The slot's directory.
+    pub slot: &'p Path,
+    /// The product's directory, which both slots share and where its pid file may be.
+    pub product: &'p Path,
 }
 
 /// Asks the same questions again and again, and remembers which process answered, so that one that
@@ -46,14 +60,14 @@ pub struct Watch {
 
 impl Watch {
     /// Asks one question, and says besides whether its process was restarted since the last time.
-    pub fn run(&mut self, probe: &Probe, slot_dir: &Path) -> (ProbeResult, Continuity) {
-        let result = run(probe, slot_dir);
-        let Some(now) = result.process else { return (result, Continuity::Same) };
+    pub fn run(&mut self, probe: &Probe, place: Place<'_>) -> Option<(ProbeResult, Continuity)> {
+        let result = run(probe, place)?;
+        let Some(now) = result.process else { return Some((result, Continuity::Same)) };
         let continuity = match self.seen.insert(probe.name.clone(), now) {
             Some(before) if before != now => Continuity::Restarted,
             Some(_) | None => Continuity::Same,
         };
-        (result, continuity)
+        Some((result, continuity))
     }
 }
 
@@ -65,50 +79,6 @@ pub enum Continuity {
     /// Another one: the service has crashed or been restarted.
     Restarted,
 }
-
-/// One question of a release's manifest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Probe {
-    /// Its name, unique in the manifest.
-    pub name: String,
-    /// What is asked.
-    pub kind: ProbeKind,
-    /// How often it is asked during a trial.
-    pub interval: Seconds,
-}
-
-/// The kinds of questions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProbeKind {
-    /// A program of the slot ends with 0.
-    Command {
-        /// The program and its arguments; a name with `/` is relative to the slot unless it
-        /// begins with one.
-        argv: Vec<String>,
-        /// How long it may take.
-        timeout: Seconds,
-    },
-    /// A service on this device answers with a status.
-    Http {
-        /// `http://` to a loopback address.
-        url: String,
-        /// The status that means healthy.
-        expect_status: u16,
-        /// How long it may take.
-        timeout: Seconds,
-    },
-    /// The process named in a file is running.
-    ProcessAlive {
-        /// The file; relative to the slot unless it begins with `/`.
-        pidfile: String,
-    },
-}
-
-/// A span of time in whole seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Seconds(pub u64);
 
 /// The answer to one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,17 +168,26 @@ mod tests {
     }
 
     #[test]
+    fn contact_with_the_server_is_not_asked_of_the_device() {
+        let probe =
+            Probe { name: "contact".to_owned(), kind: ProbeKind::Contact, interval_s: Seconds(1) };
+        let place = Place { slot: Path::new("/"), product: Path::new("/") };
+        assert_eq!(run(&probe, place), None);
+    }
+
+    #[test]
     fn a_service_that_was_restarted_is_not_taken_for_one_that_lives() {
-        let slot = tempfile::tempdir().expect("a directory");
+        let product = tempfile::tempdir().expect("a directory");
+        let place = Place { slot: Path::new("/"), product: product.path() };
         let probe = Probe {
             name: "service".to_owned(),
-            kind: ProbeKind::ProcessAlive { pidfile: "pid".to_owned() },
-            interval: Seconds(1),
+            kind: ProbeKind::Process { pidfile: "pid".to_owned() },
+            interval_s: Seconds(1),
         };
         let mut watch = Watch::default();
         let mut ask = |pid: u32| {
-            std::fs::write(slot.path().join("pid"), format!("{pid}\n")).expect("written");
-            let (result, continuity) = watch.run(&probe, slot.path());
+            std::fs::write(product.path().join("pid"), format!("{pid}\n")).expect("written");
+            let (result, continuity) = watch.run(&probe, place).expect("a question for the device");
             assert!(result.ok, "{result:?}");
             continuity
         };

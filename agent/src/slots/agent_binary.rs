@@ -14,10 +14,12 @@ use std::{
     time::Duration,
 };
 
+use lockgate_shared::manifest::FileEntry;
+
 use super::{Contents, Directory, Slot, SlotError, Slots, tree};
 use crate::{
     health::command::{self, Ending},
-    unpack::{FileEntry, check_name},
+    unpack::check_name,
 };
 
 /// How long a new binary may take to say its version: it does nothing else, and the slowest board

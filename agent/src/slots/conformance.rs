@@ -7,8 +7,12 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
+use lockgate_shared::{
+    id::Digest,
+    manifest::{FileEntry, FileKind},
+};
+
 use super::{Contents, Difference, Slot, SlotError, Slots};
-use crate::unpack::{Digest, FileEntry, FileKind};
 
 /// A new device: both slots empty, nothing active.
 pub struct Subject {
@@ -284,15 +288,14 @@ fn untouched(subject: &Subject, slot: Slot, version: &str) {
 }
 
 fn version_in(subject: &Subject, slot: Slot) -> Option<String> {
-    (subject.open)().contents(slot).expect("readable").map(|contents| contents.version)
+    (subject.open)().contents(slot).expect("readable").map(|contents| contents.version.to_string())
 }
 
 fn contents(version: &str) -> Contents {
-    let mut digest = [0; 32];
-    for (to, from) in digest.iter_mut().zip(version.bytes()) {
-        *to = from;
+    Contents {
+        manifest: Digest::of(version.as_bytes()),
+        version: version.parse().expect("a version"),
     }
-    Contents { manifest: Digest(digest), version: version.to_owned() }
 }
 
 fn regular(files: &[FileEntry]) -> String {

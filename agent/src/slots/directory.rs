@@ -20,8 +20,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lockgate_shared::manifest::FileEntry;
+
 use super::{Contents, Slot, SlotError, Slots, tree};
-use crate::unpack::FileEntry;
 
 /// The longest marker that is read: a digest, a version and their names take 150 bytes.
 const MAX_MARKER: u64 = 1024;

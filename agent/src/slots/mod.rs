@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lockgate_shared::{id::Digest, manifest::FileEntry, version::Version};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -23,7 +24,7 @@ pub use agent_binary::AgentBinary;
 pub use directory::Directory;
 pub use tree::Difference;
 
-use crate::unpack::{Digest, FileEntry, ListError, NameFault};
+use crate::unpack::{ListError, NameFault};
 
 /// A pair of slots. One conformance suite ([`conformance::run`]) holds for every kind.
 pub trait Slots {
@@ -96,7 +97,7 @@ pub struct Contents {
     /// The digest of the release's signed manifest.
     pub manifest: Digest,
     /// The release's version.
-    pub version: String,
+    pub version: Version,
 }
 
 /// The free bytes that an unprivileged writer has under `dir`.

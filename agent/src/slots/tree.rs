@@ -10,10 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lockgate_shared::{
+    id::Digest,
+    manifest::{FileEntry, FileKind},
+};
 use sha2::{Digest as _, Sha256};
 
 use super::{Slot, SlotError};
-use crate::unpack::{Digest, FileEntry, FileKind, Listing, SPECIAL_BITS, file_mode, forget};
+use crate::unpack::{Listing, SPECIAL_BITS, file_mode, forget};
 
 /// How much of a file is hashed at once.
 const BUFFER: usize = 128 * 1024;
@@ -44,7 +48,7 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), SlotError> {
 
 /// Compares the tree below `root` with the signed list and names the first difference.
 pub(super) fn verify(slot: Slot, root: &Path, files: &[FileEntry]) -> Result<(), SlotError> {
-    let listing = Listing::of(files, u64::MAX)?;
+    let listing = Listing::of(files)?;
     let differs =
         |path: &str, difference| SlotError::Differs { slot, path: path.to_owned(), difference };
     for entry in listing.entries() {

@@ -6,19 +6,20 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use lockgate_shared::{
+    limits::{ARTIFACT_BYTES, ARTIFACT_FILES},
+    manifest::{FileEntry, FileKind},
+};
 use thiserror::Error;
 
-use super::{FileEntry, FileKind, UnpackError};
+use super::UnpackError;
 
-/// The longest name of an entry, and the longest target of a link: Linux' own limit for a path.
-pub const MAX_PATH: usize = 4096;
+/// The longest name of an entry, and the longest target of a link: Linux' own limit for a path,
+/// less its zero byte.
+pub const MAX_PATH: usize = 4095;
 
 /// The longest part of a name: what common file systems hold.
 const MAX_PART: usize = 255;
-
-/// The most entries in a release. A full desktop image has some 60,000; at about 150 bytes each the
-/// list stays below what an agent may use while it installs.
-pub const MAX_ENTRIES: usize = 65_536;
 
 /// A list of files that passed every check, with the tally of what has been unpacked.
 #[derive(Debug)]
@@ -39,9 +40,9 @@ enum Seen {
 }
 
 impl<'l> Listing<'l> {
-    /// Checks a list whose files may hold `unpacked` bytes together.
-    pub fn of(files: &'l [FileEntry], unpacked: u64) -> Result<Self, ListError> {
-        if files.len() > MAX_ENTRIES {
+    /// Checks a list.
+    pub fn of(files: &'l [FileEntry]) -> Result<Self, ListError> {
+        if files.len() > ARTIFACT_FILES {
             return Err(ListError::TooMany { entries: files.len() });
         }
         let mut entries = BTreeMap::new();
@@ -58,8 +59,8 @@ impl<'l> Listing<'l> {
                 return Err(ListError::Twice { path: entry.path.clone() });
             }
         }
-        if sum > unpacked {
-            return Err(ListError::Sum { sum, unpacked });
+        if sum > ARTIFACT_BYTES {
+            return Err(ListError::Sum { sum });
         }
         let listing = Self { entries };
         listing.check_parents()?;
@@ -214,7 +215,7 @@ impl fmt::Display for NameFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "is empty",
-            Self::TooLong => "is longer than 4096 bytes",
+            Self::TooLong => "is longer than 4095 bytes",
             Self::PartTooLong => "has a part longer than 255 bytes",
             Self::Absolute => "is absolute",
             Self::Parent => "leads out with `..`",
@@ -231,8 +232,8 @@ impl fmt::Display for NameFault {
 /// Why a signed list of files is refused.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ListError {
-    /// Beyond [`MAX_ENTRIES`].
-    #[error("{entries} entries are listed, and {MAX_ENTRIES} are the limit")]
+    /// Beyond [`ARTIFACT_FILES`].
+    #[error("{entries} entries are listed, and {ARTIFACT_FILES} are the limit")]
     TooMany {
         /// How many.
         entries: usize,
@@ -267,13 +268,11 @@ pub enum ListError {
         /// What it lies in.
         parent: String,
     },
-    /// More content than the manifest says.
-    #[error("the listed files hold {sum} bytes, and {unpacked} were signed as their sum")]
+    /// More content than any release may have.
+    #[error("the listed files hold {sum} bytes together, and {ARTIFACT_BYTES} are the limit")]
     Sum {
         /// Of the list.
         sum: u64,
-        /// Of the manifest.
-        unpacked: u64,
     },
 }
 
@@ -316,7 +315,7 @@ mod tests {
                 entry("d", FileKind::Directory),
                 entry("d/l", FileKind::Symlink { target: target.to_owned() }),
             ];
-            Listing::of(&files, 0).map(|_| ())
+            Listing::of(&files).map(|_| ())
         };
         assert_eq!(list("../lib"), Ok(()));
         assert_eq!(list(".."), Ok(()));
@@ -329,21 +328,24 @@ mod tests {
     fn nothing_may_lie_below_a_link_or_a_file() {
         for kind in [FileKind::Symlink { target: "d".to_owned() }, file(0)] {
             let files = [entry("l", kind), entry("l/f", file(0))];
-            assert!(matches!(Listing::of(&files, 0), Err(ListError::Parent { .. })));
+            assert!(matches!(Listing::of(&files), Err(ListError::Parent { .. })));
         }
         let orphan = [entry("d/f", file(0))];
-        assert!(matches!(Listing::of(&orphan, 0), Err(ListError::Parent { .. })));
+        assert!(matches!(Listing::of(&orphan), Err(ListError::Parent { .. })));
     }
 
     #[test]
     fn sums_counts_and_repetitions_are_bounded() {
-        let sum = [entry("a", file(u64::MAX)), entry("b", file(2))];
-        assert!(matches!(Listing::of(&sum, u64::MAX - 1), Err(ListError::Sum { .. })));
+        let sum = [entry("a", file(ARTIFACT_BYTES)), entry("b", file(1))];
+        assert!(Listing::of(&sum[..1]).is_ok());
+        let wrapping = [entry("a", file(u64::MAX)), entry("b", file(2))];
+        assert!(matches!(Listing::of(&wrapping), Err(ListError::Sum { .. })));
+        assert!(matches!(Listing::of(&sum), Err(ListError::Sum { .. })));
         let twice = [entry("a", file(1)), entry("a", file(1))];
-        assert!(matches!(Listing::of(&twice, 9), Err(ListError::Twice { .. })));
+        assert!(matches!(Listing::of(&twice), Err(ListError::Twice { .. })));
         let many: Vec<FileEntry> =
-            (0..=MAX_ENTRIES).map(|n| entry(&format!("f{n}"), file(0))).collect();
-        assert!(matches!(Listing::of(&many, 0), Err(ListError::TooMany { .. })));
+            (0..=ARTIFACT_FILES).map(|n| entry(&format!("f{n}"), file(0))).collect();
+        assert!(matches!(Listing::of(&many), Err(ListError::TooMany { .. })));
     }
 
     fn entry(path: &str, kind: FileKind) -> FileEntry {
@@ -351,6 +353,6 @@ mod tests {
     }
 
     fn file(size: u64) -> FileKind {
-        FileKind::File { size, sha256: super::super::Digest([0; 32]), executable: false }
+        FileKind::File { size, sha256: lockgate_shared::id::Digest([0; 32]), executable: false }
     }
 }

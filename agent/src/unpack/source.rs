@@ -3,9 +3,10 @@
 
 use std::io::{self, Read};
 
+use lockgate_shared::id::Digest;
 use sha2::{Digest as _, Sha256};
 
-use super::{Digest, UnpackError};
+use super::UnpackError;
 
 /// A reader that counts and hashes.
 pub(super) struct Source<R> {

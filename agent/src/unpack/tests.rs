@@ -2,11 +2,13 @@
 //! refused by its own name without a trace outside the slot.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Cursor, Write as _},
     os::unix::fs::PermissionsExt as _,
 };
 
+use lockgate_shared::{limits::ARTIFACT_BYTES, manifest::ArtifactKind};
 use tar::{EntryType, Header};
 
 use super::*;
@@ -26,7 +28,7 @@ fn a_good_archive_arrives_as_signed() {
         .file(&long, b"deep", Run::No)
         .symlink("far", &long);
     let slot = Place::new();
-    unpack(Cursor::new(&release.archive()), &release.expected(), &slot.path()).expect("as signed");
+    unpack(Cursor::new(&release.archive()), &release.artifact(), &slot.path()).expect("as signed");
     let at = |name: &str| slot.path().join(name);
     assert_eq!(fs::read(at("bin/tool")).expect("there"), b"#!/bin/sh\n");
     assert_eq!(fs::read(at("data")).expect("there"), noise(3_000_000));
@@ -46,7 +48,7 @@ fn bytes_may_come_in_any_portions() {
     for portion in [1, 7, 511, 4096] {
         let slot = Place::new();
         let source = Portions { bytes: &archive, portion };
-        unpack(source, &release.expected(), &slot.path()).expect("as signed");
+        unpack(source, &release.artifact(), &slot.path()).expect("as signed");
         assert_eq!(fs::read(slot.path().join("data")).expect("there"), noise(70_000));
     }
 }
@@ -58,7 +60,7 @@ fn more_small_files_than_may_be_open_at_once_arrive() {
         release = release.file(&format!("f{n}"), n.to_string().as_bytes(), Run::No);
     }
     let slot = Place::new();
-    unpack(Cursor::new(&release.archive()), &release.expected(), &slot.path()).expect("as signed");
+    unpack(Cursor::new(&release.archive()), &release.artifact(), &slot.path()).expect("as signed");
     assert_eq!(fs::read_dir(slot.path()).expect("there").count(), 700);
     assert_eq!(fs::read(slot.path().join("f699")).expect("there"), b"699");
 }
@@ -211,10 +213,10 @@ fn a_giant_is_refused_at_its_header() {
 }
 
 #[test]
-fn files_that_hold_more_than_their_signed_sum_are_refused() {
-    let release = Release::good();
-    let expected = Expected { unpacked: 3, ..release.expected() };
-    let error = attempt(Cursor::new(release.archive()), &expected);
+fn files_that_hold_more_than_any_release_may_are_refused() {
+    let half =
+        FileKind::File { size: ARTIFACT_BYTES / 2 + 1, sha256: Digest([0; 32]), executable: false };
+    let error = refused(&Release::good().listed("x", half.clone()).listed("y", half));
     assert!(matches!(error, UnpackError::List(ListError::Sum { .. })), "{error:?}");
 }
 
@@ -225,9 +227,9 @@ fn entries_without_end_are_refused_at_the_first_that_is_not_signed() {
         tar.extend_from_slice(header(&format!("n{n}"), b'0', b"").as_bytes());
     }
     let archive = zstd::encode_all(&tar[..], 3).expect("compressed");
-    let expected = Expected { size: archive.len() as u64, ..Release::good().expected() };
-    let expected = Expected { sha256: sha256(&archive), ..expected };
-    let error = attempt(Cursor::new(archive), &expected);
+    let artifact = Artifact { size: archive.len() as u64, ..Release::good().artifact() };
+    let artifact = Artifact { sha256: sha256(&archive), ..artifact };
+    let error = attempt(Cursor::new(archive), &artifact);
     assert!(matches!(&error, UnpackError::Extra { path } if path == "n0"), "{error:?}");
 }
 
@@ -268,9 +270,9 @@ fn a_window_beyond_eight_mebibytes_is_refused() {
         encoder.window_log(log).expect("a window");
         encoder.write_all(&release.tar_stream()).expect("compressed");
         let archive = encoder.finish().expect("compressed");
-        let expected = sealed(&release, &archive);
+        let artifact = sealed(&release, &archive);
         let slot = Place::new();
-        match unpack(Cursor::new(archive), &expected, &slot.path()) {
+        match unpack(Cursor::new(archive), &artifact, &slot.path()) {
             Ok(()) => assert!(fits, "2^{log}"),
             Err(error) => assert!(!fits && matches!(error, UnpackError::Window), "{error:?}"),
         }
@@ -282,7 +284,7 @@ fn a_truncated_archive_is_refused_at_every_length() {
     let release = Release::good();
     let archive = release.archive();
     for length in 0..archive.len() {
-        let error = attempt(Cursor::new(&archive[..length]), &release.expected());
+        let error = attempt(Cursor::new(&archive[..length]), &release.artifact());
         let told = matches!(error, UnpackError::Truncated { found, .. } if found == length as u64);
         assert!(told, "{length}: {error:?}");
         assert!(error.is_passing());
@@ -296,7 +298,7 @@ fn an_archive_with_one_flipped_bit_is_refused_at_every_byte() {
     for at in 0..archive.len() {
         let mut flipped = archive.clone();
         flipped[at] ^= 0x10;
-        let error = attempt(Cursor::new(flipped), &release.expected());
+        let error = attempt(Cursor::new(flipped), &release.artifact());
         assert!(!error.is_passing() || matches!(error, UnpackError::Truncated { .. }), "{error:?}");
     }
 }
@@ -306,9 +308,9 @@ fn the_same_files_in_other_bytes_are_refused() {
     // Another compression level: every file is as signed and yet it is not the signed archive.
     let release = Release::new().file("data", &noise(50_000), Run::No);
     let archive = zstd::encode_all(&release.tar_stream()[..], 1).expect("compressed");
-    let expected =
-        Expected { size: archive.len() as u64, sha256: Digest([7; 32]), ..release.expected() };
-    let error = attempt(Cursor::new(archive), &expected);
+    let artifact =
+        Artifact { size: archive.len() as u64, sha256: Digest([7; 32]), ..release.artifact() };
+    let error = attempt(Cursor::new(archive), &artifact);
     assert!(matches!(error, UnpackError::ArchiveDigest { .. }), "{error:?}");
 }
 
@@ -317,7 +319,7 @@ fn bytes_beyond_the_signed_length_are_refused() {
     let release = Release::good();
     let mut archive = release.archive();
     archive.extend_from_slice(b"more");
-    let error = attempt(Cursor::new(archive), &release.expected());
+    let error = attempt(Cursor::new(archive), &release.artifact());
     assert!(matches!(error, UnpackError::TooLong { .. }), "{error:?}");
 }
 
@@ -325,7 +327,7 @@ fn bytes_beyond_the_signed_length_are_refused() {
 fn an_endless_transfer_is_cut_off_at_the_signed_length() {
     let release = Release::good();
     let endless = Cursor::new(release.archive()).chain(io::repeat(0));
-    let error = attempt(endless, &release.expected());
+    let error = attempt(endless, &release.artifact());
     assert!(matches!(error, UnpackError::TooLong { .. }), "{error:?}");
 }
 
@@ -336,8 +338,8 @@ fn garbage_behind_the_archive_is_refused_even_when_signed() {
     let skippable = [0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4];
     for garbage in [&b"x"[..], &second, &skippable] {
         let archive = [&release.archive()[..], garbage].concat();
-        let expected = sealed(&release, &archive);
-        let error = attempt(Cursor::new(archive), &expected);
+        let artifact = sealed(&release, &archive);
+        let error = attempt(Cursor::new(archive), &artifact);
         assert!(matches!(error, UnpackError::TrailingBytes), "{error:?}");
     }
     let mut hidden = Release::good();
@@ -366,7 +368,7 @@ fn a_malformed_tar_stream_is_refused() {
 
     let error = attempt(
         Cursor::new(b"not zstd at all".to_vec()),
-        &Expected { size: 15, ..Release::good().expected() },
+        &Artifact { size: 15, ..Release::good().artifact() },
     );
     assert!(matches!(error, UnpackError::Damaged { .. }), "{error:?}");
 }
@@ -375,7 +377,7 @@ fn a_malformed_tar_stream_is_refused() {
 fn a_transfer_that_breaks_is_told_apart_from_a_bad_archive() {
     let release = Release::good();
     let broken = Cursor::new(release.archive()[..20].to_vec()).chain(Broken);
-    let error = attempt(broken, &release.expected());
+    let error = attempt(broken, &release.artifact());
     assert!(matches!(error, UnpackError::Transfer(_)), "{error:?}");
     assert!(error.is_passing());
 }
@@ -385,19 +387,20 @@ fn a_directory_that_holds_something_is_refused() {
     let release = Release::good();
     let slot = Place::new();
     fs::write(slot.path().join("old"), b"").expect("written");
-    let outcome = unpack(Cursor::new(release.archive()), &release.expected(), &slot.path());
+    let outcome = unpack(Cursor::new(release.archive()), &release.artifact(), &slot.path());
     assert!(matches!(outcome, Err(UnpackError::NotEmpty { .. })), "{outcome:?}");
 }
 
 #[test]
 fn room_is_asked_for_beforehand() {
     let slot = Place::new();
-    let expected = Release::good().expected();
-    require_room(&slot.path(), &expected, 0).expect("a few bytes are free");
-    let huge = Expected { unpacked: u64::MAX / 2, ..expected.clone() };
+    let artifact = Release::good().artifact();
+    require_room(&slot.path(), &artifact, 0).expect("a few bytes are free");
+    let huge = FileKind::File { size: 1 << 60, sha256: Digest([0; 32]), executable: false };
+    let huge = Release::good().listed("huge", huge).artifact();
     let outcome = require_room(&slot.path(), &huge, 0);
     assert!(matches!(outcome, Err(UnpackError::NoRoom { .. })), "{outcome:?}");
-    let outcome = require_room(&slot.path(), &expected, u64::MAX);
+    let outcome = require_room(&slot.path(), &artifact, u64::MAX);
     assert!(matches!(outcome, Err(UnpackError::NoRoom { .. })), "{outcome:?}");
 }
 
@@ -407,7 +410,7 @@ fn a_disk_that_fills_up_on_the_way_is_named() {
         let release = Release::new().file("data", &noise(3_000_000), Run::No);
         let slot = disk.join("slot");
         fs::create_dir(&slot).expect("created");
-        let outcome = unpack(Cursor::new(release.archive()), &release.expected(), &slot);
+        let outcome = unpack(Cursor::new(release.archive()), &release.artifact(), &slot);
         let full = matches!(outcome, Err(UnpackError::Disk(SlotError::Full { .. })));
         assert!(full, "{outcome:?}");
         assert!(outcome.expect_err("refused").is_passing());
@@ -497,31 +500,34 @@ impl Release {
         zstd::encode_all(&self.tar_stream()[..], 3).expect("compressed")
     }
 
-    fn expected(&self) -> Expected {
+    fn artifact(&self) -> Artifact {
         sealed(self, &self.archive())
     }
 }
 
-fn sealed(release: &Release, archive: &[u8]) -> Expected {
-    Expected {
+fn sealed(release: &Release, archive: &[u8]) -> Artifact {
+    Artifact {
         size: archive.len() as u64,
         sha256: sha256(archive),
-        unpacked: 1 << 30,
         files: release.files.clone(),
+        arch: None,
+        os_ids: BTreeSet::new(),
+        models: BTreeSet::new(),
+        kind: ArtifactKind::App,
     }
 }
 
 /// Unpacks into a new slot what must not be unpacked, and looks that nothing lies beside it.
-fn attempt(archive: impl Read, expected: &Expected) -> UnpackError {
+fn attempt(archive: impl Read, artifact: &Artifact) -> UnpackError {
     let slot = Place::new();
-    let error = unpack(archive, expected, &slot.path()).expect_err("this must be refused");
+    let error = unpack(archive, artifact, &slot.path()).expect_err("this must be refused");
     let beside: Vec<_> = fs::read_dir(slot.outer.path()).expect("there").flatten().collect();
     assert_eq!(beside.len(), 1, "something was written outside the slot: {beside:?}");
     error
 }
 
 fn refused(release: &Release) -> UnpackError {
-    attempt(Cursor::new(release.archive()), &release.expected())
+    attempt(Cursor::new(release.archive()), &release.artifact())
 }
 
 /// A slot's directory inside another, so that an escape by one step is seen.
@@ -567,7 +573,7 @@ fn file_kind(content: &[u8], run: Run) -> FileKind {
 }
 
 fn sha256(bytes: &[u8]) -> Digest {
-    Digest(Sha256::digest(bytes).into())
+    Digest::of(bytes)
 }
 
 /// Bytes that do not compress, always the same.

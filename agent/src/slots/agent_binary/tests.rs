@@ -1,15 +1,12 @@
 //! The agent's kind: the conformance suite with shell scripts for agents, the guard, and a real
 //! process that replaces itself.
 
-use sha2::{Digest as _, Sha256};
+use lockgate_shared::{id::Digest, manifest::FileKind};
 
 use super::*;
-use crate::{
-    slots::{
-        conformance::{self, Subject},
-        tests::{fill_up, freeze, on_small_disk},
-    },
-    unpack::{Digest, FileKind},
+use crate::slots::{
+    conformance::{self, Subject},
+    tests::{fill_up, freeze, on_small_disk},
 };
 
 const BINARY: &str = "lockgate-agent";
@@ -68,7 +65,7 @@ fn a_binary_that_does_not_start_is_not_installed() {
     for script in ["exit 7", "kill -9 $$"] {
         let directory = slots.begin(Slot::B).expect("idle");
         write_binary(&directory.join(BINARY), &format!("#!/bin/sh\n{script}\n"));
-        slots.seal(Slot::B, &contents("bad")).expect("sealed");
+        slots.seal(Slot::B, &contents("1.1.0")).expect("sealed");
         let outcome = slots.activate(Slot::B);
         assert!(matches!(outcome, Err(SlotError::NotRunnable { .. })), "{outcome:?}");
         let outcome = slots.restore(Slot::B);
@@ -78,7 +75,7 @@ fn a_binary_that_does_not_start_is_not_installed() {
     }
     let directory = slots.begin(Slot::B).expect("idle");
     fs::write(directory.join("other"), b"").expect("written");
-    slots.seal(Slot::B, &contents("empty")).expect("sealed");
+    slots.seal(Slot::B, &contents("1.1.0")).expect("sealed");
     let outcome = slots.activate(Slot::B);
     assert!(matches!(outcome, Err(SlotError::NotRunnable { .. })), "{outcome:?}");
 }
@@ -99,7 +96,7 @@ fn an_installed_binary_is_adopted_before_it_is_replaced() {
     }
     slots.activate(Slot::B).expect("there is a way back now");
     assert_eq!(device.version().as_deref(), Some("1.0.0"));
-    assert_eq!(slots.adopt(&contents("x")).expect("nothing to adopt"), Slot::B);
+    assert_eq!(slots.adopt(&contents("0.9.0")).expect("nothing to adopt"), Slot::B);
 }
 
 #[test]
@@ -262,7 +259,7 @@ fn subject(root: &Path) -> Subject {
             let text = script(version);
             let kind = FileKind::File {
                 size: text.len() as u64,
-                sha256: Digest(Sha256::digest(&text).into()),
+                sha256: Digest::of(text.as_bytes()),
                 executable: true,
             };
             vec![FileEntry { path: BINARY.to_owned(), kind }]
@@ -294,5 +291,5 @@ fn version_of(installed: &Path) -> Option<String> {
 }
 
 fn contents(version: &str) -> Contents {
-    Contents { manifest: Digest([7; 32]), version: version.to_owned() }
+    Contents { manifest: Digest([7; 32]), version: version.parse().expect("a version") }
 }

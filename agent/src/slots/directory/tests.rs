@@ -1,15 +1,12 @@
 //! The directory kind: the conformance suite, on healthy and on sick disks, and power failing
 //! between any two steps.
 
-use sha2::{Digest as _, Sha256};
+use lockgate_shared::{id::Digest, manifest::FileKind};
 
 use super::*;
-use crate::{
-    slots::{
-        conformance::{self, Subject},
-        tests::{fill_up, freeze, on_small_disk},
-    },
-    unpack::{Digest, FileKind},
+use crate::slots::{
+    conformance::{self, Subject},
+    tests::{fill_up, freeze, on_small_disk},
 };
 
 #[test]
@@ -81,7 +78,7 @@ fn a_link_that_names_neither_slot_is_told_and_mended_by_activation() {
 fn a_slot_that_is_a_link_to_elsewhere_counts_as_empty() {
     let mut device = Device::with_release_in_a_and_another_in_b();
     let elsewhere = tempfile::tempdir().expect("a directory");
-    payload(elsewhere.path(), "b");
+    payload(elsewhere.path(), release(Slot::B));
     fs::remove_dir_all(device.slots.path(Slot::B)).expect("removed");
     symlink(elsewhere.path(), device.slots.path(Slot::B)).expect("made");
     assert_eq!(device.slots.contents(Slot::B).expect("readable"), None);
@@ -119,8 +116,8 @@ impl Device {
         let mut slots = Directory::open(&root.path().join("slots")).expect("opened");
         for slot in Slot::BOTH {
             let directory = slots.begin(slot).expect("idle");
-            payload(&directory, slot.name());
-            slots.seal(slot, &contents(slot.name())).expect("sealed");
+            payload(&directory, release(slot));
+            slots.seal(slot, &contents(release(slot))).expect("sealed");
         }
         slots.activate(Slot::A).expect("activated");
         Self { _root: root, slots }
@@ -129,7 +126,7 @@ impl Device {
     fn steps(&self, act: &str) -> Vec<Step> {
         match act {
             "begin" => self.slots.begin_steps(Slot::B),
-            "seal" => self.slots.seal_steps(Slot::B, &contents("b")),
+            "seal" => self.slots.seal_steps(Slot::B, &contents(release(Slot::B))),
             "activate" => self.slots.activate_steps(Slot::B),
             _ => self.slots.discard_steps(Slot::B),
         }
@@ -140,9 +137,9 @@ impl Device {
         let again = Directory::open(&self.slots.root).expect("opened");
         let active = again.active().expect("readable").expect("one is active");
         let sealed = again.contents(active).expect("readable").expect("sealed");
-        assert_eq!(sealed.version, active.name());
+        assert_eq!(sealed.version.to_string(), release(active));
         let running = fs::read_to_string(again.link().join("version")).expect("whole");
-        assert_eq!(running, active.name());
+        assert_eq!(running, release(active));
     }
 
     /// After a restart the same act, done from its beginning, succeeds.
@@ -153,8 +150,11 @@ impl Device {
                 assert_eq!(fs::read_dir(directory).expect("there").count(), 0);
             }
             "seal" => {
-                self.slots.seal(Slot::B, &contents("b")).expect("sealed");
-                assert_eq!(self.slots.contents(Slot::B).expect("readable"), Some(contents("b")));
+                self.slots.seal(Slot::B, &contents(release(Slot::B))).expect("sealed");
+                assert_eq!(
+                    self.slots.contents(Slot::B).expect("readable"),
+                    Some(contents(release(Slot::B)))
+                );
             }
             "activate" => {
                 self.slots.activate(Slot::B).expect("activated");
@@ -183,11 +183,19 @@ fn payload(directory: &Path, version: &str) -> Vec<FileEntry> {
     fs::write(&path, version).expect("written");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     fs::set_permissions(&path, mode).expect("changed");
-    let sha256 = Digest(Sha256::digest(version).into());
+    let sha256 = Digest::of(version.as_bytes());
     let kind = FileKind::File { size: version.len() as u64, sha256, executable: false };
     vec![FileEntry { path: "version".to_owned(), kind }]
 }
 
+/// The version that a slot of [`Device`] holds.
+const fn release(slot: Slot) -> &'static str {
+    match slot {
+        Slot::A => "1.0.0",
+        Slot::B => "1.1.0",
+    }
+}
+
 fn contents(version: &str) -> Contents {
-    Contents { manifest: Digest([7; 32]), version: version.to_owned() }
+    Contents { manifest: Digest([7; 32]), version: version.parse().expect("a version") }
 }
