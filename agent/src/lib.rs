@@ -1,1 +1,6 @@
 //! agent
+
+pub mod facts;
+pub mod health;
+pub mod slots;
+pub mod unpack;
