@@ -1,5 +1,6 @@
-//! agent
+//! The endpoint agent as a library: what it decides is in [`core`], what touches the machine stands beside it.
 
+pub mod core;
 pub mod facts;
 pub mod health;
 pub mod slots;
