@@ -4,4 +4,5 @@ pub mod core;
 pub mod facts;
 pub mod health;
 pub mod slots;
+pub mod tuf_store;
 pub mod unpack;
