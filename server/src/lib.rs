@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod config;
 pub mod dice;
+pub mod letters;
 pub mod status;
 pub mod store;
 pub mod stream;
