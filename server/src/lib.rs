@@ -4,6 +4,13 @@
 //! verifies them, asks [`rollout`] and signs how far a rollout is open. They share no store and meet
 //! only in [`stream`].
 
+pub mod api;
+pub mod clock;
+pub mod config;
+pub mod dice;
+pub mod letters;
+pub mod roles;
+pub mod socket;
 pub mod status;
 pub mod store;
 pub mod stream;
