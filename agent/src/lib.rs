@@ -1,1 +1,4 @@
-//! agent
+//! The endpoint agent as a library: what it decides is in `core`, what touches the machine stands
+//! beside it.
+
+pub mod status;
