@@ -192,6 +192,15 @@ impl TufError {
     }
 }
 
+/// Most characters of a foreign text that an error carries: what is not yet verified must not fill a
+/// log or a letter.
+const QUOTE_LIMIT: usize = 200;
+
+/// The beginning of a text that somebody else wrote.
+pub(super) fn quote(text: &str) -> String {
+    text.chars().take(QUOTE_LIMIT).collect()
+}
+
 /// What is wrong with metadata, before any signature is looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Malformed {

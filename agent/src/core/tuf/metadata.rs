@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::DELEGATED_ROLES_PER_SEARCH;
 use super::authority::Authority;
-use super::error::Malformed;
+use super::error::{Malformed, quote};
 use super::imprint::Hashes;
 use super::names;
 
@@ -35,11 +35,11 @@ pub(super) struct Head {
 pub(super) fn read<D: Document>(signed: Value) -> Result<D, Malformed> {
     let kind = text(&signed, "_type")?;
     if kind != D::TYPE {
-        return Err(Malformed::Type { expected: D::TYPE, found: kind.to_owned() });
+        return Err(Malformed::Type { expected: D::TYPE, found: quote(kind) });
     }
     let spec = text(&signed, "spec_version")?;
     if spec.split('.').next() != Some("1") {
-        return Err(Malformed::SpecVersion(spec.to_owned()));
+        return Err(Malformed::SpecVersion(quote(spec)));
     }
     let Some(version) = signed.get("version").and_then(Value::as_u64) else {
         return Err(Malformed::Field("`version` is not a whole number".to_owned()));
@@ -48,7 +48,7 @@ pub(super) fn read<D: Document>(signed: Value) -> Result<D, Malformed> {
         return Err(Malformed::VersionZero);
     }
     let expires = text(&signed, "expires")?;
-    let expires = moment(expires).ok_or_else(|| Malformed::Moment(expires.to_owned()))?;
+    let expires = moment(expires).ok_or_else(|| Malformed::Moment(quote(expires)))?;
     D::read(Head { version, expires }, signed)
 }
 
@@ -321,7 +321,7 @@ impl Signers {
 }
 
 fn fields<T: DeserializeOwned>(signed: Value) -> Result<T, Malformed> {
-    serde_json::from_value(signed).map_err(|e| Malformed::Field(e.to_string()))
+    serde_json::from_value(signed).map_err(|e| Malformed::Field(quote(&e.to_string())))
 }
 
 fn text<'a>(signed: &'a Value, name: &str) -> Result<&'a str, Malformed> {

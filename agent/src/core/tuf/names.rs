@@ -4,7 +4,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::error::TufError;
+use super::error::{TufError, quote};
 
 /// Longest role name, escaped: with prefix and ending it must fit a file name of 255 bytes.
 pub(super) const ROLE_NAME_LIMIT: usize = 200;
@@ -36,8 +36,7 @@ pub(super) fn delegated(role: &str) -> Result<String, TufError> {
     let escaped = escape(role);
     let reserved = ["root", "timestamp", "snapshot", "targets"].contains(&role);
     if role.is_empty() || reserved || escaped.len() > ROLE_NAME_LIMIT {
-        let role: String = role.chars().take(ROLE_NAME_LIMIT).collect();
-        return Err(TufError::RoleName { role });
+        return Err(TufError::RoleName { role: quote(role) });
     }
     Ok(escaped)
 }
@@ -51,7 +50,7 @@ pub(super) fn check_target_path(path: &str) -> Result<(), TufError> {
     if sound {
         return Ok(());
     }
-    Err(TufError::TargetPath { path: path.chars().take(TARGET_PATH_LIMIT).collect() })
+    Err(TufError::TargetPath { path: quote(path) })
 }
 
 /// Whether `path` lies in `pattern`: `*` stands for any run of characters within one segment, `?`

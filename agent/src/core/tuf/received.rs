@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::authority::Authority;
-use super::error::{Malformed, TufError};
+use super::error::{Malformed, TufError, quote};
 use super::imprint::Imprint;
 use super::json;
 use super::metadata::{self, Document, Head, Named};
@@ -112,9 +112,9 @@ fn open(bytes: &[u8]) -> Result<(Value, BTreeMap<String, String>), Malformed> {
         keyid: String,
         sig: String,
     }
-    let value = json::parse(bytes).map_err(Malformed::Json)?;
+    let value = json::parse(bytes).map_err(|why| Malformed::Json(quote(&why)))?;
     let Envelope { signatures, signed } =
-        serde_json::from_value(value).map_err(|e| Malformed::Field(e.to_string()))?;
+        serde_json::from_value(value).map_err(|e| Malformed::Field(quote(&e.to_string())))?;
     if signatures.len() > SIGNATURES_LIMIT {
         return Err(Malformed::TooManySignatures(SIGNATURES_LIMIT));
     }

@@ -174,6 +174,19 @@ fn documents_that_two_readers_could_read_differently_are_refused() {
 }
 
 #[test]
+fn an_error_quotes_no_more_than_the_beginning_of_what_came() {
+    for field in ["_type", "spec_version", "expires", "version", "meta"] {
+        let mut repo = Repo::new();
+        repo.role("timestamp")[field] = json!("x".repeat(10_000));
+        let bytes = repo.signed("timestamp");
+        repo.files.insert("timestamp.json".into(), bytes);
+        let refused = Device::new(&repo).refresh(&mut repo, NOW).expect_err("malformed");
+        let why = std::error::Error::source(&refused).expect("what is wrong").to_string();
+        assert!(why.len() < 300, "{field}: {} characters", why.len());
+    }
+}
+
+#[test]
 fn metadata_of_one_role_does_not_pass_for_another() {
     let mut repo = Repo::new();
     repo.role("root")["roles"]["timestamp"]["keyids"] = json!([key_id(2), key_id(3)]);

@@ -168,6 +168,32 @@ fn what_was_held_also_expires_under_a_fresh_timestamp() {
 }
 
 #[test]
+fn held_targets_also_expire_under_a_fresh_timestamp_and_snapshot() {
+    let mut repo = Repo::new();
+    repo.role("targets")["expires"] = json!(at(NOW + 2 * DAY));
+    repo.role("timestamp")["expires"] = json!(at(NOW + 30 * DAY));
+    repo.release();
+    let mut device = Device::settled(&mut repo);
+    let refused = device.refresh(&mut repo, NOW + 2 * DAY);
+    let frozen = matches!(&refused, Err(TufError::Expired { role, .. }) if role == "targets");
+    assert!(frozen, "{refused:?}");
+}
+
+#[test]
+fn an_older_timestamp_over_the_same_snapshot_is_refused() {
+    let mut old = Repo::new();
+    let mut repo = old.clone();
+    repo.publish("timestamp");
+    let mut device = Device::settled(&mut repo);
+    for _ in 0..2 {
+        let refused = device.refresh(&mut old, NOW);
+        let is = matches!(&refused, Err(TufError::Rollback { role, .. }) if role == "timestamp");
+        assert!(is, "{refused:?}");
+        device.restart();
+    }
+}
+
+#[test]
 fn older_metadata_is_refused_also_after_a_restart_and_when_the_newer_has_expired() {
     for later in [0, 40 * DAY] {
         let mut old = Repo::new();
@@ -202,10 +228,14 @@ fn a_newer_timestamp_over_an_older_snapshot_or_older_targets_is_refused() {
     let refused = device.refresh(&mut repo, NOW);
     let is = matches!(&refused, Err(TufError::Rollback { role, .. }) if role == "snapshot");
     assert!(is, "{refused:?}");
-    // Without the stored timestamp the stored snapshot still stands.
-    device.restart();
-    device.disk.files.remove("timestamp.json");
-    assert!(matches!(device.refresh(&mut repo, NOW), Err(TufError::Rollback { .. })));
+    // Without the stored timestamp the stored snapshot still stands, and the other way round.
+    for lost in ["timestamp.json", "snapshot.json"] {
+        let mut device = Device::settled(&mut honest.clone());
+        device.restart();
+        device.disk.files.remove(lost);
+        let refused = device.refresh(&mut repo, NOW);
+        assert!(matches!(refused, Err(TufError::Rollback { .. })), "{lost}: {refused:?}");
+    }
 
     let mut repo = honest;
     let mut device = Device::settled(&mut repo);
@@ -314,6 +344,24 @@ fn a_root_with_other_online_keys_recovers_from_fast_forward_also_when_an_old_key
         let stored = device.disk.log.iter().position(|l| l == "save 2.root.json");
         assert!(forgotten.expect("forgotten") < stored.expect("stored"));
     }
+}
+
+#[test]
+fn another_threshold_alone_recovers_too() {
+    let mut honest = Repo::new();
+    honest.appoint("snapshot", &[3, 13], 1);
+    honest.serve("root");
+    let mut stolen = honest.clone();
+    stolen.signers.insert("snapshot".into(), vec![key(3)]);
+    for role in ["snapshot", "timestamp"] {
+        stolen.role(role)["version"] = json!(u64::MAX);
+        stolen.serve(role);
+    }
+    let mut device = Device::settled(&mut stolen);
+    honest.appoint("snapshot", &[3, 13], 2);
+    honest.publish("root");
+    honest.release();
+    device.refresh(&mut honest, NOW).expect("recovered");
 }
 
 #[test]

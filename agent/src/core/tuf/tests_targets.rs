@@ -297,6 +297,18 @@ fn targets_are_not_looked_up_before_a_refresh_or_after_the_chain_expired() {
 }
 
 #[test]
+fn a_clock_set_back_does_not_revive_a_delegated_role() {
+    let mut repo = Repo::new();
+    repo.delegate("targets", "app", 7, &["app/*"]);
+    repo.role("app")["expires"] = json!(at(NOW - 1));
+    repo.publish("app");
+    repo.release();
+    let mut device = Device::settled(&mut repo);
+    let refused = device.find(&mut repo, "app/x", NOW - 10);
+    assert!(matches!(refused, Err(TufError::Expired { .. })), "{refused:?}");
+}
+
+#[test]
 fn hash_prefixes_and_bins_lead_to_their_roles() {
     // SHA-256 of `a` begins with ca978112.
     let mut repo = Repo::new();

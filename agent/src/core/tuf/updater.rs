@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::authority::{Authority, AuthorityId};
-use super::error::TufError;
+use super::error::{TufError, quote};
 use super::floor::{Bound, Floor};
 use super::imprint::Imprint;
 use super::metadata::{Document, Named, Root, Snapshot, Targets, Timestamp};
@@ -331,7 +331,7 @@ fn current_snapshot(
     if let Some(held) = &memory.snapshot {
         for (name, old) in &held.document.files {
             let Some(new) = offered.document.files.get(name) else {
-                return Err(TufError::Removed { name: name.clone() });
+                return Err(TufError::Removed { name: quote(name) });
             };
             refuse_older(name, old.version, new.version)?;
         }
@@ -458,7 +458,7 @@ fn settle_keys(floor: &mut Floor, root: &Root, store: &mut dyn Store) -> Result<
 
 fn refuse_older(role: &str, trusted: u64, offered: u64) -> Result<(), TufError> {
     if offered < trusted {
-        return Err(TufError::Rollback { role: role.to_owned(), trusted, offered });
+        return Err(TufError::Rollback { role: quote(role), trusted, offered });
     }
     Ok(())
 }
