@@ -2,5 +2,9 @@
 //! beside it.
 
 pub mod core;
+pub mod facts;
+pub mod health;
+pub mod slots;
 pub mod status;
 pub mod tuf_store;
+pub mod unpack;
