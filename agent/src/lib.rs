@@ -3,7 +3,10 @@
 
 pub mod core;
 pub mod facts;
+#[cfg(feature = "faults")]
+pub mod faults;
 pub mod health;
+pub mod journal;
 pub mod slots;
 pub mod status;
 pub mod tuf_store;
