@@ -265,6 +265,11 @@ impl TransportError {
         }
     }
 
+    /// Whether the server answered, in whole, with something else than success.
+    pub(super) const fn answered(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Busy { .. } | Self::Status { .. })
+    }
+
     /// How long the server asks to wait, where it does.
     pub const fn retry_after(&self) -> Option<Seconds> {
         if let Self::Busy { retry_after, .. } = self { *retry_after } else { None }
