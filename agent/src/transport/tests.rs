@@ -1,0 +1,1 @@
+//! The transport against a server that answers whatever a test tells it to.
