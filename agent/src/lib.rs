@@ -10,11 +10,15 @@
 //! | how a release comes apart on its way in | [`unpack`] |
 //! | whether a release is well | [`health`] |
 //! | what the device is, and its conditions now | [`facts`] |
+//! | who this device is | [`identity`] |
+//! | that one agent works in a state folder | [`lock`] |
 //! | how bytes come and go: TLS 1.3, limits, resumed downloads, waiting | [`transport`] |
 //! | what the owner may configure, and how mistakes are reported | [`config`] |
+//! | what the commands do and how they end | [`cli`] |
 //! | what the owner is told | [`status`], [`log`] |
 //! | where the machine is asked for time and chance | [`clock`], [`dice`] |
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod core;
@@ -23,7 +27,9 @@ pub mod facts;
 #[cfg(feature = "faults")]
 pub mod faults;
 pub mod health;
+pub mod identity;
 pub mod journal;
+pub mod lock;
 pub mod log;
 pub mod slots;
 pub mod status;

@@ -7,6 +7,7 @@
 //! | how a connection is secured | `tls` |
 //! | what one request does | `https` |
 //! | how a payload is fetched over a bad line | `download` |
+//! | how the TUF workflow reads from it | `repository` |
 //! | when to try again | [`retry`] |
 //! | what wakes the agent | `wake` |
 //!
@@ -19,6 +20,7 @@ mod download;
 mod error;
 mod https;
 mod origin;
+mod repository;
 pub mod retry;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ pub use download::Download;
 pub use error::{Remedy, TransportError};
 pub use https::Answer;
 pub use origin::{MAX_ORIGIN, Origin, OriginError};
+pub use repository::Repository;
 pub use tls::{AUTHORITIES, CA_BYTES};
 pub use wake::Woken;
 
