@@ -107,7 +107,9 @@ struct Numbers {
 #[derive(Debug, Error)]
 pub enum JournalError {
     /// SQLite's answer.
-    #[error("cannot {act} the journal\nhint: `df -h` and `ls -l` its folder: it must be writable and not full")]
+    #[error(
+        "cannot {act} the journal\nhint: `df -h` and `ls -l` its folder: it must be writable and not full"
+    )]
     Sqlite {
         /// What was tried.
         act: &'static str,
@@ -263,9 +265,7 @@ impl Journal {
         let rows: Result<Vec<Vec<u8>>, rusqlite::Error> = self
             .db
             .prepare_cached("SELECT effect FROM steps WHERE product = ?1 AND done = 0 ORDER BY n")
-            .and_then(|mut query| {
-                query.query_map([product.as_str()], |row| row.get(0))?.collect()
-            });
+            .and_then(|mut query| query.query_map([product.as_str()], |row| row.get(0))?.collect());
         rows.map_err(|source| JournalError::Sqlite { act: "read", source })?
             .iter()
             .map(|bytes| from_json("effect", bytes))
@@ -335,11 +335,11 @@ impl Journal {
     pub fn waiting_letter(&self) -> Result<Option<Spooled>, JournalError> {
         let row: Option<(i64, Vec<u8>, Vec<u8>)> = self
             .db
-            .prepare_cached("SELECT sequence, bytes, carries FROM letters ORDER BY sequence LIMIT 1")
+            .prepare_cached(
+                "SELECT sequence, bytes, carries FROM letters ORDER BY sequence LIMIT 1",
+            )
             .and_then(|mut query| {
-                query
-                    .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-                    .optional()
+                query.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
             })
             .map_err(|source| JournalError::Sqlite { act: "read", source })?;
         row.map(|(sequence, bytes, carries)| {
@@ -535,7 +535,10 @@ fn read_numbers(folder: &Path) -> Option<Numbers> {
 
 #[cfg(test)]
 mod tests {
-    use lockgate_shared::{time::{Moment, Seconds}, wire::OutcomeKind};
+    use lockgate_shared::{
+        time::{Moment, Seconds},
+        wire::OutcomeKind,
+    };
 
     use super::*;
     use crate::slots::Slot;

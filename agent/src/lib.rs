@@ -4,8 +4,11 @@
 //! | to find out | open |
 //! |---|---|
 //! | what it decides, without touching anything | [`core`] |
+//! | the loop: gather, ask, write down, do | [`run`] |
 //! | what stands on the disk before anything is done | [`journal`] |
-//! | which metadata it believes | [`core::tuf`], kept by [`tuf_store`] |
+//! | how an effect is done | [`perform`] |
+//! | what it says to its server, and what it is told | [`letters`] |
+//! | which metadata it believes | [`core::tuf`], kept by [`tuf_store`], asked by [`repository`] |
 //! | where a release lies and how it is switched to | [`slots`] |
 //! | how a release comes apart on its way in | [`unpack`] |
 //! | whether a release is well | [`health`] |
@@ -16,7 +19,7 @@
 //! | what the owner may configure, and how mistakes are reported | [`config`] |
 //! | what the commands do and how they end | [`cli`] |
 //! | what the owner is told | [`status`], [`log`] |
-//! | where the machine is asked for time and chance | [`clock`], [`dice`] |
+//! | where the machine is asked for time and chance | [`clock`], [`dice`], through [`world`] |
 
 pub mod cli;
 pub mod clock;
@@ -29,10 +32,15 @@ pub mod faults;
 pub mod health;
 pub mod identity;
 pub mod journal;
+pub mod letters;
 pub mod lock;
 pub mod log;
+pub mod perform;
+pub mod repository;
+pub mod run;
 pub mod slots;
 pub mod status;
 pub mod transport;
 pub mod tuf_store;
 pub mod unpack;
+pub mod world;

@@ -4,7 +4,7 @@
 //!
 //! It believes no entry that contradicts what people signed, and passes over none in silence.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use lockgate_shared::{
     act::{Act, SignedAct, Start},
@@ -123,7 +123,7 @@ pub fn decide(situation: &Situation<'_>) -> Choice {
             (entry, start.ok(), verified)
         })
         .collect();
-    believed.sort_by(|a, b| version_of(b.1.as_ref()).cmp(&version_of(a.1.as_ref())));
+    believed.sort_by_key(|(_, start, _)| Reverse(version_of(start.as_ref())));
     let complete = complete(situation, believed.iter().filter_map(|(_, _, v)| v.as_ref().ok()));
     let considered: Vec<Considered> = believed
         .iter()
@@ -143,10 +143,7 @@ pub fn channel(
     grant: Option<&ChannelId>,
     product: &ProductId,
 ) -> Option<ChannelId> {
-    grant
-        .or(owner)
-        .or_else(|| policy.default_place(product).map(|(channel, _)| channel))
-        .cloned()
+    grant.or(owner).or_else(|| policy.default_place(product).map(|(channel, _)| channel)).cloned()
 }
 
 /// The channel and cohort that signed grants give this device for a product now; the newest counts.
@@ -249,9 +246,7 @@ fn consider(
         (Ok(_), None) => Finding::Refused("it was not seen before this decision".into()),
         (Ok(rollout), Some(memory)) => match situation.manifests.get(&rollout.start().manifest) {
             None => Finding::Refused("its manifest is not at hand".into()),
-            Some(manifest) => {
-                weigh(situation, complete, &Candidate { rollout, manifest, memory })
-            }
+            Some(manifest) => weigh(situation, complete, &Candidate { rollout, manifest, memory }),
         },
     };
     Considered { rollout: entry.rollout, start, cohort, bucket, limit, finding }
@@ -292,13 +287,15 @@ fn weigh(situation: &Situation<'_>, complete: &[Version], candidate: &Candidate<
 }
 
 impl Choice {
-    /// Whether there is anything newer than what runs, on the device's own channel.
-    pub fn open(&self, own: &Own<'_>) -> impl Iterator<Item = &Considered> {
-        let (channel, running) = (own.channel.clone(), own.running.cloned());
+    /// What is newer than what runs, on the device's own channel.
+    pub fn open(
+        &self,
+        channel: &ChannelId,
+        running: Option<&Version>,
+    ) -> impl Iterator<Item = &Considered> {
         self.considered.iter().filter(move |one| {
             one.start.as_ref().is_some_and(|start| {
-                start.channel == channel
-                    && running.as_ref().is_none_or(|running| start.version > *running)
+                start.channel == *channel && running.is_none_or(|running| start.version > *running)
             })
         })
     }
@@ -307,11 +304,12 @@ impl Choice {
     /// was let into.
     pub fn views(
         &self,
-        own: &Own<'_>,
+        channel: &ChannelId,
+        running: Option<&Version>,
         memory: &Memory,
         treated: &dyn Fn(&RolloutId) -> bool,
     ) -> Vec<RolloutView> {
-        let open: Vec<RolloutId> = self.open(own).map(|one| one.rollout).collect();
+        let open: Vec<RolloutId> = self.open(channel, running).map(|one| one.rollout).collect();
         self.considered
             .iter()
             .filter(|one| open.contains(&one.rollout) || treated(&one.rollout))

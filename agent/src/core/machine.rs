@@ -169,7 +169,7 @@ pub enum Way {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The decision found a release that nothing speaks against.
-    Chosen(Plan),
+    Chosen(Box<Plan>),
     /// The last look found that nothing speaks against it still.
     Cleared {
         /// The manifest that was looked at.
@@ -389,7 +389,9 @@ pub fn step(state: State, event: Event, device: &Device, now: Now) -> Step {
         State::Fetching { plan, refusals } => at.fetching(plan, refusals, event),
         State::Staged { plan } => at.staged(plan, event),
         State::Activating { plan } => at.activating(plan, event),
-        State::Trial { plan, watch, handover } => at.trial(Proving { plan, watch, handover }, event),
+        State::Trial { plan, watch, handover } => {
+            at.trial(Proving { plan, watch, handover }, event)
+        }
         State::RollingBack { plan, why, way, took } => {
             at.rolling_back(Retreat { plan, why, way, took }, event)
         }
@@ -433,10 +435,8 @@ impl At<'_> {
     /// Idle, Waiting, Confirmed, Failed: nothing is under way.
     fn rest(&self, state: State, event: Event) -> Step {
         match event {
-            Event::Chosen(plan) => self.take(state, plan),
-            Event::Refused { until, reasons } => {
-                to(State::Waiting { until, reasons }, Vec::new())
-            }
+            Event::Chosen(plan) => self.take(state, *plan),
+            Event::Refused { until, reasons } => to(State::Waiting { until, reasons }, Vec::new()),
             Event::NothingNewer => to(State::Idle, Vec::new()),
             Event::Restarted { undone } => to(state, undone),
             Event::RestartFailed { why } => {
@@ -471,7 +471,7 @@ impl At<'_> {
             Event::Chosen(other) if other.manifest == plan.manifest => {
                 to(State::Fetching { plan, refusals }, vec![Effect::Fetch])
             }
-            Event::Chosen(other) => self.take(State::Fetching { plan, refusals }, other),
+            Event::Chosen(other) => self.take(State::Fetching { plan, refusals }, *other),
             Event::Refused { until, reasons } => {
                 let slot = plan.to;
                 to(State::Waiting { until, reasons }, vec![Effect::DiscardSlot { slot }])
@@ -499,12 +499,8 @@ impl At<'_> {
                 self.give_up(plan, why)
             }
             // What came is unpacked from its beginning: a slot half filled cannot be trusted.
-            Event::Restarted { .. } => {
-                to(State::Fetching { plan, refusals }, vec![Effect::Fetch])
-            }
-            Event::Tick | Event::Contact(_) => {
-                to(State::Fetching { plan, refusals }, Vec::new())
-            }
+            Event::Restarted { .. } => to(State::Fetching { plan, refusals }, vec![Effect::Fetch]),
+            Event::Tick | Event::Contact(_) => to(State::Fetching { plan, refusals }, Vec::new()),
             Event::Cleared { .. }
             | Event::Verified
             | Event::VerifyFailed { .. }
@@ -526,7 +522,7 @@ impl At<'_> {
             Event::Cleared { manifest } if manifest == plan.manifest => {
                 to(State::Activating { plan }, vec![Effect::Activate { slot }])
             }
-            Event::Chosen(other) => self.take(State::Staged { plan }, other),
+            Event::Chosen(other) => self.take(State::Staged { plan }, *other),
             Event::Refused { until, reasons } => to(State::Waiting { until, reasons }, Vec::new()),
             Event::NothingNewer => to(State::Idle, Vec::new()),
             // The last look may be long past: it is taken again.
@@ -606,6 +602,13 @@ impl At<'_> {
                 let why = format!("it did not start: {why}");
                 self.retreat(trial.plan, why, Blame::Release, trial.watch.elapsed)
             }
+            // The switch was thrown back while the agent was not looking, or could not write.
+            Event::Restarted { .. }
+                if trial.plan.from.is_some() && self.device.active == trial.plan.from =>
+            {
+                let why = "the old slot was active again at a start".into();
+                self.retreat(trial.plan, why, Blame::Release, trial.watch.elapsed)
+            }
             Event::Restarted { undone } => {
                 // Probes are asked again by the next tick anyway.
                 let undone: Vec<Effect> = undone
@@ -618,13 +621,14 @@ impl At<'_> {
                         trial.watch.mark = self.now.uptime;
                         to(trial.state(), Vec::new())
                     }
-                    Handover::Done => self.interrupted(trial, "the agent or the machine".into(), undone),
+                    Handover::Done => {
+                        self.interrupted(trial, "the agent or the machine".into(), undone)
+                    }
                 }
             }
-            Event::Contact(_)
-            | Event::Chosen(_)
-            | Event::Refused { .. }
-            | Event::NothingNewer => to(trial.state(), Vec::new()),
+            Event::Contact(_) | Event::Chosen(_) | Event::Refused { .. } | Event::NothingNewer => {
+                to(trial.state(), Vec::new())
+            }
             Event::Cleared { .. }
             | Event::Fetched
             | Event::FetchFailed { .. }
@@ -685,8 +689,7 @@ impl At<'_> {
     fn rolling_back(&self, back: Retreat, event: Event) -> Step {
         match (event, back.way) {
             (Event::Activated, Way::Switching) => {
-                let mut step =
-                    self.failed(back.plan, OutcomeKind::RolledBack, back.why, back.took);
+                let mut step = self.failed(back.plan, OutcomeKind::RolledBack, back.why, back.took);
                 step.effects.push(Effect::Restart);
                 step
             }

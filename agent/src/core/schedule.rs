@@ -118,8 +118,7 @@ mod tests {
     #[test]
     fn failures_back_off_up_to_the_cap_and_one_success_ends_it() {
         let mut schedule = Schedule { backoff_max: Seconds(600), ..Schedule::new(Seconds(300)) };
-        let pauses: Vec<u64> =
-            (0..40).map(|_| schedule.failed(&device(1), None).0).collect();
+        let pauses: Vec<u64> = (0..40).map(|_| schedule.failed(&device(1), None).0).collect();
         assert!(pauses[0] <= FIRST_BACKOFF.0, "{pauses:?}");
         assert!(pauses.iter().all(|pause| (5..=600).contains(pause)), "{pauses:?}");
         assert!(pauses[20..].iter().all(|pause| *pause >= 300), "{pauses:?}");

@@ -345,10 +345,7 @@ pub(crate) mod tests {
             watch.answer(&trial, &failed("web"));
             watch.answer(&trial, &failed("server"));
         }
-        assert!(matches!(
-            watch.verdict(&trial),
-            Verdict::RollBack { blame: Blame::Release, .. }
-        ));
+        assert!(matches!(watch.verdict(&trial), Verdict::RollBack { blame: Blame::Release, .. }));
     }
 
     #[test]
@@ -403,10 +400,6 @@ pub(crate) mod tests {
     }
 
     fn answer(probe: &str, health: Health, detail: &str) -> Answer {
-        Answer {
-            probe: probe.into(),
-            said: Said { health, detail: detail.into() },
-            latency_ms: 3,
-        }
+        Answer { probe: probe.into(), said: Said { health, detail: detail.into() }, latency_ms: 3 }
     }
 }
