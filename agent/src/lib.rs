@@ -3,13 +3,26 @@
 //!
 //! | to find out | open |
 //! |---|---|
-//! | what the owner may configure, and how mistakes are reported | [`config`] |
+//! | what it decides, without touching anything | [`core`] |
+//! | which metadata it believes | [`core::tuf`], kept by [`tuf_store`] |
+//! | where a release lies and how it is switched to | [`slots`] |
+//! | how a release comes apart on its way in | [`unpack`] |
+//! | whether a release is well | [`health`] |
+//! | what the device is, and its conditions now | [`facts`] |
 //! | how bytes come and go: TLS 1.3, limits, resumed downloads, waiting | [`transport`] |
-//! | what is said on standard error | [`log`] |
+//! | what the owner may configure, and how mistakes are reported | [`config`] |
+//! | what the owner is told | [`status`], [`log`] |
 //! | where the machine is asked for time and chance | [`clock`], [`dice`] |
 
 pub mod clock;
 pub mod config;
+pub mod core;
 pub mod dice;
+pub mod facts;
+pub mod health;
 pub mod log;
+pub mod slots;
+pub mod status;
 pub mod transport;
+pub mod tuf_store;
+pub mod unpack;
