@@ -16,7 +16,9 @@ use std::{
 use thiserror::Error;
 
 pub use fragments::Place;
-pub use settings::{FactWords, ProductSettings, Settings, SlotsKind};
+pub use settings::{ProductSettings, Settings, SlotsKind};
+#[cfg(test)]
+mod tests;
 
 /// Where the configuration is looked for when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/lockgate-agent/agent.toml";

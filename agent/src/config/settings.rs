@@ -28,7 +28,7 @@ use super::{
         Reader,
     },
 };
-use crate::transport::Origin;
+use crate::{facts::Overrides, transport::Origin};
 
 /// Polls at least this far apart: ten seconds is for trying out, and no fleet's server can pay more.
 pub const POLL_LEAST_S: u64 = 10;
@@ -61,7 +61,7 @@ pub struct Settings {
     /// How far apart polls are until the server says otherwise.
     pub poll: Seconds,
     /// What the owner says of the device instead of what the agent finds.
-    pub facts: FactWords,
+    pub facts: Overrides,
     /// What speaks against installing just now.
     pub preferences: Preferences,
     /// What is updated, by name; at least one.
@@ -77,8 +77,10 @@ pub struct ProductSettings {
     pub name: ProductId,
     /// How its two slots are kept.
     pub slots: SlotsKind,
-    /// Where they are: the folder that holds both slots, or the agent's own binary.
+    /// The folder that holds both slots.
     pub root: PathBuf,
+    /// With `slots = "agent"`: the program that is replaced, the running one unless said otherwise.
+    pub installed: Option<PathBuf>,
     /// The channel; the policy's default without one.
     pub channel: Option<ChannelId>,
     /// The owner's pin.
@@ -106,39 +108,6 @@ impl SlotsKind {
             Self::Agent => "agent",
         }
     }
-}
-
-/// The `[facts]` table: each word that is present stands instead of the one that was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FactWords {
-    /// Who made the hardware.
-    pub vendor: Option<String>,
-    /// The hardware model.
-    pub model: Option<String>,
-    /// The processor architecture.
-    pub arch: Option<String>,
-    /// The operating system's id.
-    pub os_id: Option<String>,
-    /// The operating system's version.
-    pub os_version: Option<String>,
-    /// The kernel's release.
-    pub kernel: Option<String>,
-    /// The firmware's version.
-    pub firmware_version: Option<String>,
-    /// The owner's label for the device's settings: there is no other source for it.
-    pub configuration: Option<String>,
-    /// Memory in MiB.
-    pub ram_mib: Option<u32>,
-    /// The size of the slots' disk in MiB.
-    pub disk_mib: Option<u32>,
-    /// Logical processors.
-    pub cpus: Option<u16>,
-    /// The IANA time zone.
-    pub time_zone: Option<String>,
-    /// Whether secure boot is on.
-    pub secure_boot: Option<bool>,
-    /// Whether there is a TPM.
-    pub tpm: Option<bool>,
 }
 
 /// Makes settings of a merged table, or says everything that is wrong with it.
@@ -243,6 +212,11 @@ fn read_product(table: &Table, place: &Place, faults: &mut Vec<Fault>) -> Option
     let kinds = [SlotsKind::Directory, SlotsKind::Agent].map(|kind| (kind.name(), kind));
     let slots = reader.word("slots", &kinds, Must("slots = \"directory\""));
     let root = reader.path("root", Must("root = \"/opt/app\""));
+    let installed = reader.path("installed", May("installed = \"/usr/bin/lockgate-agent\""));
+    if let (Some(_), Some(SlotsKind::Directory)) = (&installed, slots) {
+        let text = "`installed` goes with `slots = \"agent\"` only\nhint: take it out";
+        reader.foreign(reader.place_of("installed"), text, May(""));
+    }
     let channel = reader.parsed("channel", May("channel = \"stable\""));
     let pin = reader.parsed("pin", May("pin = \"latest\"")).unwrap_or_default();
     let restart = read_restart(&mut reader);
@@ -259,6 +233,7 @@ fn read_product(table: &Table, place: &Place, faults: &mut Vec<Fault>) -> Option
         name: name?,
         slots: slots?,
         root: root?,
+        installed,
         channel,
         pin,
         restart,
@@ -302,7 +277,7 @@ fn read_preferences(table: &Table, place: &Place, faults: &mut Vec<Fault>) -> Pr
     }
 }
 
-fn read_facts(table: &Table, place: &Place, faults: &mut Vec<Fault>) -> FactWords {
+fn read_facts(table: &Table, place: &Place, faults: &mut Vec<Fault>) -> Overrides {
     const MIB: &str = "a number of MiB";
     let mut reader = Reader::new(table, place, "facts.", faults);
     let mut word = |key, line| {
@@ -314,7 +289,7 @@ fn read_facts(table: &Table, place: &Place, faults: &mut Vec<Fault>) -> FactWord
         reader.foreign(reader.place_of(key), &what, May(line));
         None
     };
-    let mut words = FactWords {
+    let mut words = Overrides {
         vendor: word("vendor", "vendor = \"Acme\""),
         model: word("model", "model = \"Slate 3\""),
         arch: word("arch", "arch = \"x86_64\""),
@@ -324,7 +299,7 @@ fn read_facts(table: &Table, place: &Place, faults: &mut Vec<Fault>) -> FactWord
         firmware_version: word("firmware_version", "firmware_version = \"1.2\""),
         configuration: word("configuration", "configuration = \"kiosk\""),
         time_zone: word("time_zone", "time_zone = \"Europe/Berlin\""),
-        ..FactWords::default()
+        ..Overrides::default()
     };
     let most = u64::from(u32::MAX);
     let narrow = |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok());
