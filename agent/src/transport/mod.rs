@@ -7,6 +7,7 @@
 //! | how a connection is secured | `tls` |
 //! | what one request does | `https` |
 //! | how a payload is fetched over a bad line | `download` |
+//! | how the TUF workflow reads from it | `repository` |
 //! | when to try again | [`retry`] |
 //! | what wakes the agent | `wake` |
 //!
@@ -19,6 +20,7 @@ mod download;
 mod error;
 mod https;
 mod origin;
+mod repository;
 pub mod retry;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ pub use download::Download;
 pub use error::{Remedy, TransportError};
 pub use https::Answer;
 pub use origin::{MAX_ORIGIN, Origin, OriginError};
+pub use repository::Repository;
 pub use tls::{AUTHORITIES, CA_BYTES};
 pub use wake::Woken;
 
@@ -65,6 +68,8 @@ pub struct Limits {
     pub rate_window: Duration,
     /// [`ATTEMPTS`].
     pub attempts: u32,
+    /// [`retry::PAUSE_FIRST`].
+    pub pause: Duration,
 }
 
 impl Default for Limits {
@@ -75,6 +80,7 @@ impl Default for Limits {
             rate_least: RATE_LEAST,
             rate_window: RATE_WINDOW,
             attempts: ATTEMPTS,
+            pause: retry::PAUSE_FIRST,
         }
     }
 }
