@@ -9,6 +9,8 @@
 //! | how a release comes apart on its way in | [`unpack`] |
 //! | whether a release is well | [`health`] |
 //! | what the device is, and its conditions now | [`facts`] |
+//! | who this device is | [`identity`] |
+//! | that one agent works in a state folder | [`lock`] |
 //! | how bytes come and go: TLS 1.3, limits, resumed downloads, waiting | [`transport`] |
 //! | what the owner may configure, and how mistakes are reported | [`config`] |
 //! | what the owner is told | [`status`], [`log`] |
@@ -20,6 +22,8 @@ pub mod core;
 pub mod dice;
 pub mod facts;
 pub mod health;
+pub mod identity;
+pub mod lock;
 pub mod log;
 pub mod slots;
 pub mod status;
