@@ -13,9 +13,11 @@
 //! | that one agent works in a state folder | [`lock`] |
 //! | how bytes come and go: TLS 1.3, limits, resumed downloads, waiting | [`transport`] |
 //! | what the owner may configure, and how mistakes are reported | [`config`] |
+//! | what the commands do and how they end | [`cli`] |
 //! | what the owner is told | [`status`], [`log`] |
 //! | where the machine is asked for time and chance | [`clock`], [`dice`] |
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod core;
