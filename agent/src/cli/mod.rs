@@ -224,6 +224,7 @@ impl CliError {
 }
 
 /// What a command prints.
+#[derive(Debug)]
 struct Report {
     text: String,
     json: serde_json::Value,

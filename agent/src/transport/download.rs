@@ -97,7 +97,7 @@ impl<'a> Download<'a> {
     }
 
     fn pause(&mut self) -> Result<(), TransportError> {
-        let span = retry::pause(self.failures);
+        let span = retry::pause(self.transport.links.limits.pause, self.failures);
         let Transport { signals, runtime, .. } = &mut *self.transport;
         let sleep = async {
             tokio::time::sleep(span).await;

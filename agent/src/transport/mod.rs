@@ -68,6 +68,8 @@ pub struct Limits {
     pub rate_window: Duration,
     /// [`ATTEMPTS`].
     pub attempts: u32,
+    /// [`retry::PAUSE_FIRST`].
+    pub pause: Duration,
 }
 
 impl Default for Limits {
@@ -78,6 +80,7 @@ impl Default for Limits {
             rate_least: RATE_LEAST,
             rate_window: RATE_WINDOW,
             attempts: ATTEMPTS,
+            pause: retry::PAUSE_FIRST,
         }
     }
 }

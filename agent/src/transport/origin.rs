@@ -76,12 +76,18 @@ impl FromStr for Origin {
         if uri.query().is_some() || text.contains('#') {
             return Err(refuse("it has a query or fragment"));
         }
-        if authority.as_str().ends_with(':') || authority.port().is_some_and(|port| port == 0) {
-            return Err(refuse("its port is not one"));
-        }
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => 443,
+            Some(rest) => rest
+                .strip_prefix(':')
+                .and_then(|port| port.parse().ok())
+                .filter(|port| *port != 0)
+                .ok_or_else(|| refuse("its port is not one"))?,
+            None => return Err(refuse("it cannot be read")),
+        };
         let origin = Self {
             host: authority.host().to_ascii_lowercase(),
-            port: authority.port_u16().unwrap_or(443),
+            port,
             folder: uri.path().trim_end_matches('/').to_owned(),
         };
         if ServerName::try_from(origin.host()).is_err() {

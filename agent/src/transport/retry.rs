@@ -11,7 +11,7 @@ use lockgate_shared::time::{Moment, Seconds};
 pub const RETRY_AFTER_MOST: Seconds = Seconds(86_400);
 
 /// The pause before a download's second attempt; each further one doubles it.
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
+pub const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts: as long as a router takes to come back.
 const PAUSE_MOST: Duration = Duration::from_secs(60);
 
@@ -33,10 +33,10 @@ pub fn http_date(field: &str) -> Option<Moment> {
     Some(Moment(stamp.as_second()))
 }
 
-/// The pause after `failures` attempts that brought nothing, at least one.
-pub fn pause(failures: u32) -> Duration {
+/// The pause after `failures` attempts that brought nothing, at least one; `first` after the first.
+pub fn pause(first: Duration, failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
-    PAUSE_FIRST.saturating_mul(1 << doublings).min(PAUSE_MOST)
+    first.saturating_mul(1 << doublings).min(PAUSE_MOST)
 }
 
 #[cfg(test)]
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn no_server_silences_a_device_for_longer_than_a_day() {
-        for long in ["999999999", "99999999999999999999999999", "Sun, 06 Nov 2094 08:49:37 GMT"] {
+        for long in ["999999999", "99999999999999999999999999", "Sat, 06 Nov 2094 08:49:37 GMT"] {
             assert_eq!(retry_after(long, NOW), Some(RETRY_AFTER_MOST), "{long}");
         }
     }
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_stay_bounded() {
-        let pauses: Vec<_> = (1..40).map(pause).collect();
+        let pauses: Vec<_> = (1..40).map(|failures| pause(PAUSE_FIRST, failures)).collect();
         assert!(pauses.is_sorted());
         assert_eq!((pauses.first(), pauses.last()), (Some(&PAUSE_FIRST), Some(&PAUSE_MOST)));
     }
