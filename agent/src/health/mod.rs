@@ -8,14 +8,12 @@ pub mod command;
 pub mod http;
 pub mod process;
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 pub use lockgate_shared::manifest::{Probe, ProbeKind};
 use lockgate_shared::time::Seconds;
+
+use crate::clock::Stopwatch;
 
 pub use process::Identity;
 
@@ -103,21 +101,21 @@ impl ProbeResult {
     }
 }
 
-/// A moment by which something must have ended. The only place in this module that asks the time.
+/// A span within which something must have ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
-    start: Instant,
+    watch: Stopwatch,
     limit: Duration,
 }
 
 impl Deadline {
     pub(crate) fn after(limit: Duration) -> Self {
-        Self { start: Instant::now(), limit }
+        Self { watch: Stopwatch::start(), limit }
     }
 
     /// What is left, or `None` when it has passed.
     pub(crate) fn left(&self) -> Option<Duration> {
-        self.limit.checked_sub(self.start.elapsed()).filter(|left| !left.is_zero())
+        self.watch.left(self.limit)
     }
 
     pub(crate) const fn limit(&self) -> Duration {
@@ -125,7 +123,7 @@ impl Deadline {
     }
 
     fn elapsed_ms(&self) -> u32 {
-        u32::try_from(self.start.elapsed().as_millis()).unwrap_or(u32::MAX)
+        u32::try_from(self.watch.elapsed().as_millis()).unwrap_or(u32::MAX)
     }
 }
 
