@@ -4,6 +4,12 @@
 //! verifies them, asks [`rollout`] and signs how far a rollout is open. They share no store and meet
 //! only in [`stream`].
 
+pub mod clock;
+pub mod dice;
+pub mod keys;
+pub mod plain;
+pub mod span;
 pub mod status;
 pub mod store;
 pub mod stream;
+pub mod whole_folder;
