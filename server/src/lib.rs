@@ -9,6 +9,7 @@ pub mod clock;
 pub mod dice;
 pub mod keys;
 pub mod plain;
+pub mod release;
 pub mod span;
 pub mod status;
 pub mod store;
