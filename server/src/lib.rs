@@ -4,6 +4,8 @@
 //! verifies them, asks [`rollout`] and signs how far a rollout is open. They share no store and meet
 //! only in [`stream`].
 
+pub mod acts;
+pub mod acts_text;
 pub mod ceremony;
 pub mod clock;
 pub mod dice;
