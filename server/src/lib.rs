@@ -7,6 +7,7 @@
 pub mod acts;
 pub mod acts_text;
 pub mod ceremony;
+pub mod cli;
 pub mod clock;
 pub mod dice;
 pub mod keys;
