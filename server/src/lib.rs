@@ -5,6 +5,7 @@
 //! only in [`stream`].
 
 pub mod audit;
+pub mod rollout;
 pub mod status;
 pub mod store;
 pub mod stream;
