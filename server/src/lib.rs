@@ -9,3 +9,4 @@ pub mod rollout;
 pub mod status;
 pub mod store;
 pub mod stream;
+pub mod tuf;
