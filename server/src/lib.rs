@@ -5,6 +5,10 @@
 //! only in [`stream`].
 
 pub mod audit;
+pub mod clock;
+pub mod config;
+pub mod dice;
+pub mod letters;
 pub mod rollout;
 pub mod status;
 pub mod store;
