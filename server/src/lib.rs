@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod dice;
 pub mod letters;
+pub mod registry;
 pub mod rollout;
 pub mod status;
 pub mod store;
