@@ -4,6 +4,7 @@
 //! verifies them, asks [`rollout`] and signs how far a rollout is open. They share no store and meet
 //! only in [`stream`].
 
+pub mod api;
 pub mod audit;
 pub mod clock;
 pub mod config;

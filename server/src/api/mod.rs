@@ -1,0 +1,3 @@
+//! The letter box's HTTP side.
+
+pub mod admin;
