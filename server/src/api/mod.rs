@@ -28,6 +28,7 @@ use tower::ServiceExt;
 
 use crate::{letters::LetterBox, roles::Shutdown};
 
+pub mod admin;
 pub mod artifacts;
 pub mod device;
 pub mod file;
