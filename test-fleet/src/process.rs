@@ -8,9 +8,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use lockgate_agent::clock::Stopwatch;
 use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error;
 
@@ -145,7 +146,7 @@ impl Process {
     /// SIGTERM, then SIGKILL if it does not obey.
     pub fn stop(&mut self) {
         self.signal(Signal::TERM);
-        let begun = Instant::now();
+        let begun = Stopwatch::start();
         while begun.elapsed() < GRACE {
             if !matches!(self.ended(), Ok(None)) {
                 return;
@@ -178,7 +179,7 @@ pub fn until(
     within: Duration,
     mut holds: impl FnMut() -> bool,
 ) -> Result<(), ProcessError> {
-    let begun = Instant::now();
+    let begun = Stopwatch::start();
     while !holds() {
         if begun.elapsed() > within {
             return Err(ProcessError::Late { what: what.to_owned(), within });

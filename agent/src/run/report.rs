@@ -1,11 +1,6 @@
 //! The snapshot that `status` and `explain` print, put together from what the loop knows.
 
-use lockgate_shared::{
-    bucket::Limit,
-    eligibility::Reason,
-    group::groups_of,
-    time::{Moment, Seconds},
-};
+use lockgate_shared::{bucket::Limit, eligibility::Reason, group::groups_of, time::Seconds};
 
 use super::{Agent, Line};
 use crate::{
