@@ -5,12 +5,16 @@
 //! only in [`stream`].
 
 pub mod api;
+pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod dice;
 pub mod letters;
+pub mod registry;
 pub mod roles;
+pub mod rollout;
 pub mod socket;
 pub mod status;
 pub mod store;
 pub mod stream;
+pub mod tuf;

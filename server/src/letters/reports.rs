@@ -78,7 +78,7 @@ impl Reports {
     }
 
     /// Takes a report in, after it is on disk.
-    pub(super) fn take(&mut self, verdicts: Vec<Verdict>, status: Status, audit: Vec<String>) {
+    pub(crate) fn take(&mut self, verdicts: Vec<Verdict>, status: Status, audit: Vec<String>) {
         for verdict in verdicts {
             self.verdict(verdict);
         }

@@ -1,0 +1,144 @@
+//! A rollout in words and numbers for people. It decides nothing and reads no clock.
+
+use std::collections::BTreeMap;
+
+use lockgate_shared::{
+    group::GroupKind,
+    id::GroupId,
+    rollout::{Stop, StopKind},
+};
+
+use super::{Census, Rollout, gate::Judgement, limits};
+use crate::status::{Decision, GroupStatus, RolloutState, RolloutStatus, StageStatus};
+
+/// How many groups a report names.
+const GROUPS: usize = 20;
+
+/// The words of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// What its devices have in common.
+    pub kind: GroupKind,
+    /// The values.
+    pub words: String,
+}
+
+/// Words of the groups that are known.
+pub type Labels = BTreeMap<GroupId, Label>;
+
+/// A rollout as it stands.
+pub fn status(
+    rollout: &Rollout,
+    census: &Census,
+    judgements: &[Judgement],
+    stops: &[Stop],
+    labels: &Labels,
+) -> RolloutStatus {
+    RolloutStatus {
+        rollout: rollout.id,
+        product: rollout.start.product.clone(),
+        channel: rollout.start.channel.clone(),
+        version: rollout.start.version.clone(),
+        manifest: rollout.start.manifest,
+        owner: rollout.start.owner.clone(),
+        risk: rollout.start.risk,
+        started: rollout.start.moment,
+        state: state(rollout, stops),
+        stages: stages(rollout, census, judgements),
+        groups: groups(rollout, labels),
+    }
+}
+
+/// How a rollout stands. A stop counts before completion, since people ask what holds it.
+pub fn state(rollout: &Rollout, stops: &[Stop]) -> RolloutState {
+    if rollout.ended.is_some() {
+        return RolloutState::Ended;
+    }
+    let mut standing = stops.iter().filter(|stop| rollout.is_stopped_by(&stop.scope));
+    if standing.clone().any(|stop| stop.kind == StopKind::Halt) {
+        RolloutState::Halted
+    } else if standing.next().is_some() {
+        RolloutState::Paused
+    } else if rollout.complete.is_some() {
+        RolloutState::Complete
+    } else {
+        RolloutState::Running
+    }
+}
+
+/// What the harmed devices of a stage have in common and the others have not all, in words such as
+/// `hardware Acme Slate 3`; empty when it is nothing.
+pub fn common_words(rollout: &Rollout, index: usize, labels: &Labels) -> String {
+    let Some(stage) = rollout.ladder.stages.get(index) else { return String::new() };
+    let harmed: Vec<_> = rollout.evidence.harmed(&stage.cohort).collect();
+    let Some(first) = harmed.first() else { return String::new() };
+    let shared = first.groups.iter().filter(|group| {
+        harmed.iter().all(|case| case.groups.contains(group))
+            // A group of which somebody is well is no explanation.
+            && rollout.evidence.groups().get(group).is_some_and(|tally| tally.confirmed == 0)
+    });
+    let telling =
+        [GroupKind::Hardware, GroupKind::Firmware, GroupKind::Os, GroupKind::Configuration];
+    let mut words: Vec<String> = shared
+        .filter_map(|group| labels.get(group))
+        .filter(|label| telling.contains(&label.kind) && !label.words.trim().is_empty())
+        .map(|label| format!("{} {}", label.kind.name(), label.words))
+        .collect();
+    words.truncate(2);
+    words.join(", ")
+}
+
+fn stages(rollout: &Rollout, census: &Census, judgements: &[Judgement]) -> Vec<StageStatus> {
+    let stages = rollout.ladder.stages.iter().enumerate();
+    stages
+        .map(|(index, stage)| {
+            let tally = rollout.evidence.tally(&stage.cohort);
+            let known = rollout.evidence.buckets(&stage.cohort);
+            let open = rollout.steps.get(index).map(|step| &step.open);
+            let table = census.get(&stage.cohort).map_or(0, |head| head.devices);
+            let judgement = judgements.get(index);
+            StageStatus {
+                cohort: stage.cohort.clone(),
+                devices: table.max(tally.devices),
+                authorised: open.map_or(0, |open| limits::authorised(&known, open.limit)),
+                treated: tally.treated,
+                confirmed: tally.confirmed,
+                rolled_back: tally.rolled_back,
+                failed: tally.failed,
+                inconclusive: tally.inconclusive,
+                silent: tally.silent,
+                limit: open.map(|open| open.limit),
+                opened: open.map(|open| open.opened),
+                full: open.and_then(|open| open.full),
+                decision: judgement.map_or(Decision::Wait, |judgement| judgement.decision),
+                reasons: judgement.map(|judgement| judgement.reasons.clone()).unwrap_or_default(),
+            }
+        })
+        .collect()
+}
+
+fn groups(rollout: &Rollout, labels: &Labels) -> Vec<GroupStatus> {
+    let mut harmed: Vec<GroupStatus> = rollout
+        .evidence
+        .groups()
+        .iter()
+        .filter(|(_, tally)| tally.harmed > 0)
+        .map(|(group, tally)| GroupStatus {
+            group: *group,
+            label: labels
+                .get(group)
+                .map(|label| format!("{} {}", label.kind.name(), label.words).trim().to_owned())
+                .unwrap_or_default(),
+            treated: tally.treated,
+            confirmed: tally.confirmed,
+            harmed: tally.harmed,
+        })
+        .collect();
+    // Worst first: the largest share of harm, compared without division, then the most devices.
+    harmed.sort_by(|a, b| {
+        let share = |x: &GroupStatus, y: &GroupStatus| u64::from(x.harmed) * u64::from(y.treated);
+        share(b, a).cmp(&share(a, b)).then(b.harmed.cmp(&a.harmed)).then(a.group.cmp(&b.group))
+    });
+    harmed.truncate(GROUPS);
+    harmed
+}

@@ -1,0 +1,297 @@
+//! The repository's folder: what the online roles say, signed, and the order in which it reaches the
+//! disk. A reader that comes between any two writes finds a whole older state, because whatever is
+//! named is written before what names it: targets, `rollouts`, `snapshot`, and `timestamp` last.
+//!
+//! Every version is taken once and never again: the engine notes the next ones in its own store before
+//! a file is written. Whatever a crash leaves behind is written again, with higher versions.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    io::Write,
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+};
+
+use lockgate_shared::{
+    id::Digest,
+    time::{Moment, Seconds},
+};
+use serde::{Deserialize, Serialize};
+use tough::{
+    TargetName,
+    schema::{Hashes, Metafile, RoleType, Snapshot, Target, Targets, Timestamp},
+};
+
+use super::{
+    SPEC_VERSION, TufError,
+    roles::{self, Holder, OnlineKeys, RoleFile},
+    trusted::{Files, ROLLOUTS, Trusted, metadata_path, target_path},
+};
+
+/// How many versions of the online roles stay on disk for clients in the middle of a refresh.
+const KEEP_VERSIONS: u64 = 16;
+
+/// The versions of the online roles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// Of `rollouts`.
+    pub rollouts: u64,
+    /// Of `snapshot`.
+    pub snapshot: u64,
+    /// Of `timestamp`.
+    pub timestamp: u64,
+}
+
+/// How long the online roles are good.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// `rollouts`.
+    pub rollouts: Seconds,
+    /// `snapshot`.
+    pub snapshot: Seconds,
+    /// `timestamp`.
+    pub timestamp: Seconds,
+}
+
+/// The online roles as last signed.
+#[derive(Clone, Debug)]
+pub struct Online {
+    /// `rollouts`, and the digests of its targets.
+    pub rollouts: RoleFile,
+    /// `snapshot`.
+    pub snapshot: RoleFile,
+    /// `timestamp`.
+    pub timestamp: RoleFile,
+}
+
+/// A repository's folder and who signs in it.
+#[derive(Debug)]
+pub struct Repository {
+    folder: PathBuf,
+    keys: OnlineKeys,
+    terms: Terms,
+}
+
+impl Repository {
+    /// The repository in `folder`.
+    pub const fn new(folder: PathBuf, keys: OnlineKeys, terms: Terms) -> Self {
+        Self { folder, keys, terms }
+    }
+
+    /// Signs `rollouts` over these targets (path and bytes).
+    pub fn rollouts(
+        &self,
+        trusted: &Trusted,
+        targets: &BTreeMap<String, Vec<u8>>,
+        version: u64,
+        now: Moment,
+    ) -> Result<RoleFile, TufError> {
+        let expires = stamp(now.plus(self.terms.rollouts));
+        let mut role = Targets::new(SPEC_VERSION.into(), number(version), expires);
+        role.delegations = None;
+        for (path, bytes) in targets {
+            let name = TargetName::new(path.clone())
+                .map_err(|error| TufError::Content(format!("`{path}`: {error}")))?;
+            let target = Target {
+                length: bytes.len() as u64,
+                hashes: hashes(&Digest::of(bytes)),
+                custom: HashMap::new(),
+                _extra: HashMap::new(),
+            };
+            role.targets.insert(name, target);
+        }
+        let delegations = roles::delegations(trusted.targets())?;
+        Holder::of_delegation(delegations, ROLLOUTS)?.sign(role, &self.keys.rollouts)
+    }
+
+    /// Signs a snapshot of people's roles and `rollouts`.
+    pub fn snapshot(
+        &self,
+        trusted: &Trusted,
+        rollouts: &RoleFile,
+        version: u64,
+        now: Moment,
+    ) -> Result<RoleFile, TufError> {
+        let expires = stamp(now.plus(self.terms.snapshot));
+        let mut role = Snapshot::new(SPEC_VERSION.into(), number(version), expires);
+        for (name, version, bytes) in trusted.listed() {
+            role.meta.insert(name, metafile(version, bytes));
+        }
+        let name = format!("{ROLLOUTS}.json");
+        role.meta.insert(name, metafile(rollouts.version, &rollouts.bytes));
+        Holder::of_root(trusted.root(), RoleType::Snapshot)?.sign(role, &self.keys.snapshot)
+    }
+
+    /// Signs a timestamp that names this snapshot. Its field `issued` is what devices measure the age
+    /// of a word by.
+    pub fn timestamp(
+        &self,
+        trusted: &Trusted,
+        snapshot: &RoleFile,
+        version: u64,
+        now: Moment,
+    ) -> Result<RoleFile, TufError> {
+        let expires = stamp(now.plus(self.terms.timestamp));
+        let mut role = Timestamp::new(SPEC_VERSION.into(), number(version), expires);
+        role.meta.insert("snapshot.json".into(), metafile(snapshot.version, &snapshot.bytes));
+        role._extra.insert("issued".into(), serde_json::Value::String(now.to_string()));
+        Holder::of_root(trusted.root(), RoleType::Timestamp)?.sign(role, &self.keys.timestamp)
+    }
+
+    /// Writes files that people signed, where they are missing.
+    pub fn restore(&self, files: &Files) -> Result<(), TufError> {
+        for (path, bytes) in files {
+            let whole = fs::read(self.folder.join(path)).is_ok_and(|found| found == *bytes);
+            if !whole {
+                self.write(path, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes rollout files and the role that lists them.
+    pub fn write_rollouts(
+        &self,
+        targets: &BTreeMap<String, Vec<u8>>,
+        role: &RoleFile,
+    ) -> Result<(), TufError> {
+        for (path, bytes) in targets {
+            let file = target_path(path, &Digest::of(bytes));
+            if !self.folder.join(&file).exists() {
+                self.write(&file, bytes)?;
+            }
+        }
+        self.write(&metadata_path(ROLLOUTS, role.version), &role.bytes)
+    }
+
+    /// Writes a snapshot.
+    pub fn write_snapshot(&self, role: &RoleFile) -> Result<(), TufError> {
+        self.write(&metadata_path("snapshot", role.version), &role.bytes)
+    }
+
+    /// Writes the timestamp: from here on the new state is the repository's.
+    pub fn write_timestamp(&self, role: &RoleFile) -> Result<(), TufError> {
+        self.write("metadata/timestamp.json", &role.bytes)
+    }
+
+    /// Every file of people's roles in the folder: the first start takes them in.
+    pub fn people_files(&self) -> Result<Files, TufError> {
+        let mut files = Files::new();
+        for part in ["metadata", "targets"] {
+            gather(&self.folder, Path::new(part), &mut files)?;
+        }
+        let online = |path: &str| {
+            path.ends_with("timestamp.json")
+                || path.ends_with(".snapshot.json")
+                || path.ends_with(".rollouts.json")
+                || path.starts_with("targets/rollouts/")
+        };
+        files.retain(|path, _| !online(path));
+        Ok(files)
+    }
+
+    /// Removes online files that no client needs any more: old versions, and rollout files that no
+    /// kept version lists. What cannot be removed stays; the next turn tries again.
+    pub fn sweep(&self, versions: Versions, keep: &BTreeSet<String>) -> Result<(), TufError> {
+        let old = |name: &str, role: &str, now: u64| {
+            let version =
+                name.strip_suffix(&format!(".{role}.json")).and_then(|v| v.parse::<u64>().ok());
+            version.is_some_and(|version| version + KEEP_VERSIONS < now)
+        };
+        let mut files = Files::new();
+        gather(&self.folder, Path::new("metadata"), &mut files)?;
+        gather(&self.folder, Path::new("targets/rollouts"), &mut files)?;
+        for path in files.keys() {
+            let gone = match path.strip_prefix("metadata/") {
+                Some(name) => {
+                    old(name, ROLLOUTS, versions.rollouts)
+                        || old(name, "snapshot", versions.snapshot)
+                }
+                None => !keep.contains(path),
+            };
+            if gone {
+                let _ = fs::remove_file(self.folder.join(path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes one file so that a reader finds the old bytes or the new ones, whenever the power fails.
+    fn write(&self, path: &str, bytes: &[u8]) -> Result<(), TufError> {
+        let target = self.folder.join(path);
+        let fail = |what| {
+            let path = target.clone();
+            move |source| TufError::File { path, what, source }
+        };
+        let folder = target.parent().unwrap_or(&self.folder);
+        fs::create_dir_all(folder).map_err(fail("making its folder"))?;
+        let mut temporary = target.clone().into_os_string();
+        temporary.push(".new");
+        let temporary = PathBuf::from(temporary);
+        let mut file = fs::File::create(&temporary).map_err(fail("writing it"))?;
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail("writing it"))?;
+        fs::rename(&temporary, &target).map_err(fail("renaming it"))?;
+        let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(fail("writing its folder"))
+    }
+}
+
+/// The versions found in the folder, so that a lost store never signs a version again.
+pub fn versions_on_disk(folder: &Path) -> Versions {
+    let mut versions = Versions::default();
+    let Ok(entries) = fs::read_dir(folder.join("metadata")) else { return versions };
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let of = |role: &str| name.strip_suffix(&format!(".{role}.json"))?.parse::<u64>().ok();
+        versions.rollouts = versions.rollouts.max(of(ROLLOUTS).unwrap_or(0));
+        versions.snapshot = versions.snapshot.max(of("snapshot").unwrap_or(0));
+    }
+    let timestamp = fs::read(folder.join("metadata/timestamp.json")).ok();
+    let timestamp = timestamp.and_then(|bytes| roles::parse::<Timestamp>("timestamp", &bytes).ok());
+    versions.timestamp = timestamp.map_or(0, |signed| signed.signed.version.get());
+    versions
+}
+
+fn gather(root: &Path, part: &Path, files: &mut Files) -> Result<(), TufError> {
+    let folder = root.join(part);
+    let fail = |source| TufError::File { path: folder.clone(), what: "reading it", source };
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(fail(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        let path = part.join(entry.file_name());
+        let kind = entry.file_type().map_err(fail)?;
+        if kind.is_dir() {
+            gather(root, &path, files)?;
+        } else if kind.is_file()
+            && let Some(name) = path.to_str()
+        {
+            files.insert(name.to_owned(), fs::read(root.join(&path)).map_err(fail)?);
+        }
+    }
+    Ok(())
+}
+
+fn metafile(version: u64, bytes: &[u8]) -> Metafile {
+    Metafile {
+        length: Some(bytes.len() as u64),
+        hashes: Some(hashes(&Digest::of(bytes))),
+        version: number(version),
+        _extra: HashMap::new(),
+    }
+}
+
+fn hashes(digest: &Digest) -> Hashes {
+    Hashes { sha256: digest.0.to_vec().into(), _extra: HashMap::new() }
+}
+
+fn number(version: u64) -> NonZeroU64 {
+    NonZeroU64::new(version).unwrap_or(NonZeroU64::MIN)
+}
+
+fn stamp(moment: Moment) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(moment.0).unwrap_or(jiff::Timestamp::MAX)
+}

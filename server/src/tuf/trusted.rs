@@ -1,0 +1,404 @@
+//! What people published: root, targets with the policy, and one role per product. [`Trusted`] can be
+//! made only of metadata whose signatures were counted; [`Trusted::examine`] says whether a publication
+//! may follow, or names what is wrong with it. No file is touched here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockgate_shared::{
+    id::{Digest, ProductId, PublicKey},
+    manifest::Manifest,
+    policy::{POLICY_PATH, Policy},
+    time::Moment,
+};
+use tough::schema::{DelegatedRole, PathSet, Role, RoleType, Root, Signed, Target, Targets};
+
+use super::{
+    TufError,
+    roles::{self, Holder},
+};
+use crate::stream::Publication;
+
+/// The name of the delegated role that the gatekeeper signs.
+pub const ROLLOUTS: &str = "rollouts";
+/// What the names of product roles begin with.
+pub const RELEASES: &str = "releases-";
+
+/// Files of the repository by path (`metadata/…`, `targets/…`).
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// Verified metadata of people's roles.
+#[derive(Clone, Debug)]
+pub struct Trusted {
+    root: Signed<Root>,
+    targets: Published,
+    products: BTreeMap<String, Published>,
+    policy: Policy,
+}
+
+/// One role and its exact bytes.
+#[derive(Clone, Debug)]
+struct Published {
+    signed: Signed<Targets>,
+    bytes: Vec<u8>,
+    signers: BTreeSet<PublicKey>,
+}
+
+/// A publication that may be written: nothing in it is unverified.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The state with it.
+    pub next: Trusted,
+    /// New files, metadata last.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// What it is, in a sentence.
+    pub what: String,
+}
+
+/// A published release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The file's path in the repository.
+    pub file: String,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// The keys that signed the product's role as it stands.
+    pub authors: BTreeSet<PublicKey>,
+}
+
+impl Trusted {
+    /// Reads what is in a repository's files, beginning at the trust anchor.
+    pub fn read(anchor: &[u8], files: &Files) -> Result<Self, TufError> {
+        let mut root = roles::parse::<Root>("root", anchor)?;
+        Holder::of_root(&root.signed, RoleType::Root)?.verify(&root)?;
+        while let Some(bytes) = files.get(&metadata_path("root", root.signed.version.get() + 1)) {
+            root = next_root(&root, bytes)?;
+        }
+        let bytes = newest(files, "targets")?;
+        let signed = roles::parse::<Targets>("targets", bytes)?;
+        let signers = Holder::of_root(&root.signed, RoleType::Targets)?.verify(&signed)?;
+        let targets = Published { signed, bytes: bytes.clone(), signers };
+        let policy = policy_of(&targets.signed.signed, files)?;
+        let delegations = roles::delegations(&targets.signed.signed)?;
+        let mut products = BTreeMap::new();
+        for role in delegations.roles.iter().filter(|role| role.name.starts_with(RELEASES)) {
+            let Ok(bytes) = newest(files, &role.name) else { continue };
+            let signed = roles::parse::<Targets>(&role.name, bytes)?;
+            // A role whose keys people have just replaced stays listed until they sign it again;
+            // devices refuse it meanwhile, and so does a start.
+            let signers =
+                Holder::of_delegation(delegations, &role.name)?.verify(&signed).unwrap_or_default();
+            products.insert(role.name.clone(), Published { signed, bytes: bytes.clone(), signers });
+        }
+        Ok(Self { root, targets, products, policy })
+    }
+
+    /// The policy.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The root.
+    pub const fn root(&self) -> &Root {
+        &self.root.signed
+    }
+
+    /// The targets.
+    pub const fn targets(&self) -> &Targets {
+        &self.targets.signed.signed
+    }
+
+    /// What a snapshot lists of people's roles: file name, version and exact bytes.
+    pub fn listed(&self) -> Vec<(String, u64, &[u8])> {
+        let mut listed = vec![(
+            "targets.json".to_owned(),
+            self.targets().version.get(),
+            &self.targets.bytes[..],
+        )];
+        for (name, product) in &self.products {
+            let version = product.signed.signed.version.get();
+            listed.push((format!("{name}.json"), version, &product.bytes[..]));
+        }
+        listed
+    }
+
+    /// When each of people's roles ends.
+    pub fn expiries(&self) -> Vec<(String, u64, Moment)> {
+        let mut expiries = vec![
+            ("root".to_owned(), self.root().version.get(), moment(self.root())),
+            ("targets".to_owned(), self.targets().version.get(), moment(self.targets())),
+        ];
+        for (name, product) in &self.products {
+            let role = &product.signed.signed;
+            expiries.push((name.clone(), role.version.get(), moment(role)));
+        }
+        expiries
+    }
+
+    /// The release of a product with this target path, if its role is in order.
+    pub fn release(&self, product: &ProductId, path: &str) -> Option<Release> {
+        let role = self.products.get(&format!("{RELEASES}{product}"))?;
+        let target = find(&role.signed.signed, path)?;
+        let digest = digest_of(target)?;
+        (!role.signers.is_empty()).then(|| Release {
+            file: target_path(path, &digest),
+            digest,
+            authors: role.signers.clone(),
+        })
+    }
+
+    /// Whether a publication may follow. `published` are the digests of targets that are already in
+    /// the repository.
+    pub fn examine(
+        &self,
+        publication: &Publication,
+        published: &dyn Fn(&str) -> Option<Vec<u8>>,
+        now: Moment,
+    ) -> Result<Accepted, TufError> {
+        let role = publication.role.as_str();
+        let bytes = publication.metadata.as_bytes();
+        if role == "root" {
+            return self.examine_root(publication, now);
+        }
+        let signed = roles::parse::<Targets>(role, bytes)?;
+        let (holder, before) = if role == "targets" {
+            let holder = Holder::of_root(self.root(), RoleType::Targets)?;
+            (holder, Some(&self.targets))
+        } else if role.starts_with(RELEASES) {
+            let delegations = roles::delegations(self.targets())?;
+            (Holder::of_delegation(delegations, role)?, self.products.get(role))
+        } else {
+            return Err(TufError::Content(format!(
+                "role `{role}` is not published by people: they publish `root`, `targets` and `releases-<product>`"
+            )));
+        };
+        let signers = holder.verify(&signed)?;
+        let due = before.map_or(0, |before| before.signed.signed.version.get()) + 1;
+        follows(role, &signed.signed, due, now)?;
+        let brought = brought(publication, &signed.signed)?;
+        let mut next = self.clone();
+        let file = |path: &str| brought.get(path).cloned().or_else(|| published(path));
+        if role == "targets" {
+            next.policy = self.check_targets(&signed.signed, &file)?;
+        } else {
+            let before = before.map(|before| &before.signed.signed);
+            self.check_releases(role, &signed.signed, before, &brought)?;
+        }
+        let what = format!("role `{role}`, version {due}, with {} new targets", brought.len());
+        let published = Published { signed, bytes: bytes.to_vec(), signers };
+        if role == "targets" {
+            next.targets = published;
+        } else {
+            next.products.insert(role.to_owned(), published);
+        }
+        let mut files: Vec<(String, Vec<u8>)> = brought.into_iter().collect();
+        files.push((metadata_path(role, due), bytes.to_vec()));
+        Ok(Accepted { next, files, what })
+    }
+
+    fn examine_root(&self, publication: &Publication, now: Moment) -> Result<Accepted, TufError> {
+        if !publication.targets.is_empty() {
+            return Err(TufError::Content("a root brings no targets".into()));
+        }
+        let bytes = publication.metadata.as_bytes();
+        let root = next_root(&self.root, bytes)?;
+        let version = root.signed.version.get();
+        follows("root", &root.signed, version, now)?;
+        if !root.signed.consistent_snapshot {
+            return Err(TufError::Content("root must ask for consistent snapshots".into()));
+        }
+        for role in [RoleType::Root, RoleType::Targets, RoleType::Snapshot, RoleType::Timestamp] {
+            if !Holder::of_root(&root.signed, role)?.can_be_met() {
+                return Err(TufError::Content(format!(
+                    "root lists fewer keys for role `{role}` than must sign it"
+                )));
+            }
+        }
+        let mut next = self.clone();
+        next.root = root;
+        let files = vec![(metadata_path("root", version), bytes.to_vec())];
+        Ok(Accepted { next, files, what: format!("role `root`, version {version}") })
+    }
+
+    /// Targets name a policy of this repository and delegate as this server expects.
+    fn check_targets(
+        &self,
+        targets: &Targets,
+        file: &dyn Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Policy, TufError> {
+        let missing = || TufError::Content(format!("targets need a target `{POLICY_PATH}`"));
+        let target = find(targets, POLICY_PATH).ok_or_else(missing)?;
+        let digest = digest_of(target).ok_or_else(missing)?;
+        let bytes = file(&target_path(POLICY_PATH, &digest)).ok_or_else(|| {
+            TufError::Content(format!("the publication lacks the text of `{POLICY_PATH}`"))
+        })?;
+        let policy = Policy::from_json(&bytes)?;
+        if policy.repository != self.policy.repository {
+            return Err(TufError::Content(format!(
+                "the policy is for repository `{}`, this is `{}`",
+                policy.repository, self.policy.repository
+            )));
+        }
+        let delegations = roles::delegations(targets)?;
+        let reaches = |role: &DelegatedRole, path: &str| match &role.paths {
+            PathSet::Paths(paths) => {
+                role.terminating && paths.len() == 1 && paths.iter().all(|p| p.value() == path)
+            }
+            PathSet::PathHashPrefixes(_) => false,
+        };
+        let mut expected = vec![(ROLLOUTS.to_owned(), "rollouts/*/*".to_owned())];
+        for product in policy.products.keys() {
+            expected.push((format!("{RELEASES}{product}"), format!("releases/{product}/*")));
+        }
+        for (name, path) in expected {
+            let role = delegations.roles.iter().find(|role| role.name == name);
+            if !role.is_some_and(|role| reaches(role, &path)) {
+                return Err(TufError::Content(format!(
+                    "targets must delegate `{path}`, and nothing else, to role `{name}`, terminating"
+                )));
+            }
+            if !Holder::of_delegation(delegations, &name)?.can_be_met() {
+                return Err(TufError::Content(format!(
+                    "targets list fewer keys for role `{name}` than must sign it"
+                )));
+            }
+        }
+        Ok(policy)
+    }
+
+    /// Every release keeps its bytes for good; every new one is a manifest that fits its path and the
+    /// policy.
+    fn check_releases(
+        &self,
+        role: &str,
+        targets: &Targets,
+        before: Option<&Targets>,
+        brought: &Files,
+    ) -> Result<(), TufError> {
+        let refuse = |text: String| Err(TufError::Content(text));
+        let product = role.trim_start_matches(RELEASES);
+        let Some((product, rules)) =
+            self.policy.products.iter().find(|(name, _)| name.as_str() == product)
+        else {
+            return refuse(format!("the policy names no product `{product}`"));
+        };
+        for (name, target) in &targets.targets {
+            let path = name.raw();
+            let old = before.and_then(|before| find(before, path));
+            if let Some(old) = old {
+                if digest_of(old) != digest_of(target) || old.length != target.length {
+                    return refuse(format!("`{path}` is published already, with other bytes"));
+                }
+                continue;
+            }
+            let Some(digest) = digest_of(target) else {
+                return refuse(format!("`{path}` has no SHA-256"));
+            };
+            let Some(bytes) = brought.get(&target_path(path, &digest)) else {
+                return refuse(format!("the publication lacks the text of `{path}`"));
+            };
+            let manifest = Manifest::from_json(bytes)
+                .map_err(|error| TufError::Content(format!("`{path}`: {error}")))?;
+            if manifest.product != *product || Manifest::path(product, &manifest.version) != path {
+                return refuse(format!(
+                    "`{path}` holds the manifest of `{}` {}",
+                    manifest.product, manifest.version
+                ));
+            }
+            let cohorts = manifest.ladder.stages.iter().map(|stage| &stage.cohort);
+            if !cohorts.eq(&rules.cohorts) {
+                return refuse(format!(
+                    "the ladder of `{path}` must name the cohorts of `{product}` in the policy's order"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The path of a role's metadata.
+pub fn metadata_path(role: &str, version: u64) -> String {
+    format!("metadata/{version}.{role}.json")
+}
+
+/// The path of a target's file in a consistent snapshot.
+pub fn target_path(path: &str, digest: &Digest) -> String {
+    match path.rsplit_once('/') {
+        Some((folder, file)) => format!("targets/{folder}/{digest}.{file}"),
+        None => format!("targets/{digest}.{path}"),
+    }
+}
+
+fn next_root(root: &Signed<Root>, bytes: &[u8]) -> Result<Signed<Root>, TufError> {
+    let next = roles::parse::<Root>("root", bytes)?;
+    let due = root.signed.version.get() + 1;
+    let found = next.signed.version.get();
+    if found != due {
+        return Err(TufError::Version { role: "root".into(), found, due });
+    }
+    Holder::of_root(&root.signed, RoleType::Root)?.verify(&next)?;
+    Holder::of_root(&next.signed, RoleType::Root)?.verify(&next)?;
+    Ok(next)
+}
+
+fn follows<T: Role>(role: &str, metadata: &T, due: u64, now: Moment) -> Result<(), TufError> {
+    let (found, expires) = (metadata.version().get(), moment(metadata));
+    if found != due {
+        return Err(TufError::Version { role: role.to_owned(), found, due });
+    }
+    if expires <= now {
+        return Err(TufError::Expired { role: role.to_owned(), expires });
+    }
+    Ok(())
+}
+
+/// The texts that a publication brings, by file path, each one listed with its length and hash.
+fn brought(publication: &Publication, targets: &Targets) -> Result<Files, TufError> {
+    let mut files = Files::new();
+    for (path, text) in &publication.targets {
+        let listed = find(targets, path).ok_or_else(|| {
+            TufError::Content(format!("`{path}` is brought but not listed in the signed metadata"))
+        })?;
+        let digest = Digest::of(text.as_bytes());
+        if digest_of(listed) != Some(digest) || listed.length != text.len() as u64 {
+            return Err(TufError::Content(format!("`{path}` is not the text that was signed")));
+        }
+        files.insert(target_path(path, &digest), text.clone().into_bytes());
+    }
+    Ok(files)
+}
+
+fn newest<'a>(files: &'a Files, role: &str) -> Result<&'a Vec<u8>, TufError> {
+    let version_of = |path: &str| {
+        let name = path.strip_prefix("metadata/")?.strip_suffix(".json")?;
+        let (version, found) = name.split_once('.')?;
+        (found == role).then(|| version.parse::<u64>().ok())?
+    };
+    files
+        .iter()
+        .filter_map(|(path, bytes)| Some((version_of(path)?, bytes)))
+        .max_by_key(|(version, _)| *version)
+        .map(|(_, bytes)| bytes)
+        .ok_or_else(|| TufError::Missing { what: format!("the metadata of role `{role}`") })
+}
+
+fn policy_of(targets: &Targets, files: &Files) -> Result<Policy, TufError> {
+    let missing = || TufError::Missing { what: format!("the target `{POLICY_PATH}`") };
+    let digest = find(targets, POLICY_PATH).and_then(digest_of).ok_or_else(missing)?;
+    let bytes = files.get(&target_path(POLICY_PATH, &digest)).ok_or_else(missing)?;
+    if Digest::of(bytes) != digest {
+        return Err(TufError::Content(format!("`{POLICY_PATH}` is not the text that was signed")));
+    }
+    Ok(Policy::from_json(bytes)?)
+}
+
+fn find<'a>(targets: &'a Targets, path: &str) -> Option<&'a Target> {
+    targets.targets.iter().find(|(name, _)| name.raw() == path).map(|(_, target)| target)
+}
+
+fn digest_of(target: &Target) -> Option<Digest> {
+    target.hashes.sha256.as_ref().try_into().ok().map(Digest)
+}
+
+fn moment<T: Role>(role: &T) -> Moment {
+    Moment(role.expires().as_second())
+}
