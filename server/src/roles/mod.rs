@@ -37,3 +37,17 @@ impl Shutdown {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 }
+
+/// Stops on SIGTERM and SIGINT.
+pub async fn signals(stopper: Stopper) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    stopper.stop();
+    Ok(())
+}

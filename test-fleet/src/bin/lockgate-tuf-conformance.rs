@@ -96,7 +96,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             targets: arguments.target_base_url.clone(),
         },
         now: Moment(
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs().try_into()?,
+            clock::now(),
         ),
     };
     let anchor = fs::read(&anchor)?;
