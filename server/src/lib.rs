@@ -5,6 +5,9 @@
 //! only in [`stream`].
 
 pub mod audit;
+pub mod clock;
+pub mod config;
+pub mod dice;
 pub mod rollout;
 pub mod status;
 pub mod store;
