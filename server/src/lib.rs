@@ -8,6 +8,8 @@ pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod dice;
+pub mod engine;
+pub mod gatekeeper_store;
 pub mod rollout;
 pub mod status;
 pub mod store;

@@ -253,10 +253,9 @@ impl Evidence {
         })
     }
 
-    /// Marks treated devices that were not heard for too long as silent, and names them.
-    pub fn silence(&mut self, silence: &Silence<'_>, now: Moment) -> Vec<DeviceId> {
-        let silent: Vec<DeviceId> = self
-            .treated
+    /// Treated devices that were not heard for too long.
+    pub fn overdue(&self, silence: &Silence<'_>, now: Moment) -> Vec<DeviceId> {
+        self.treated
             .iter()
             .filter(|device| {
                 let Some(case) = self.cases.get(device) else { return false };
@@ -265,11 +264,23 @@ impl Evidence {
                 now.since(seen.max(silence.listening_since)) >= *after
             })
             .copied()
-            .collect();
-        for device in &silent {
-            self.change(*device, |_| Health::Silent);
+            .collect()
+    }
+
+    /// Counts treated devices as silent.
+    pub fn fall_silent(&mut self, devices: &[DeviceId]) {
+        for device in devices {
+            self.change(*device, |health| match health {
+                Health::Treated => Health::Silent,
+                Health::Waiting
+                | Health::Silent
+                | Health::Lost
+                | Health::Confirmed
+                | Health::RolledBack
+                | Health::Failed
+                | Health::Inconclusive => health,
+            });
         }
-        silent
     }
 
     /// People lifted a halt: harm known by now halts no more. Names the devices it was about.
@@ -442,7 +453,9 @@ mod tests {
                 after: &after,
                 listening_since: Moment(since),
             };
-            evidence.silence(&silence, Moment(now)).len()
+            let silent = evidence.overdue(&silence, Moment(now));
+            evidence.fall_silent(&silent);
+            silent.len()
         };
         assert_eq!(judge(&mut evidence, 0, 1099), 0);
         assert_eq!(judge(&mut evidence, 1050, 1149), 0, "the gatekeeper was deaf till 1050");
