@@ -2,13 +2,16 @@
 //! One transaction takes an entry's consequences together with the offset behind it, so that after a
 //! crash each entry has been counted once. It never holds what the letter box says unverified.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 use thiserror::Error;
 
 /// The format that this program writes.
 const FORMAT: i64 = 1;
+
+/// How long another process may take to let go of the store: a restart, not a second gatekeeper.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// An open store. One process works on it.
 #[derive(Debug)]
@@ -136,6 +139,7 @@ impl GatekeeperStore {
     pub fn open(path: &Path) -> Result<Self, GatekeeperStoreError> {
         let fail = |what| move |source| GatekeeperStoreError::Database { what, source };
         let connection = Connection::open(path).map_err(fail("opening it"))?;
+        connection.busy_timeout(PATIENCE).map_err(fail("opening it"))?;
         let locked = connection.execute_batch(
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
              BEGIN EXCLUSIVE; COMMIT;",

@@ -9,8 +9,8 @@ use lockgate_shared::{
     facts::Facts,
     group::{Habit, groups_of},
     id::{
-        ChannelId, CohortId, DeviceId, Digest, ModelId, ProductId, PublicKey, RolloutId, TenantId,
-        TokenId,
+        ChannelId, CohortId, DeviceId, Digest, GroupId, ModelId, ProductId, PublicKey, RolloutId,
+        TenantId, TokenId,
     },
     limits,
     policy::Policy,
@@ -259,12 +259,15 @@ impl Book {
     }
 
     /// The groups that any device has which enrolled before `offset`, whatever its habit.
-    pub fn groups_before(&self, offset: u64) -> BTreeSet<lockgate_shared::id::GroupId> {
+    pub fn groups_before(&self, offset: u64) -> BTreeSet<GroupId> {
         let habits = [Habit::AlwaysOn, Habit::Office, Habit::Home, Habit::Duty, Habit::Unknown];
-        self.devices
-            .values()
-            .filter(|device| device.enrolled < offset)
-            .flat_map(|device| habits.iter().flat_map(|habit| groups_of(&device.facts, *habit)))
+        let before = self.devices.values().filter(|device| device.enrolled < offset);
+        // A fleet has far fewer kinds of devices than devices.
+        let kinds: BTreeMap<[&str; 9], &Facts> =
+            before.map(|device| (kind(&device.facts), &device.facts)).collect();
+        kinds
+            .into_values()
+            .flat_map(|facts| habits.iter().flat_map(|habit| groups_of(facts, *habit)))
             .map(|group| group.id)
             .collect()
     }
@@ -359,6 +362,13 @@ impl Book {
         Ok(Some(number))
     }
 
+    /// Makes the numbers of stops follow those that devices may have seen.
+    pub const fn follow_stops(&mut self, number: u64) {
+        if self.counters.stops < number {
+            self.counters.stops = number;
+        }
+    }
+
     /// Whether a stop with this number was ever given.
     pub const fn knows_stop(&self, number: u64) -> bool {
         number > 0 && number <= self.counters.stops
@@ -422,6 +432,8 @@ impl Book {
 
     /// Something an operator should look at.
     pub fn alarm(&mut self, at: Moment, device: Option<DeviceId>, text: String) {
+        // Who says the same thing in every letter is one line, with the newest moment.
+        self.alarms.retain(|alarm| alarm.device != device || alarm.text != text);
         self.alarms.push_back(Alarm { at, device, text });
         while self.alarms.len() > ALARMS {
             self.alarms.pop_front();
@@ -535,6 +547,21 @@ impl Book {
             self.labels.entry(group.id).or_insert(Label { kind: group.kind, words: group.label });
         }
     }
+}
+
+/// Every word that enters a group.
+fn kind(facts: &Facts) -> [&str; 9] {
+    [
+        &facts.vendor,
+        &facts.model,
+        &facts.arch,
+        &facts.os_id,
+        &facts.os_version,
+        &facts.firmware_version,
+        &facts.configuration,
+        &facts.time_zone,
+        &facts.kernel,
+    ]
 }
 
 fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {

@@ -229,19 +229,17 @@ impl Intake<'_> {
             .book
             .expected_cohort(self.policy(), &letter.device, &start.product, &start.channel)
             .and_then(place);
-        match (claimed, expected) {
-            (None, _) => {
-                self.alarm(letter, "it names a cohort that the ladder does not have");
-                return;
-            }
-            (Some(claimed), Some(expected)) if claimed < expected => {
-                self.alarm(letter, "it claims an earlier cohort than anybody granted");
-                return;
-            }
-            (Some(_), _) => {}
-        }
+        let Some(claimed) = claimed else {
+            self.alarm(letter, "it names a cohort that the ladder does not have");
+            return;
+        };
         let counts = device.enrolled < rollout.offset;
+        // Its place was settled by the first letter; grants may have changed since.
         let known = rollout.evidence.case(&letter.device).is_some();
+        if !known && expected.is_some_and(|expected| claimed < expected) {
+            self.alarm(letter, "it claims an earlier cohort than anybody granted");
+            return;
+        }
         if !known && view.groups.is_empty() {
             self.alarm(
                 letter,

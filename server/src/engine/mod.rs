@@ -16,6 +16,7 @@ pub mod source;
 pub mod tick;
 
 use std::{
+    collections::VecDeque,
     path::Path,
     sync::{
         Arc,
@@ -43,7 +44,7 @@ use crate::{
     status::{About, CohortStatus, Decision, Expiry, Status},
     tuf::{
         TufError,
-        repository::{Repository, Terms, versions_on_disk},
+        repository::{Repository, Terms, highest_stop_on_disk, versions_on_disk},
         roles::OnlineKeys,
         trusted::{Files, Trusted},
     },
@@ -70,6 +71,8 @@ pub struct Engine {
     tick: Seconds,
     next_tick: Moment,
     listening_since: Option<Moment>,
+    /// Lines of the chain that the letter box does not have yet.
+    lines: VecDeque<String>,
     unsigned: Option<String>,
 }
 
@@ -161,7 +164,9 @@ impl Engine {
         versions.snapshot = versions.snapshot.max(disk.snapshot);
         versions.timestamp = versions.timestamp.max(disk.timestamp);
         book.take_versions(versions);
+        book.follow_stops(highest_stop_on_disk(&config.repository)?);
         let chain = Chain::open(&config.state.join("audit.log"))?;
+        let lines = chain.lines(book.next_line(), usize::MAX)?.into();
         let terms = PublisherTerms {
             timestamp_interval: config.timestamp_interval_s,
             snapshot: config.snapshot_expiry_s,
@@ -176,6 +181,7 @@ impl Engine {
             tick: config.tick_s,
             next_tick: now,
             listening_since: None,
+            lines,
             unsigned: None,
         };
         engine.write_down()?;
@@ -317,7 +323,8 @@ impl Engine {
         self.store.commit(&self.book.writes()?)?;
         for note in self.book.take_notes() {
             if note.n > self.chain.count() {
-                self.chain.append(note.at, &note.who, &note.act, &note.detail)?;
+                let line = self.chain.append(note.at, &note.who, &note.act, &note.detail)?;
+                self.lines.push_back(line);
             }
         }
         self.book.follow_chain(self.chain.count());
@@ -364,7 +371,7 @@ impl Engine {
     fn report(&mut self, source: &mut dyn Source, now: Moment) -> Result<Option<()>, EngineError> {
         loop {
             let verdicts = self.book.unreported(REPORT);
-            let lines = self.chain.lines(self.book.next_line(), REPORT)?;
+            let lines: Vec<String> = self.lines.iter().take(REPORT).cloned().collect();
             let counts = (verdicts.len(), lines.len());
             if let Err(error) = source.report(verdicts, self.status(now), lines) {
                 tracing::debug!(%error, "the report did not reach the letter box");
@@ -372,6 +379,7 @@ impl Engine {
                 return Ok(None);
             }
             self.book.reported(counts.0, counts.1);
+            self.lines.drain(..counts.1);
             self.store.commit(&self.book.writes()?)?;
             if counts.0 < REPORT && counts.1 < REPORT {
                 return Ok(Some(()));

@@ -142,3 +142,58 @@ impl Source for SocketSource {
 fn unexpected() -> SourceError {
     SourceError::Refused("it answered another question".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use lockgate_shared::time::Moment;
+
+    use super::*;
+    use crate::stream::EntryKind;
+
+    /// Answers each request of one connection as `answer` says, in frames.
+    fn serve(listener: &UnixListener, answers: &[Response]) -> Vec<Request> {
+        let (mut stream, _) = listener.accept().expect("a gatekeeper");
+        let mut asked = Vec::new();
+        for answer in answers {
+            let mut length = [0; 4];
+            stream.read_exact(&mut length).expect("a length");
+            let mut body = vec![0; u32::from_le_bytes(length) as usize];
+            stream.read_exact(&mut body).expect("a body");
+            asked.push(codec::decode(&body, FRAME_BYTES).expect("a request"));
+            let body = codec::encode(answer, FRAME_BYTES).expect("an answer");
+            let length = u32::try_from(body.len()).expect("short").to_le_bytes();
+            stream.write_all(&length).and_then(|()| stream.write_all(&body)).expect("sent");
+        }
+        asked
+    }
+
+    #[test]
+    fn entries_come_over_the_socket_and_a_broken_connection_is_made_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("socket");
+        let mut source = SocketSource::new(&path);
+        assert!(matches!(source.pull(0, 1, 0), Err(SourceError::Socket { .. })));
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let entry =
+            Entry { offset: 7, received: Moment(1), kind: EntryKind::Act, bytes: vec![1, 2] };
+        let batch = Response::Batch { entries: vec![entry.clone()], head: 8 };
+        let answers = [batch.clone(), Response::Refused("not now".into())];
+        let server = std::thread::spawn(move || {
+            let first = serve(&listener, &answers);
+            let second = serve(&listener, &[batch]);
+            (first, second)
+        });
+        let expected = Batch { entries: vec![entry], head: 8 };
+        assert_eq!(source.pull(7, 10, 0).expect("a batch"), expected);
+        let refused = source.pull(8, 10, 0);
+        assert!(matches!(refused, Err(SourceError::Refused(why)) if why == "not now"));
+        let closed = source.pull(7, 10, 0);
+        assert!(matches!(closed, Err(SourceError::Socket { .. })), "{closed:?}");
+        assert_eq!(source.pull(7, 10, 0).expect("a batch"), expected);
+        let (first, second) = server.join().expect("the letter box");
+        assert_eq!(first[0], Request::Pull { from: 7, max: 10, wait_ms: 0 });
+        assert_eq!((first.len(), second.len()), (2, 1));
+    }
+}

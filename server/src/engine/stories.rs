@@ -6,8 +6,11 @@ use std::fs;
 use lockgate_shared::{
     act::{Act, Approval, Grant, Lift, WaivedRule, Waiver},
     bucket::Limit,
+    group::Habit,
     id::Digest,
     limits,
+    manifest::Manifest,
+    pace,
     rollout::{Scope, StopKind},
     time::Seconds,
     wire::{Format, OutcomeKind, codec},
@@ -27,10 +30,24 @@ use crate::{
 fn a_good_release_is_started_climbs_and_is_complete_in_the_signed_file() {
     let mut yard = Yard::new();
     let (start, mut phones) = yard.started(6);
+    let mut memory = pace::Memory::default();
     for _ in 0..20 {
         yard.tick();
         let file = yard.file("Slate 3").expect("a rollout file");
+        let sight = pace::Sight {
+            facts: &phones[0].facts,
+            habit: Habit::Unknown,
+            cohort: &|_| "general".parse().expect("a name"),
+            now: yard.now,
+        };
+        memory.observe(&file, &yard.policy, &sight);
         let entry = file.rollouts.first().expect("the rollout").clone();
+        // What a device compares with what people signed.
+        let text = manifest("1.1.0");
+        let signed = Manifest::from_json(text.as_bytes()).expect("a manifest");
+        let memory = memory.rollouts.get(&entry.rollout);
+        pace::verify(&entry, &yard.policy, &signed, &Digest::of(text.as_bytes()), memory)
+            .expect("a device takes the entry");
         for phone in &mut phones {
             let view = phone.view(&start, true);
             let inside = entry
@@ -487,6 +504,27 @@ fn a_lost_store_never_signs_an_old_version_again() {
     fs::remove_dir_all(yard.folder.path().join("state")).expect("the store");
     yard.start_engine();
     assert!(version(&yard) > before);
+}
+
+#[test]
+fn a_lost_store_never_gives_a_stop_s_number_again() {
+    let mut yard = Yard::new();
+    yard.started(4);
+    let pause = |reason: &str| StopRequest {
+        scope: Scope::Everything,
+        how: StopHow::Pause,
+        reason: reason.into(),
+        token: "ben-laptop".into(),
+    };
+    let offset = yard.json(EntryKind::Stop, &pause("first"));
+    yard.accepted(offset);
+    yard.engine = None;
+    fs::remove_dir_all(yard.folder.path().join("state")).expect("the store");
+    yard.letters = super::fixture::LetterBox::default();
+    yard.start_engine();
+    let offset = yard.json(EntryKind::Stop, &pause("second"));
+    yard.accepted(offset);
+    assert_eq!(yard.status().stops[0].number, 2);
 }
 
 #[test]

@@ -2,13 +2,15 @@
 //! group. It counts and judges nothing; [`super::gate`] judges.
 //!
 //! ```text
-//!              treat            conclude
-//!   Waiting ----------> Treated ----------> Confirmed | RolledBack | Failed | Inconclusive
-//!                        |   ^                                          |
-//!                 silence|   |speaks again          treat (tries again) |
-//!                        v   |                                          v
-//!                       Silent                                       Treated
+//!             treated            an outcome
+//!   Waiting ----------> Treated ------------> Confirmed | RolledBack | Failed | Inconclusive
+//!                        |   ^
+//!                 silence|   |speaks again
+//!                        v   |
+//!                       Silent
 //!   any but Confirmed and RolledBack -- an outcome got lost --> Lost (stays)
+//!   Failed, Inconclusive -- tried again, a later outcome --> that outcome
+//!   any -- went back --> RolledBack (stays)
 //! ```
 //!
 //! Devices that enrolled after the start are remembered but never counted: whoever wants to outvote
@@ -213,10 +215,11 @@ impl Evidence {
         Meeting::First
     }
 
-    /// The device spoke; `treated` says whether it has begun. Returns whether anything changed.
+    /// The device spoke; `treated` says whether it has begun. Returns whether anything changed. Once it
+    /// came to an end, only another outcome changes that: a device goes on calling itself treated.
     pub fn speak(&mut self, device: DeviceId, treated: bool) -> bool {
         self.change(device, |health| match health {
-            Health::Waiting | Health::Failed | Health::Inconclusive if treated => Health::Treated,
+            Health::Waiting if treated => Health::Treated,
             Health::Silent => Health::Treated,
             Health::Waiting
             | Health::Treated
