@@ -71,6 +71,7 @@ pub struct Book {
     unreported: VecDeque<Verdict>,
     notes: Vec<Note>,
     writes: Vec<Write>,
+    saved: [Vec<u8>; 2],
     dirty_devices: BTreeSet<DeviceId>,
     dirty_rollouts: BTreeSet<RolloutId>,
     dirty_cases: BTreeSet<(RolloutId, DeviceId)>,
@@ -196,7 +197,7 @@ impl Book {
         Ok(book)
     }
 
-    /// Every change since the last time, as rows.
+    /// Every change since the last time, as rows; none when nothing changed.
     pub fn writes(&mut self) -> Result<Vec<Write>, BookError> {
         self.counters.offset = self.offset;
         let mut writes = std::mem::take(&mut self.writes);
@@ -217,8 +218,13 @@ impl Book {
                 writes.push(Write::put(Table::Cases, key, encode(case)?));
             }
         }
-        writes.push(Write::put(Table::Meta, *b"counters", encode(&self.counters)?));
-        writes.push(Write::put(Table::Meta, *b"alarms", encode(&self.alarms)?));
+        let small = [encode(&self.counters)?, encode(&self.alarms)?];
+        for ((name, row), saved) in ["counters", "alarms"].iter().zip(&small).zip(&self.saved) {
+            if row != saved {
+                writes.push(Write::put(Table::Meta, *name, row.clone()));
+            }
+        }
+        self.saved = small;
         Ok(writes)
     }
 

@@ -151,7 +151,7 @@ impl Yard {
         }
     }
 
-    pub(super) fn deaf_turn(&mut self) -> Turn {
+    pub(super) fn one_turn(&mut self) -> Turn {
         let now = self.now;
         let engine = self.engine.as_mut().expect("an engine");
         engine.turn(&mut self.letters, &|| now).expect("a turn")

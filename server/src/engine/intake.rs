@@ -132,6 +132,12 @@ impl Intake<'_> {
         self.trusted.policy()
     }
 
+    /// When a device was heard: never later than now, or a letter box could keep silence from counting
+    /// by dating an entry ahead.
+    fn heard(&self, entry: &Entry) -> Moment {
+        entry.received.min(self.now)
+    }
+
     fn enrolment(&mut self, entry: &Entry, format: Format) -> Result<Option<String>, Refusal> {
         let sealed = Sealed::read(&entry.bytes, format)?;
         let enrolment = Enrolment::open(&sealed)?;
@@ -157,7 +163,7 @@ impl Intake<'_> {
             facts: enrolment.facts,
             sequence: 0,
             letter: Digest([0; 32]),
-            last_seen: entry.received,
+            last_seen: self.heard(entry),
             outcomes: Outcomes::default(),
             products: BTreeMap::new(),
         };
@@ -168,7 +174,7 @@ impl Intake<'_> {
     fn record(&mut self, entry: &Entry) -> Result<Option<String>, Refusal> {
         let record: LetterRecord = codec::decode(&entry.bytes, limits::LETTER_BYTES)?;
         // Nobody signed it: it says that the device spoke, and nothing of what it said.
-        self.book.saw(&record.device, entry.received);
+        self.book.saw(&record.device, self.heard(entry));
         Ok(None)
     }
 
@@ -198,7 +204,7 @@ impl Intake<'_> {
         let mut known = device;
         known.sequence = letter.sequence;
         known.letter = digest;
-        known.last_seen = known.last_seen.max(entry.received);
+        known.last_seen = known.last_seen.max(self.heard(entry));
         if let Some(facts) = &letter.facts {
             known.facts = facts.clone();
         }

@@ -259,6 +259,13 @@ impl Engine {
         let batch = source.pull(self.book.offset, BATCH, wait).inspect_err(|_| {
             self.listening_since = None;
         })?;
+        if batch.head < self.book.offset {
+            let text = format!(
+                "the letter box has {} entries, {} were counted: its store was lost or replaced",
+                batch.head, self.book.offset
+            );
+            self.book.alarm(clock(), None, text);
+        }
         // Only who has caught up can say that a device is silent.
         if batch.head <= self.book.offset + batch.entries.len() as u64 {
             self.listening_since.get_or_insert_with(clock);
@@ -320,7 +327,7 @@ impl Engine {
     /// One transaction for everything that changed; then the audit chain, whose lines have their
     /// numbers already, so that a crash in between is made good at the next start.
     fn write_down(&mut self) -> Result<(), EngineError> {
-        self.store.commit(&self.book.writes()?)?;
+        self.commit()?;
         for note in self.book.take_notes() {
             if note.n > self.chain.count() {
                 let line = self.chain.append(note.at, &note.who, &note.act, &note.detail)?;
@@ -328,6 +335,14 @@ impl Engine {
             }
         }
         self.book.follow_chain(self.chain.count());
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), EngineError> {
+        let writes = self.book.writes()?;
+        if !writes.is_empty() {
+            self.store.commit(&writes)?;
+        }
         Ok(())
     }
 
@@ -347,7 +362,7 @@ impl Engine {
         self.unsigned = None;
         let Some(due) = due else { return Ok(()) };
         self.book.take_versions(due.versions);
-        self.store.commit(&self.book.writes()?)?;
+        self.commit()?;
         self.publisher.write(due, now)?;
         if occasion != Occasion::Clock {
             self.book.fresh.clear();
@@ -380,7 +395,7 @@ impl Engine {
             }
             self.book.reported(counts.0, counts.1);
             self.lines.drain(..counts.1);
-            self.store.commit(&self.book.writes()?)?;
+            self.commit()?;
             if counts.0 < REPORT && counts.1 < REPORT {
                 return Ok(Some(()));
             }

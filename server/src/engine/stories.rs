@@ -126,7 +126,7 @@ fn a_treated_device_that_says_nothing_halts_and_a_deaf_gatekeeper_blames_nobody(
     yard.turn();
     yard.letters.broken = true;
     yard.now = yard.now.plus(Seconds(3600));
-    assert_eq!(yard.deaf_turn(), Turn::Deaf);
+    assert_eq!(yard.one_turn(), Turn::Deaf);
     assert!(yard.status().stops.is_empty(), "who is deaf cannot tell silence");
     yard.letters.broken = false;
     for _ in 0..9 {
@@ -495,6 +495,58 @@ fn a_crash_between_any_two_files_is_made_good_at_the_next_start() {
 }
 
 #[test]
+fn an_act_that_a_crash_kept_out_of_the_audit_log_is_in_it_after_the_next_start() {
+    let mut yard = Yard::new();
+    yard.release(2, &["1.1.0"], &[11, 12]);
+    let (entries, now) = (yard.letters.entries.clone(), yard.now);
+    let engine = yard.engine.as_mut().expect("an engine");
+    engine.ask(&entries, now).expect("asked");
+    engine.commit().expect("written down");
+    // Here the power fails: the store has it, neither the log nor the repository do.
+    yard.engine = None;
+    let log = yard.folder.path().join("state/audit.log");
+    let published = yard.folder.path().join("repository/metadata/2.releases-app.json");
+    assert_eq!(fs::read_to_string(&log).expect("the log"), "");
+    assert!(!published.exists());
+    yard.start_engine();
+    let whole = fs::read_to_string(&log).expect("the log");
+    assert_eq!(whole.lines().count(), 1);
+    assert!(published.exists());
+    yard.start_engine();
+    assert_eq!(fs::read_to_string(&log).expect("the log"), whole, "once and not twice");
+    yard.turn();
+    assert_eq!(yard.letters.audit.len(), 1);
+    assert_eq!(yard.verdict(0).expect("the verdict").0, Decision::Accepted);
+}
+
+#[test]
+fn an_idle_gatekeeper_writes_nothing() {
+    let mut yard = Yard::new();
+    yard.phones(2, "Slate 3");
+    yard.turn();
+    let size = |yard: &Yard| {
+        let wal = yard.folder.path().join("state/gatekeeper.db-wal");
+        (fs::metadata(wal).expect("a log").len(), yard.status().expiries)
+    };
+    let before = size(&yard);
+    for _ in 0..10 {
+        yard.now = yard.now.plus(Seconds(1));
+        yard.turn();
+    }
+    assert_eq!(size(&yard), before);
+}
+
+#[test]
+fn a_letter_box_that_lost_entries_or_sends_others_is_an_alarm() {
+    let mut yard = Yard::new();
+    yard.phones(3, "Slate 3");
+    yard.turn();
+    yard.letters.entries.truncate(2);
+    yard.turn();
+    assert!(yard.status().alarms.iter().any(|alarm| alarm.text.contains("lost or replaced")));
+}
+
+#[test]
 fn a_lost_store_never_signs_an_old_version_again() {
     let mut yard = Yard::new();
     yard.tick();
@@ -540,11 +592,11 @@ fn the_timestamp_is_signed_again_at_its_interval_and_the_other_roles_before_they
     assert_eq!(read(&yard, "timestamp"), first);
     yard.now = yard.now.plus(Seconds(1));
     yard.letters.broken = true;
-    yard.deaf_turn();
+    yard.one_turn();
     assert!(read(&yard, "timestamp").version > first.version, "also without a letter box");
     assert_eq!(read(&yard, "snapshot").version, 1);
     yard.now = yard.now.plus(Seconds(4 * 86_400));
-    yard.deaf_turn();
+    yard.one_turn();
     assert_eq!(read(&yard, "snapshot").version, 2);
     assert_eq!(read(&yard, "rollouts").version, 2);
     assert!(yard.now < read(&yard, "snapshot").expires);
