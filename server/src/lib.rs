@@ -4,13 +4,18 @@
 //! verifies them, asks [`rollout`] and signs how far a rollout is open. They share no store and meet
 //! only in [`stream`].
 
+pub mod api;
 pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod dice;
 pub mod engine;
 pub mod gatekeeper_store;
+pub mod letters;
+pub mod registry;
+pub mod roles;
 pub mod rollout;
+pub mod socket;
 pub mod status;
 pub mod store;
 pub mod stream;

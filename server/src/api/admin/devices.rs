@@ -1,0 +1,387 @@
+//! Devices: the list, one of them, and why it does or does not install. An explanation is put
+//! together from three mouths, and each line names its own: what the device signed in its last
+//! letter, what this server would tell it, and what the gatekeeper decided.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use lockgate_shared::{
+    id::{CohortId, DeviceId, IdError, ProductId, RolloutId},
+    rollout::ScopeOf,
+    time::Moment,
+    wire::{Orders, ProductState, RolloutView, SlotState},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Admin, Ask, Caller, Refusal, auth, desk::KnownDevice, reports};
+use crate::{
+    letters::{LastLetter, Prepared},
+    status::{RolloutState, RolloutStatus, Status},
+};
+
+/// Devices in one answer.
+pub const DEVICES_MAX: usize = 500;
+/// Devices in one answer when nothing is asked for.
+const DEVICES_USUAL: usize = 100;
+
+/// `?tenant=&limit=&after=`
+#[derive(Debug, Deserialize)]
+pub struct Page {
+    tenant: Option<String>,
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+/// A device in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceShown {
+    /// What it said and when.
+    #[serde(flatten)]
+    pub known: KnownDevice,
+    /// What it is told to keep to.
+    pub orders: Orders,
+    /// Whether its last letter names these very orders.
+    pub orders_held: bool,
+}
+
+/// Why a device does or does not install.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The device.
+    pub device: DeviceId,
+    /// When its last letter came.
+    pub seen: Option<Moment>,
+    /// Line by line.
+    pub lines: Vec<Line>,
+}
+
+/// One line of an explanation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Who says it.
+    pub says: Mouth,
+    /// About which product.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<ProductId>,
+    /// About which rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutId>,
+    /// The reason's code, where a device gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// What.
+    pub text: String,
+}
+
+/// Who says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mouth {
+    /// The device, signed.
+    Device,
+    /// This server: what it would tell the device.
+    Server,
+    /// The gatekeeper, in its last report.
+    Gatekeeper,
+}
+
+/// `GET /v1/devices`
+pub async fn list(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Ask(page): Ask<Page>,
+) -> Result<Json<Vec<KnownDevice>>, Refusal> {
+    caller.need(auth::READERS)?;
+    let tenant = caller.narrowed(page.tenant.as_deref())?;
+    let after: Option<DeviceId> = page
+        .after
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(|error: IdError| Refusal::malformed(error.to_string()))?;
+    let limit = page.limit.unwrap_or(DEVICES_USUAL).min(DEVICES_MAX);
+    Ok(Json(admin.desk.devices(tenant.as_ref(), after.as_ref(), limit)))
+}
+
+/// `GET /v1/devices/<id>`
+pub async fn show(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Path(device): Path<String>,
+) -> Result<Json<DeviceShown>, Refusal> {
+    caller.need(auth::READERS)?;
+    let known = caller.device(&admin, &device)?;
+    let view = admin.registry.view();
+    let ordered = view.book().of(&known.tenant, &known.device);
+    let held = holds(&known, ordered);
+    Ok(Json(DeviceShown { known, orders: ordered.orders().clone(), orders_held: held }))
+}
+
+/// `GET /v1/devices/<id>/explain`
+pub async fn explain(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Path(device): Path<String>,
+) -> Result<Json<Explanation>, Refusal> {
+    caller.need(auth::READERS)?;
+    let known = caller.device(&admin, &device)?;
+    let view = admin.registry.view();
+    let ordered = view.book().of(&known.tenant, &known.device);
+    let held = holds(&known, ordered);
+    let mut lines = Vec::new();
+    match &known.letter {
+        Some(letter) => device_says(letter, &mut lines),
+        None => lines.push(Line::of(Mouth::Server, "the device has enrolled and sent no letter")),
+    }
+    server_says(ordered.orders(), held, &mut lines);
+    // Without a report the rest still stands; the missing report is a line of its own.
+    match reports::seen_by(&admin, &caller) {
+        Ok(status) => gatekeeper_says(&known, &status, &mut lines),
+        Err(refusal) => lines.push(Line::of(Mouth::Server, refusal.problem().detail)),
+    }
+    Ok(Json(Explanation { device: known.device, seen: known.seen, lines }))
+}
+
+/// Whether the device's last letter names these orders.
+fn holds(known: &KnownDevice, ordered: &Prepared) -> bool {
+    known.letter.as_ref().is_some_and(|letter| letter.orders_digest == ordered.digest())
+}
+
+fn device_says(letter: &LastLetter, lines: &mut Vec<Line>) {
+    for product in &letter.products {
+        lines.push(Line {
+            product: Some(product.product.clone()),
+            ..Line::of(Mouth::Device, product_text(product))
+        });
+    }
+    for view in &letter.rollouts {
+        if view.reasons.is_empty() {
+            let text = if view.treated {
+                "it was let in and is installing, or has installed"
+            } else {
+                "nothing speaks against installing"
+            };
+            lines.push(Line { rollout: Some(view.rollout), ..Line::of(Mouth::Device, text) });
+        }
+        for reason in &view.reasons {
+            lines.push(Line {
+                rollout: Some(view.rollout),
+                code: Some(reason.code),
+                ..Line::of(Mouth::Device, reason.text.clone())
+            });
+        }
+    }
+    lines.extend(letter.notices.iter().map(|notice| Line::of(Mouth::Device, notice.clone())));
+}
+
+fn product_text(product: &ProductState) -> String {
+    let running = product.running.as_ref().map_or_else(
+        || "nothing is installed".to_owned(),
+        |version| format!("version {version} runs"),
+    );
+    format!(
+        "{running}, channel `{}`, pin `{}`, {}",
+        product.channel,
+        product.pin,
+        state_text(product.state)
+    )
+}
+
+const fn state_text(state: SlotState) -> &'static str {
+    match state {
+        SlotState::Idle => "idle",
+        SlotState::Waiting => "waiting",
+        SlotState::Fetching => "fetching",
+        SlotState::Staged => "staged",
+        SlotState::Activating => "activating",
+        SlotState::Trial => "in trial",
+        SlotState::Confirmed => "confirmed",
+        SlotState::RollingBack => "rolling back",
+        SlotState::Failed => "gave up on a release",
+    }
+}
+
+fn server_says(orders: &Orders, held: bool, lines: &mut Vec<Line>) {
+    let mut say = |text: String| lines.push(Line::of(Mouth::Server, text));
+    for (product, pin) in &orders.pins {
+        say(format!("`{product}` is pinned to `{pin}`"));
+    }
+    for window in &orders.windows {
+        let days: Vec<String> =
+            window.days.iter().map(|day| format!("{day:?}").to_lowercase()).collect();
+        say(format!(
+            "it may install from {:02}:{:02} ({}) on {} for {}",
+            window.hour,
+            window.minute,
+            window.zone,
+            days.join(", "),
+            window.length_s
+        ));
+    }
+    for freeze in &orders.freezes {
+        say(format!("frozen from {} until {}: {}", freeze.from, freeze.until, freeze.reason));
+    }
+    for stop in &orders.stops {
+        let scope = serde_json::to_string(&stop.scope).unwrap_or_default();
+        say(format!("stopped since {}, not yet numbered, {scope}: {}", stop.since, stop.reason));
+    }
+    for act in &orders.grants {
+        if let Ok(lockgate_shared::act::Act::Grant(grant)) = act.unverified() {
+            say(format!(
+                "granted cohort `{}` of `{}` on channel `{}` until {}",
+                grant.cohort, grant.product, grant.channel, grant.expires
+            ));
+        }
+    }
+    if !held {
+        say("the device does not hold these orders yet; it gets them at its next check-in".into());
+    }
+}
+
+fn gatekeeper_says(known: &KnownDevice, status: &Status, lines: &mut Vec<Line>) {
+    let Some(letter) = &known.letter else { return };
+    for product in &letter.products {
+        let about = |rollout: &&RolloutStatus| {
+            rollout.product == product.product && rollout.channel == product.channel
+        };
+        for rollout in status.rollouts.iter().filter(about) {
+            let view = letter.rollouts.iter().find(|view| view.rollout == rollout.rollout);
+            // A closed rollout that the device no longer asks about explains nothing.
+            let over = matches!(rollout.state, RolloutState::Complete | RolloutState::Ended);
+            if over && view.is_none() {
+                continue;
+            }
+            rollout_says(rollout, view, lines);
+            if let Some(view) = view {
+                stops_say(known, rollout, view, status, lines);
+            }
+        }
+    }
+}
+
+fn rollout_says(rollout: &RolloutStatus, view: Option<&RolloutView>, lines: &mut Vec<Line>) {
+    let state = match rollout.state {
+        RolloutState::Running => "is running",
+        RolloutState::Paused => "is paused by a person",
+        RolloutState::Halted => "was halted by the breaker",
+        RolloutState::Complete => "is complete",
+        RolloutState::Ended => "was ended for good",
+    };
+    let mut say = |text: String| {
+        lines.push(Line {
+            product: Some(rollout.product.clone()),
+            rollout: Some(rollout.rollout),
+            ..Line::of(Mouth::Gatekeeper, text)
+        });
+    };
+    say(format!("the rollout of version {} {state}", rollout.version));
+    let Some(cohort): Option<&CohortId> = view.map(|view| &view.cohort) else { return };
+    match rollout.stages.iter().find(|stage| stage.cohort == *cohort) {
+        None => say(format!("its cohort `{cohort}` has no stage in this rollout")),
+        Some(stage) => {
+            match &stage.limit {
+                Some(limit) => say(format!("its stage `{cohort}` is open to {limit}")),
+                None => say(format!("its stage `{cohort}` is closed")),
+            }
+            stage.reasons.iter().for_each(|reason| say(reason.clone()));
+        }
+    }
+}
+
+fn stops_say(
+    known: &KnownDevice,
+    rollout: &RolloutStatus,
+    view: &RolloutView,
+    status: &Status,
+    lines: &mut Vec<Line>,
+) {
+    // A letter leaves its groups out once they were acknowledged: a hold of groups is then the
+    // device's own to name, and it does, by number.
+    let about = ScopeOf {
+        rollout: &rollout.rollout,
+        product: &rollout.product,
+        cohort: &view.cohort,
+        tenant: &known.tenant,
+        groups: &view.groups,
+    };
+    for stop in status.stops.iter().filter(|stop| stop.scope.covers(&about)) {
+        lines.push(Line {
+            product: Some(rollout.product.clone()),
+            rollout: Some(rollout.rollout),
+            ..Line::of(
+                Mouth::Gatekeeper,
+                format!("stop {} since {}: {}", stop.number, stop.since, stop.reason),
+            )
+        });
+    }
+}
+
+impl Line {
+    fn of(says: Mouth, text: impl Into<String>) -> Self {
+        Self { says, product: None, rollout: None, code: None, text: text.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{Bench, device};
+
+    #[tokio::test]
+    async fn another_tenants_device_looks_like_one_that_does_not_exist() {
+        let bench = Bench::new();
+        for tail in ["", "/explain"] {
+            let foreign =
+                bench.get("acme-admin", &format!("/v1/devices/{}{tail}", device(3))).await;
+            let nobody = bench.get("acme-admin", &format!("/v1/devices/{}{tail}", device(9))).await;
+            assert_eq!((foreign.status, nobody.status), (404, 404));
+            let unnamed =
+                |answer: &Value, n: u8| answer.to_string().replace(&device(n).to_string(), "ID");
+            assert_eq!(unnamed(&foreign.body, 3), unnamed(&nobody.body, 9));
+            let own = bench.get("acme-admin", &format!("/v1/devices/{}{tail}", device(1))).await;
+            assert_eq!(own.status, 200);
+            let path = format!("/v1/devices/{}{tail}", device(1));
+            assert_eq!(bench.get("publisher", &path).await.status, 403);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_list_is_narrowed_to_the_tokens_tenant_and_pages() {
+        let bench = Bench::new();
+        let own = bench.get("acme-admin", "/v1/devices").await.body;
+        assert_eq!(own.as_array().map(Vec::len), Some(2));
+        assert!(!own.to_string().contains("globex"));
+        assert_eq!(bench.get("acme-admin", "/v1/devices?tenant=globex").await.status, 403);
+        let first = bench.get("operator", "/v1/devices?limit=2").await.body;
+        let last = first[1]["device"].as_str().expect("an id").to_owned();
+        let rest = bench.get("operator", &format!("/v1/devices?limit=2&after={last}")).await.body;
+        assert_eq!(rest.as_array().map(Vec::len), Some(1));
+        assert_eq!(bench.get("operator", "/v1/devices?limit=many").await.status, 400);
+    }
+
+    #[tokio::test]
+    async fn an_explanation_says_who_says_what() {
+        let bench = Bench::new();
+        bench.status_that_counts(0).await;
+        let pin = bench.put("acme-admin", "/v1/pins/*/app", &json!({"pin": "n-1"})).await;
+        assert_eq!(pin.status, 204);
+        let path = format!("/v1/devices/{}/explain", device(1));
+        let lines = bench.get("acme-admin", &path).await.body["lines"].clone();
+        let said = |mouth: &str| -> Vec<String> {
+            let all = lines.as_array().cloned().unwrap_or_default();
+            let own = all.iter().filter(|line| line["says"] == mouth);
+            own.map(|line| format!("{} {}", line["code"], line["text"])).collect()
+        };
+        assert!(said("device").iter().any(|l| l.starts_with("110 ")), "{lines}");
+        assert!(said("device").iter().any(|l| l.contains("version 1.0.0 runs")), "{lines}");
+        assert!(said("server").iter().any(|l| l.contains("pinned to `n-1`")), "{lines}");
+        assert!(said("server").iter().any(|l| l.contains("does not hold")), "{lines}");
+        let gate = said("gatekeeper");
+        assert!(gate.iter().any(|l| l.contains("3 of 10 baked")), "{lines}");
+        assert!(gate.iter().any(|l| l.contains("stop 7")), "{lines}");
+    }
+}

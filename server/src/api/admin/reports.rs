@@ -1,0 +1,182 @@
+//! What the gatekeeper said, and the policy in force, for people to read. Whoever belongs to one
+//! tenant sees rollouts and stops, without the other tenants' part in them.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use lockgate_shared::{
+    id::{RolloutId, TenantId},
+    rollout::Scope,
+};
+use serde::Deserialize;
+
+use super::{Admin, Ask, Caller, Refusal, auth};
+use crate::{
+    registry::rows::TokenRole,
+    status::{About, RolloutStatus, Status, Verdict},
+};
+
+/// Verdicts in one answer.
+pub const VERDICTS_MAX: usize = 500;
+
+/// `GET /v1/status`
+pub async fn status(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+) -> Result<Json<Status>, Refusal> {
+    caller.need(auth::READERS)?;
+    seen_by(&admin, &caller).map(Json)
+}
+
+/// `GET /v1/rollouts`
+pub async fn rollouts(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+) -> Result<Json<Vec<RolloutStatus>>, Refusal> {
+    caller.need(auth::READERS)?;
+    Ok(Json(seen_by(&admin, &caller)?.rollouts))
+}
+
+/// `GET /v1/rollouts/<id>`
+pub async fn rollout(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<RolloutStatus>, Refusal> {
+    caller.need(auth::READERS)?;
+    let id: RolloutId = id
+        .parse()
+        .map_err(|error: lockgate_shared::id::IdError| Refusal::malformed(error.to_string()))?;
+    let status = seen_by(&admin, &caller)?;
+    status.rollouts.into_iter().find(|known| known.rollout == id).map(Json).ok_or_else(|| {
+        Refusal::missing(format!(
+            "there is no rollout `{id}`\nhint: `lockgate rollout list` shows them"
+        ))
+    })
+}
+
+/// The status, narrowed to what the caller may see.
+pub(super) fn seen_by(admin: &Admin, caller: &Caller) -> Result<Status, Refusal> {
+    let Some(status) = admin.status() else {
+        return Err(Refusal::unavailable(
+            "the gatekeeper has not reported yet\nhint: is it running? `lockgate-server gatekeeper` reports at its first tick",
+        ));
+    };
+    let mut status = Status::clone(&status);
+    if let Some(own) = &caller.tenant {
+        narrow(admin, own, &mut status);
+    }
+    Ok(status)
+}
+
+fn narrow(admin: &Admin, own: &TenantId, status: &mut Status) {
+    status.stops.retain(|stop| match &stop.scope {
+        Scope::Tenant(tenant) => tenant == own,
+        Scope::Rollout(_)
+        | Scope::Groups(..)
+        | Scope::Cohort(..)
+        | Scope::Product(_)
+        | Scope::Everything => true,
+    });
+    status.alarms.retain(|alarm| {
+        alarm
+            .device
+            .and_then(|device| admin.desk.device(&device))
+            .is_some_and(|known| known.tenant == *own)
+    });
+    // Their labels hold words of other tenants' devices, and the counts say how many those are.
+    status.cohorts.clear();
+    for rollout in &mut status.rollouts {
+        rollout.groups.clear();
+    }
+}
+
+/// `?rollout=&from=&max=`
+#[derive(Debug, Deserialize)]
+pub struct Verdicts {
+    rollout: Option<String>,
+    #[serde(default)]
+    from: u64,
+    max: Option<usize>,
+}
+
+/// `GET /v1/verdicts`
+pub async fn verdicts(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Ask(ask): Ask<Verdicts>,
+) -> Result<Json<Vec<Verdict>>, Refusal> {
+    caller.need_vendor(&[TokenRole::Operator, TokenRole::Auditor])?;
+    let rollout: Option<RolloutId> = ask
+        .rollout
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(|error: lockgate_shared::id::IdError| Refusal::malformed(error.to_string()))?;
+    let max = ask.max.unwrap_or(VERDICTS_MAX).min(VERDICTS_MAX);
+    let about = |verdict: &Verdict| match (&rollout, &verdict.about) {
+        (None, _) => true,
+        (Some(asked), About::Stage(rollout, _) | About::Rollout(rollout)) => rollout == asked,
+        (Some(_), About::Entry(_) | About::Repository) => false,
+    };
+    let found = admin.reports(|reports| {
+        let all = reports.verdicts(ask.from).filter(|verdict| about(verdict));
+        all.take(max).map(|verdict| Verdict::clone(verdict)).collect()
+    });
+    Ok(Json(found.unwrap_or_default()))
+}
+
+/// `GET /v1/policy`: its exact text, as it was signed.
+pub async fn policy(State(admin): State<Arc<Admin>>, caller: Caller) -> Result<Response, Refusal> {
+    caller.need_vendor(&[TokenRole::Operator, TokenRole::Auditor, TokenRole::Publisher])?;
+    let Some(current) = admin.desk.policy() else {
+        return Err(Refusal::unavailable("the repository's policy has not been read yet"));
+    };
+    let mut response = current.text.clone().into_response();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+
+    #[tokio::test]
+    async fn a_tenants_people_see_rollouts_without_the_other_tenants() {
+        let bench = Bench::new();
+        bench.status_that_counts(0).await;
+        let all = bench.get("operator", "/v1/status").await.body;
+        assert_eq!(all["alarms"].as_array().map(Vec::len), Some(2));
+        assert_eq!(all["stops"].as_array().map(Vec::len), Some(2));
+        let own = bench.get("acme-admin", "/v1/status").await.body;
+        assert_eq!(own["alarms"].as_array().map(Vec::len), Some(1));
+        assert_eq!(own["stops"].as_array().map(Vec::len), Some(1));
+        assert!(!own.to_string().contains("globex"), "{own}");
+        assert_eq!(own["rollouts"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[tokio::test]
+    async fn verdicts_audit_and_policy_are_the_vendors() {
+        let bench = Bench::new();
+        for path in ["/v1/verdicts", "/v1/audit", "/v1/policy"] {
+            assert_eq!(bench.get("acme-admin", path).await.status, 403, "{path}");
+            assert_eq!(bench.get("acme-auditor", path).await.status, 403, "{path}");
+            assert_eq!(bench.get("auditor", path).await.status, 200, "{path}");
+        }
+        assert_eq!(bench.get("publisher", "/v1/status").await.status, 403);
+    }
+
+    #[tokio::test]
+    async fn before_the_first_report_the_answer_says_who_is_missing() {
+        let answer = Bench::new().get("operator", "/v1/rollouts").await;
+        assert_eq!((answer.status, answer.kind()), (503, "unavailable"));
+        assert!(answer.hint().contains("gatekeeper"));
+    }
+}
