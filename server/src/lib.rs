@@ -6,13 +6,18 @@
 
 pub mod acts;
 pub mod acts_text;
+pub mod api;
 pub mod ceremony;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod dice;
 pub mod keys;
+pub mod letters;
 pub mod plain;
 pub mod release;
+pub mod roles;
+pub mod socket;
 pub mod span;
 pub mod status;
 pub mod store;

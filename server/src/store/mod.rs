@@ -4,6 +4,10 @@
 //! swept from memory in key order, now and then, together with the journal's low-water mark. There is
 //! no row update per check-in. The small tables are maps from text to bytes.
 
+pub mod conformance;
+pub mod memory;
+pub mod sqlite;
+
 use std::collections::BTreeMap;
 
 use lockgate_shared::{id::DeviceId, time::Moment};

@@ -1,0 +1,363 @@
+//! The letter box: takes letters and enrolments, acknowledges them when they are on disk, keeps a
+//! table of devices in memory, and passes on what restricts.
+//!
+//! | to find out | open |
+//! |---|---|
+//! | whether a letter or enrolment is taken, and what it is answered | [`checkin`] |
+//! | when something is on disk | [`journal`] |
+//! | which letter is next, the same again, or a replay | [`devices`] |
+//! | what is known of a device | [`record`] |
+//! | what a device is told to keep to | [`orders`] |
+//! | by which policy tokens are judged | [`policy`] |
+//! | what the gatekeeper reported | [`reports`] |
+//!
+//! It opens nothing: what expands is signed elsewhere and verified by the gatekeeper and the devices.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use lockgate_shared::{
+    time::Moment,
+    wire::{CodecError, Enrolment, Letter, Sealed, codec},
+};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::{
+    config::{Api, Config, ConfigError, Polls},
+    status::{Status, Verdict},
+    store::{Change, DeviceRow, NewEntry, Store, StoreError, Table, sqlite::SqliteStore},
+    stream::{Entry, EntryKind, FRAME_BYTES, LetterRecord},
+};
+
+pub mod checkin;
+pub mod devices;
+pub mod journal;
+pub mod orders;
+pub mod policy;
+pub mod record;
+pub mod reports;
+mod sample;
+mod tokens;
+
+pub use checkin::Refusal;
+pub use devices::{Devices, Page};
+pub use journal::JournalError;
+pub use orders::{OrdersBook, Prepared};
+pub use policy::CurrentPolicy;
+pub use record::{DeviceRecord, LastLetter};
+pub use reports::Reports;
+
+use journal::Journal;
+use record::{Arrival, RecordError, Update};
+use reports::ReportError;
+use sample::Sampler;
+use tokens::TokenUses;
+
+/// Rows in one part of a sweep: some megabytes, so that letters wait for one only a moment.
+const SWEEP_ROWS: usize = 2_000;
+/// Entries read at once while the journal is replayed.
+const REPLAY: usize = 4_096;
+
+/// The state that every request shares.
+#[derive(Debug)]
+pub struct LetterBox {
+    api: Api,
+    polls: Polls,
+    devices: Arc<Devices>,
+    journal: Journal,
+    low_water: std::sync::atomic::AtomicU64,
+    uses: TokenUses,
+    sampler: Sampler,
+    reports: RwLock<Reports>,
+    reported: watch::Sender<u64>,
+    policy: ArcSwapOption<CurrentPolicy>,
+    /// What devices are told to keep to: swapped whole when a restriction changes.
+    pub orders: ArcSwap<OrdersBook>,
+}
+
+/// Why a letter box cannot start.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The configuration lacks a section.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A folder cannot be made.
+    #[error(
+        "cannot make the folder `{path}`\nhint: make it, and give it to the user that runs the server"
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The store failed.
+    #[error("the store cannot be opened")]
+    Store(#[from] StoreError),
+    /// A row cannot be read.
+    #[error("the device table cannot be loaded")]
+    Record(#[from] RecordError),
+    /// An entry cannot be read.
+    #[error("entry {offset} of the journal cannot be replayed")]
+    Replay {
+        /// Its offset.
+        offset: u64,
+        /// Why.
+        #[source]
+        source: RecordError,
+    },
+    /// Empty orders cannot be written, which no store can cause.
+    #[error("orders cannot be encoded")]
+    Orders(#[from] CodecError),
+}
+
+/// Why a report was refused.
+#[derive(Debug, Error)]
+pub enum TakeError {
+    /// It makes no sense.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// It is not on disk.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl LetterBox {
+    /// Opens the store that the configuration names, loads the table and replays the journal's tail.
+    pub fn open(config: &Config) -> Result<Arc<Self>, OpenError> {
+        let api = config.api()?;
+        for path in [api.state.clone(), api.state.join("artifacts")] {
+            fs::create_dir_all(&path).map_err(|source| OpenError::Folder { path, source })?;
+        }
+        let store = SqliteStore::open(&api.state.join("store.db"))?;
+        Self::open_store(Box::new(store), api, config.polls)
+    }
+
+    /// The same on a store that is open already.
+    pub fn open_store(
+        store: Box<dyn Store>,
+        api: &Api,
+        polls: Polls,
+    ) -> Result<Arc<Self>, OpenError> {
+        let devices = Arc::new(Devices::default());
+        let low_water = load(store.as_ref(), &devices)?;
+        let uses = TokenUses::default();
+        for key in store.table(Table::TokenUses)?.keys() {
+            uses.load(key);
+        }
+        let reports = Reports::load(store.table(Table::Reports)?);
+        tracing::info!(devices = devices.len(), head = store.head()?, low_water, "store loaded");
+        let tick = Duration::from_millis(api.journal_tick_ms);
+        let journal = Journal::start(store, Arc::clone(&devices), tick)?;
+        let letter_box = Self {
+            api: api.clone(),
+            polls,
+            devices,
+            journal,
+            low_water: low_water.into(),
+            uses,
+            sampler: Sampler::default(),
+            reports: RwLock::new(reports),
+            reported: watch::Sender::new(0),
+            policy: ArcSwapOption::empty(),
+            orders: ArcSwap::from_pointee(OrdersBook::empty()?),
+        };
+        letter_box.refresh_policy();
+        Ok(Arc::new(letter_box))
+    }
+
+    /// Its configuration.
+    pub const fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// The device table.
+    pub fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    /// The policy in force; none before there is a repository.
+    pub fn policy(&self) -> Option<Arc<CurrentPolicy>> {
+        self.policy.load_full()
+    }
+
+    /// Looks for a newer policy. One that cannot be verified leaves the old one in force.
+    pub fn refresh_policy(&self) {
+        match policy::read(&self.api.repository, &self.api.anchor) {
+            Ok(new) => {
+                let old = self.policy.load();
+                let version = old.as_ref().map(|old| old.targets_version);
+                if version.is_some_and(|version| version >= new.targets_version) {
+                    return;
+                }
+                tracing::info!(targets = new.targets_version, "policy in force");
+                self.policy.store(Some(Arc::new(new)));
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "no newer policy");
+            }
+        }
+    }
+
+    /// Appends an entry to the stream; returns its offset when it is on disk.
+    pub async fn append(&self, entry: NewEntry) -> Result<u64, JournalError> {
+        self.journal.tell(Vec::new(), Some(entry)).await
+    }
+
+    /// Writes small tables' changes and then an entry: the entry is never on disk without them.
+    pub async fn put_and_append(
+        &self,
+        changes: Vec<Change>,
+        entry: NewEntry,
+    ) -> Result<u64, JournalError> {
+        self.journal.tell(changes, Some(entry)).await
+    }
+
+    /// Changes rows of the small tables together; they are on disk when it returns.
+    pub async fn put(&self, changes: Vec<Change>) -> Result<(), JournalError> {
+        self.journal.tell(changes, None).await.map(|_| ())
+    }
+
+    /// A small table, whole.
+    pub async fn table(&self, table: Table) -> Result<BTreeMap<String, Vec<u8>>, JournalError> {
+        self.journal.table(table).await
+    }
+
+    /// Entries from an offset on.
+    pub async fn read(
+        &self,
+        from: u64,
+        max: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, JournalError> {
+        self.journal.read(from, max, max_bytes).await
+    }
+
+    /// One beyond the newest offset on disk, and a way to wait for the next.
+    pub fn head(&self) -> watch::Receiver<u64> {
+        self.journal.head()
+    }
+
+    /// What the gatekeeper reported. Hold the guard only briefly, and never across an await.
+    pub fn reports(&self) -> RwLockReadGuard<'_, Reports> {
+        self.reports.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts reports: changes whenever the gatekeeper reported.
+    pub fn reported(&self) -> watch::Receiver<u64> {
+        self.reported.subscribe()
+    }
+
+    /// Keeps a report of the gatekeeper.
+    pub async fn take_report(
+        &self,
+        verdicts: Vec<Verdict>,
+        status: Status,
+        audit: Vec<String>,
+    ) -> Result<(), TakeError> {
+        self.put(Reports::changes(&verdicts, &status, &audit)?).await?;
+        self.reports.write().unwrap_or_else(PoisonError::into_inner).take(verdicts, status, audit);
+        self.refresh_policy();
+        self.reported.send_modify(|count| *count = count.wrapping_add(1));
+        Ok(())
+    }
+
+    /// Writes every changed row to disk, in key order, and with the last ones the offset from which a
+    /// restart replays.
+    pub async fn sweep(&self) -> Result<(), JournalError> {
+        use std::sync::atomic::Ordering;
+        // Read before the rows are: every row contains what lies below it.
+        let head = *self.journal.head().borrow();
+        let low = self.low_water.load(Ordering::Relaxed);
+        let mut rows = Vec::new();
+        let mut part = 0;
+        while let Some(dirty) = self.devices.take_dirty(part) {
+            part += 1;
+            match dirty {
+                Ok(dirty) => rows.extend(dirty),
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a row is unwritable"
+                    );
+                    return Err(JournalError::Failed);
+                }
+            }
+            if rows.len() >= SWEEP_ROWS {
+                self.sweep_rows(std::mem::take(&mut rows), low).await?;
+            }
+        }
+        self.sweep_rows(rows, head).await?;
+        self.low_water.store(head, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn sweep_rows(&self, rows: Vec<DeviceRow>, low_water: u64) -> Result<(), JournalError> {
+        let swept = self.journal.sweep(rows.clone(), low_water).await;
+        if swept.is_err() {
+            self.devices.mark_dirty(&rows);
+        }
+        swept
+    }
+
+    /// Ends the writer; the store is closed when it returns. What was acknowledged is on disk with or
+    /// without it.
+    pub fn close(&self) {
+        self.journal.stop();
+    }
+}
+
+/// Loads the table and replays what came after it was swept.
+fn load(store: &dyn Store, devices: &Devices) -> Result<u64, OpenError> {
+    let mut unreadable = None;
+    let low_water = store.load(&mut |row| {
+        if let Err(error) = devices.load(&row) {
+            unreadable.get_or_insert(error);
+        }
+    })?;
+    if let Some(error) = unreadable {
+        return Err(error.into());
+    }
+    let mut from = low_water;
+    loop {
+        let entries = store.read(from, REPLAY, FRAME_BYTES)?;
+        let Some(last) = entries.last() else { return Ok(low_water) };
+        from = last.offset + 1;
+        for entry in &entries {
+            replay(entry, devices)
+                .map_err(|source| OpenError::Replay { offset: entry.offset, source })?;
+        }
+    }
+}
+
+/// Does to the table what the entry did when it came. It was verified then.
+fn replay(entry: &Entry, devices: &Devices) -> Result<(), RecordError> {
+    match entry.kind {
+        EntryKind::Enrolment(format) => {
+            let enrolment = Enrolment::open(&Sealed::read(&entry.bytes, format)?)?;
+            devices.enrol(&Arrival::of(&enrolment, entry.received)?, entry.offset);
+        }
+        EntryKind::Letter(format) => {
+            let sealed = Sealed::read(&entry.bytes, format)?;
+            let letter = Letter::open_unverified(&sealed)?;
+            devices.letter(Update::of(&sealed, &letter, entry.received)?, entry.offset);
+        }
+        EntryKind::Record => {
+            let record: LetterRecord = codec::decode(&entry.bytes, checkin::RECORD_BYTES)?;
+            let LetterRecord { device, sequence, digest } = record;
+            let received: Moment = entry.received;
+            let update = Update { device, sequence, digest, received, said: None };
+            devices.letter(update, entry.offset);
+        }
+        EntryKind::Act | EntryKind::Publish | EntryKind::Stop => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! The policy that the letter box goes by: it is looked up in the repository's folder and verified
+//! from the trust anchor on, root by root, down to the targets role's signature and the policy's hash.
+//!
+//! Expiry is not asked here: devices and the gatekeeper refuse what has expired, and the letter box
+//! opens nothing by its policy.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use lockgate_shared::{
+    id::Digest,
+    limits,
+    policy::{POLICY_PATH, Policy, PolicyError},
+};
+use thiserror::Error;
+use tough::schema::{Root, Signed, Targets};
+
+/// The largest root or targets file: a thousand keys and delegations stay below a quarter of it.
+const METADATA_BYTES: u64 = 4 << 20;
+/// New roots that are followed in one go: one a day for thirty years.
+const ROOTS: u64 = 10_000;
+
+/// The policy in force.
+#[derive(Clone, Debug)]
+pub struct CurrentPolicy {
+    /// The policy.
+    pub policy: Policy,
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// Its exact bytes.
+    pub text: Vec<u8>,
+    /// The version of the targets metadata that names it.
+    pub targets_version: u64,
+}
+
+/// Why there is no policy to go by.
+#[derive(Debug, Error)]
+pub enum PolicyFileError {
+    /// A file cannot be read.
+    #[error("cannot read `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is larger than any that is read.
+    #[error("`{0}` is too large to be repository metadata")]
+    TooLarge(PathBuf),
+    /// Not metadata.
+    #[error("`{path}` is not repository metadata")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Its signatures do not hold.
+    #[error(
+        "the signatures of `{path}` do not hold\nhint: anchor and repository must come from one ceremony"
+    )]
+    Signature {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<tough::schema::Error>,
+    },
+    /// A file's version is not the one in its name.
+    #[error("`{path}` has version {found} inside")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+    /// No targets metadata at all.
+    #[error(
+        "`{0}` holds no targets metadata\nhint: copy what `lockgate repo init` made into the repository's folder"
+    )]
+    NoTargets(PathBuf),
+    /// The targets metadata names no policy.
+    #[error("the targets metadata names no `{POLICY_PATH}`")]
+    NoPolicy,
+    /// The policy's bytes are not those that were signed.
+    #[error("`{0}` is not the policy that the targets role signed")]
+    Hash(PathBuf),
+    /// The policy cannot be used.
+    #[error("the signed policy cannot be used")]
+    Policy(#[from] PolicyError),
+}
+
+/// Reads the newest policy.
+pub fn read(repository: &Path, anchor: &Path) -> Result<CurrentPolicy, PolicyFileError> {
+    let metadata = repository.join("metadata");
+    let root = newest_root(&metadata, anchor)?;
+    let (path, version) = newest_targets(&metadata)?;
+    let targets: Signed<Targets> = parse(&path)?;
+    root.signed.verify_role(&targets).map_err(|source| PolicyFileError::Signature {
+        path: path.clone(),
+        source: source.into(),
+    })?;
+    let found = targets.signed.version.get();
+    if found != version {
+        return Err(PolicyFileError::Version { path, found });
+    }
+    let target = targets
+        .signed
+        .targets
+        .iter()
+        .find(|(name, _)| name.raw() == POLICY_PATH)
+        .map(|(_, target)| target)
+        .ok_or(PolicyFileError::NoPolicy)?;
+    let hash = hex::encode(&target.hashes.sha256[..]);
+    let path = repository.join("targets").join(format!("{hash}.{POLICY_PATH}"));
+    let text = bytes(&path, limits::POLICY_BYTES as u64)?;
+    let digest = Digest::of(&text);
+    if text.len() as u64 != target.length || digest.0[..] != target.hashes.sha256[..] {
+        return Err(PolicyFileError::Hash(path));
+    }
+    Ok(CurrentPolicy { policy: Policy::from_json(&text)?, digest, text, targets_version: version })
+}
+
+/// The newest root, each verified by the one before it, and by itself.
+fn newest_root(metadata: &Path, anchor: &Path) -> Result<Signed<Root>, PolicyFileError> {
+    let mut root: Signed<Root> = parse(anchor)?;
+    verify_root(&root, &root, anchor)?;
+    for _ in 0..ROOTS {
+        let version = root.signed.version.get() + 1;
+        let path = metadata.join(format!("{version}.root.json"));
+        if !path.exists() {
+            break;
+        }
+        let next: Signed<Root> = parse(&path)?;
+        verify_root(&root, &next, &path)?;
+        verify_root(&next, &next, &path)?;
+        let found = next.signed.version.get();
+        if found != version {
+            return Err(PolicyFileError::Version { path, found });
+        }
+        root = next;
+    }
+    Ok(root)
+}
+
+fn verify_root(by: &Signed<Root>, root: &Signed<Root>, path: &Path) -> Result<(), PolicyFileError> {
+    by.signed.verify_role(root).map_err(|source| PolicyFileError::Signature {
+        path: path.to_owned(),
+        source: source.into(),
+    })
+}
+
+fn newest_targets(metadata: &Path) -> Result<(PathBuf, u64), PolicyFileError> {
+    let read = |source| PolicyFileError::Read { path: metadata.to_owned(), source };
+    let mut newest = None;
+    for file in fs::read_dir(metadata).map_err(read)? {
+        let name = file.map_err(read)?.file_name();
+        let version = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".targets.json"))
+            .and_then(|version| version.parse::<u64>().ok());
+        newest = newest.max(version);
+    }
+    let version = newest.ok_or_else(|| PolicyFileError::NoTargets(metadata.to_owned()))?;
+    Ok((metadata.join(format!("{version}.targets.json")), version))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, PolicyFileError> {
+    serde_json::from_slice(&bytes(path, METADATA_BYTES)?)
+        .map_err(|source| PolicyFileError::Json { path: path.to_owned(), source })
+}
+
+fn bytes(path: &Path, max: u64) -> Result<Vec<u8>, PolicyFileError> {
+    let read = |source| PolicyFileError::Read { path: path.to_owned(), source };
+    if fs::metadata(path).map_err(read)?.len() > max {
+        return Err(PolicyFileError::TooLarge(path.to_owned()));
+    }
+    fs::read(path).map_err(read)
+}

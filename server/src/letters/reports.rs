@@ -1,0 +1,192 @@
+//! What the gatekeeper reported: kept on disk, held in memory for people to read. Nothing in it
+//! decides anything here.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use lockgate_shared::wire::codec::{self, CodecError};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{
+    status::{About, Status, Verdict},
+    store::{Change, Table},
+};
+
+/// Where the state of everything stands in [`Table::Reports`].
+const STATUS: &str = "status";
+/// A verdict or status on disk is at most as large as the frame that brought it.
+const REPORT_BYTES: usize = crate::stream::FRAME_BYTES;
+
+/// Everything the gatekeeper reported.
+#[derive(Clone, Debug, Default)]
+pub struct Reports {
+    status: Option<Arc<Status>>,
+    verdicts: BTreeMap<u64, Arc<Verdict>>,
+    entries: BTreeMap<u64, u64>,
+    audit: BTreeMap<u64, Arc<str>>,
+}
+
+/// Why a report was not taken.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    /// An audit line that has no number.
+    #[error("an audit line has no number `n`")]
+    Line(#[source] serde_json::Error),
+    /// It cannot be written down.
+    #[error("the report cannot be encoded")]
+    Codec(#[from] CodecError),
+}
+
+impl Reports {
+    /// The newest state.
+    pub const fn status(&self) -> Option<&Arc<Status>> {
+        self.status.as_ref()
+    }
+
+    /// Verdicts from a number on, in order.
+    pub fn verdicts(&self, from: u64) -> impl Iterator<Item = &Arc<Verdict>> {
+        self.verdicts.range(from..).map(|(_, verdict)| verdict)
+    }
+
+    /// The last verdict on an entry of the stream.
+    pub fn entry(&self, offset: u64) -> Option<&Arc<Verdict>> {
+        self.verdicts.get(self.entries.get(&offset)?)
+    }
+
+    /// Lines of the gatekeeper's audit chain from a number on.
+    pub fn audit(&self, from: u64) -> impl Iterator<Item = &str> {
+        self.audit.range(from..).map(|(_, line)| &**line)
+    }
+
+    /// What a report changes on disk.
+    pub(super) fn changes(
+        verdicts: &[Verdict],
+        status: &Status,
+        audit: &[String],
+    ) -> Result<Vec<Change>, ReportError> {
+        let mut changes = Vec::with_capacity(verdicts.len() + audit.len() + 1);
+        for verdict in verdicts {
+            let bytes = codec::encode(verdict, REPORT_BYTES)?;
+            changes.push(change(format!("verdict/{:020}", verdict.number), bytes));
+        }
+        for line in audit {
+            let number = line_number(line)?;
+            changes.push(change(format!("audit/{number:020}"), line.clone().into_bytes()));
+        }
+        changes.push(change(STATUS.into(), codec::encode(status, REPORT_BYTES)?));
+        Ok(changes)
+    }
+
+    /// Takes a report in, after it is on disk.
+    pub(super) fn take(&mut self, verdicts: Vec<Verdict>, status: Status, audit: Vec<String>) {
+        for verdict in verdicts {
+            self.verdict(verdict);
+        }
+        for line in audit {
+            // `changes` has read this very number.
+            if let Ok(number) = line_number(&line) {
+                self.audit.insert(number, line.into());
+            }
+        }
+        self.status = Some(Arc::new(status));
+    }
+
+    /// Takes in what is on disk. A row that cannot be read is left out and logged: people lose a
+    /// line, the server goes on.
+    pub(super) fn load(rows: BTreeMap<String, Vec<u8>>) -> Self {
+        let mut reports = Self::default();
+        for (key, bytes) in rows {
+            if let Err(error) = reports.row(&key, bytes) {
+                tracing::warn!(
+                    key,
+                    error = &error as &dyn std::error::Error,
+                    "a report is unreadable"
+                );
+            }
+        }
+        reports
+    }
+
+    fn row(&mut self, key: &str, bytes: Vec<u8>) -> Result<(), ReportError> {
+        if key == STATUS {
+            self.status = Some(Arc::new(codec::decode(&bytes, REPORT_BYTES)?));
+        } else if key.starts_with("verdict/") {
+            self.verdict(codec::decode(&bytes, REPORT_BYTES)?);
+        } else if key.starts_with("audit/") {
+            let line = String::from_utf8(bytes)
+                .map_err(|error| CodecError::Malformed(error.to_string()))?;
+            self.audit.insert(line_number(&line)?, line.into());
+        }
+        Ok(())
+    }
+
+    fn verdict(&mut self, verdict: Verdict) {
+        if let About::Entry(offset) = verdict.about {
+            self.entries.insert(offset, verdict.number);
+        }
+        self.verdicts.insert(verdict.number, Arc::new(verdict));
+    }
+}
+
+fn change(key: String, value: Vec<u8>) -> Change {
+    Change { table: Table::Reports, key, value: Some(value) }
+}
+
+fn line_number(line: &str) -> Result<u64, ReportError> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        n: u64,
+    }
+    serde_json::from_str::<Numbered>(line).map(|line| line.n).map_err(ReportError::Line)
+}
+
+#[cfg(test)]
+mod tests {
+    use lockgate_shared::time::{Moment, Seconds};
+
+    use super::*;
+    use crate::status::Decision;
+
+    #[test]
+    fn what_was_reported_is_there_again_after_a_restart() {
+        let verdict = Verdict {
+            number: 3,
+            at: Moment(5),
+            about: About::Entry(9),
+            decision: Decision::Refused,
+            reasons: vec!["one signature is missing".into()],
+        };
+        let status = status();
+        let line = r#"{"n":12,"at":"x"}"#.to_owned();
+        let changes =
+            Reports::changes(std::slice::from_ref(&verdict), &status, std::slice::from_ref(&line))
+                .expect("a report that can be written");
+        let rows =
+            changes.into_iter().filter_map(|change| Some((change.key, change.value?))).collect();
+        let reports = Reports::load(rows);
+        assert_eq!(reports.status().map(|status| &**status), Some(&status));
+        assert_eq!(reports.entry(9).map(|verdict| &**verdict), Some(&verdict));
+        assert_eq!(reports.audit(12).collect::<Vec<_>>(), [line.as_str()]);
+        assert_eq!(reports.verdicts(4).count(), 0);
+    }
+
+    #[test]
+    fn an_audit_line_without_a_number_is_refused() {
+        let refused = Reports::changes(&[], &status(), &["{}".into()]);
+        assert!(matches!(refused, Err(ReportError::Line(_))));
+    }
+
+    fn status() -> Status {
+        Status {
+            repository: "trial".parse().expect("a name"),
+            at: Moment(7),
+            letters_offset: 3,
+            tick_s: Seconds(300),
+            rollouts: Vec::new(),
+            stops: Vec::new(),
+            expiries: Vec::new(),
+            cohorts: Vec::new(),
+            alarms: Vec::new(),
+        }
+    }
+}

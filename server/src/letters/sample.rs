@@ -1,0 +1,86 @@
+//! Which ordinary letters are journalled whole: a sample chosen by hash, so that a device cannot know
+//! beforehand and nobody picks. The gatekeeper needs them as controls.
+
+use std::sync::Mutex;
+
+use lockgate_shared::{
+    id::Digest,
+    time::{Moment, Seconds},
+};
+
+/// Letters sampled in an hour at most (design): ten a second, some 20 KiB a second on disk.
+const HOURLY: u32 = 40_000;
+const HOUR: i64 = 3_600;
+
+/// Counts what was sampled within the hour.
+#[derive(Debug, Default)]
+pub(super) struct Sampler(Mutex<Hour>);
+
+#[derive(Debug, Default)]
+struct Hour {
+    number: i64,
+    count: u32,
+}
+
+impl Sampler {
+    /// Whether a letter is in the sample, in a fleet of `devices` that poll every `interval`.
+    pub(super) fn takes(
+        &self,
+        digest: &Digest,
+        now: Moment,
+        devices: usize,
+        interval: Seconds,
+    ) -> bool {
+        if !chosen(digest, devices, interval) {
+            return false;
+        }
+        let mut hour = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let number = now.0.div_euclid(HOUR);
+        if hour.number != number {
+            *hour = Hour { number, count: 0 };
+        }
+        if hour.count >= HOURLY {
+            return false;
+        }
+        hour.count += 1;
+        true
+    }
+}
+
+/// Whether the digest's first four bytes lie below the share that makes [`HOURLY`] of all letters.
+fn chosen(digest: &Digest, devices: usize, interval: Seconds) -> bool {
+    let hourly = (devices as u64).saturating_mul(3_600) / interval.0.max(1);
+    let [a, b, c, d, ..] = digest.0;
+    let place = u64::from(u32::from_be_bytes([a, b, c, d]));
+    // place / 2^32 < HOURLY / hourly
+    u128::from(place) * u128::from(hourly) < u128::from(HOURLY) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_fleet_is_sampled_whole_and_a_large_one_by_about_the_limit() {
+        let share = |devices: usize| {
+            (0..20_000u32)
+                .filter(|n| chosen(&Digest::of(&n.to_be_bytes()), devices, Seconds(300)))
+                .count()
+        };
+        assert_eq!(share(3_000), 20_000);
+        // A million devices write twelve million letters an hour: one in three hundred is taken.
+        let taken = share(1_000_000);
+        assert!((40..100).contains(&taken), "{taken} of 20000");
+    }
+
+    #[test]
+    fn no_hour_takes_more_than_the_limit_and_the_next_hour_begins_again() {
+        let sampler = Sampler::default();
+        let digest = Digest([0; 32]);
+        let taken = (0..HOURLY + 10)
+            .filter(|_| sampler.takes(&digest, Moment(7_200), 1, Seconds(300)))
+            .count();
+        assert_eq!(taken, HOURLY as usize);
+        assert!(sampler.takes(&digest, Moment(10_800), 1, Seconds(300)));
+    }
+}
