@@ -23,6 +23,9 @@ use lockgate_shared::{
     wire::SignedToken,
 };
 
+/// Ada's key, as it is typed.
+const ADA: &str = "@repo/people/ada.key --passphrase-file @passphrase";
+
 const PLAN: &str = r#"
 repository = "trial"
 [release]
@@ -100,8 +103,6 @@ fn a_release_is_published_only_when_two_authors_have_signed_it() {
     assert!(text.contains("version 3") && text.contains("keeps 1 earlier"), "{text}");
 }
 
-const ADA: &str = "@repo/people/ada.key --passphrase-file @passphrase";
-
 #[test]
 fn what_was_changed_after_the_first_signature_gets_no_second_one() {
     let desk = Desk::new();
@@ -152,6 +153,29 @@ fn a_copy_of_the_repository_that_does_not_verify_is_not_signed_upon() {
         "release sign @1.1.0 --repository @repo/repository --anchor @other/root.json --key {ADA} --yes"
     );
     assert!(matches!(desk.run(&elsewhere), Err(CliError::Role(_))), "another root's repository");
+}
+
+#[test]
+fn a_ladder_over_other_cohorts_than_the_policys_is_not_signed() {
+    let desk = Desk::new();
+    let mut stages = String::new();
+    for cohort in ["dogfood", "general"] {
+        stages.push_str(&format!(
+            "[[ladder.stages]]\ncohort = \"{cohort}\"\nfloor_s = 0\nbake_s = 3600\n\
+             gate = {{ first_devices = 5, growth = 3, min_devices = 3, small_stage = 10, \
+             max_failure_ppm = 20000, confidence_ppm = 950000, silence_after_s = 60 }}\n"
+        ));
+    }
+    let plan = RELEASE.replace("ladder = \"routine\"", "") + &stages;
+    fs::write(desk.path("release.toml"), plan).expect("written");
+    let error = desk.create_version("1.1.0").expect_err("refused").to_string();
+    assert!(error.contains("`dogfood`, `general`"), "{error}");
+    desk.run(
+        "release create --product app --version 1.1.0 --files @files --release @release.toml \
+         --out @1.1.0",
+    )
+    .expect("made, because nothing was there to compare with");
+    assert!(matches!(desk.sign("ada"), Err(CliError::Sign(SignError::Cohorts(_)))));
 }
 
 #[test]

@@ -230,6 +230,42 @@ impl FromStr for ArtifactSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::plan::{LadderPlan, Preset, tests::PLAN};
+
+    #[test]
+    fn what_is_allowed_and_unwise_is_said_and_a_folder_is_made_once() {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let (files, out) = (temp.path().join("files"), temp.path().join("out"));
+        fs::create_dir(&files).expect("made");
+        fs::write(files.join("notes.txt"), "no program").expect("written");
+        let plan = ReleasePlan::from_toml(PLAN).expect("a plan");
+        let ladder =
+            LadderPlan::Explicit(Preset::Emergency.ladder(&["all".parse().expect("a name")]));
+        let plan = ReleasePlan { ladder, notes: String::new(), irreversible: true, ..plan };
+        let source = ArtifactSource { folder: files, ..ArtifactSource::default() };
+        let release = Create {
+            product: &"app".parse().expect("a name"),
+            version: &"1.0.0".parse().expect("a version"),
+            artifacts: &[source.clone(), ArtifactSource { arch: Some("arm".into()), ..source }],
+            plan: &plan,
+            policy: None,
+            out: &out,
+        };
+        let made = create(&release).expect("made");
+        for part in
+            ["is never used", "executable", "`bin/app`", "one stage", "no notes", "approval"]
+        {
+            assert!(
+                made.warnings.iter().any(|said| said.contains(part)),
+                "{part}: {:?}",
+                made.warnings
+            );
+        }
+        let text = fs::read(out.join(MANIFEST_FILE)).expect("readable");
+        assert_eq!(Digest::of(&text), made.digest);
+        assert_eq!(Manifest::from_json(&text).expect("a manifest"), made.manifest);
+        assert!(matches!(create(&release), Err(CreateError::Folder(FolderError::Taken(_)))));
+    }
 
     #[test]
     fn an_artifact_is_a_folder_and_the_devices_it_is_for() {

@@ -4,12 +4,12 @@
 //! It reads a folder and writes nothing. An expired role is taken: signing the next one renews it.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use lockgate_shared::{
-    id::{ProductId, PublicKey},
+    id::{CohortId, ProductId, PublicKey},
     policy::{POLICY_PATH, Policy, PolicyError},
 };
 use thiserror::Error;
@@ -42,6 +42,8 @@ pub struct CurrentRole {
     pub targets: Targets,
     /// Who may sign it, and how many must.
     pub delegations: Delegations,
+    /// The product's cohorts by the copy's policy, if the copy holds the policy's file.
+    pub cohorts: Option<Vec<CohortId>>,
 }
 
 /// Why a copy of a repository cannot be used.
@@ -53,7 +55,7 @@ pub enum RoleError {
         /// Where.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file is larger than any metadata.
     #[error("`{}` has {size} bytes, at most {MAX_METADATA} are read", path.display())]
@@ -139,7 +141,12 @@ impl LocalRepository {
         }
         let signed: Signed<Targets> = newest(&self.folder.join("metadata"), &name)?;
         delegations.verify_role(&signed, &name).map_err(|error| unverified(&name, &error))?;
-        Ok(CurrentRole { name, targets: signed.signed, delegations })
+        let cohorts = match self.policy() {
+            Ok(policy) => policy.products.get(product).map(|product| product.cohorts.clone()),
+            Err(RoleError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(CurrentRole { name, targets: signed.signed, delegations, cohorts })
     }
 
     /// The policy that the targets role signed.

@@ -11,7 +11,7 @@ use std::{
 
 use ed25519_dalek::SigningKey;
 use lockgate_shared::{
-    id::{Digest, PublicKey},
+    id::{Digest, ProductId, PublicKey},
     limits,
     manifest::{Artifact, Manifest, ManifestError},
     sign as signature,
@@ -97,6 +97,11 @@ pub enum SignError {
     /// Metadata cannot be read or written.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    /// The ladder is not over the product's cohorts.
+    #[error(
+        "the ladder's stages are not the cohorts of `{0}` in the policy's order\nhint: make the release again with `--repository`"
+    )]
+    Cohorts(ProductId),
     /// The version was released already.
     #[error(
         "`{0}` is released already\nhint: a release never changes; give the new one another version"
@@ -143,6 +148,11 @@ impl Draft {
         let path = folder.join(MANIFEST_FILE);
         let text = read(&path, limits::MANIFEST_BYTES)?;
         let manifest = Manifest::from_json(text.as_bytes())?;
+        if let Some(cohorts) = &current.cohorts
+            && !manifest.ladder.stages.iter().map(|stage| &stage.cohort).eq(cohorts)
+        {
+            return Err(SignError::Cohorts(manifest.product));
+        }
         let mut absent = Vec::new();
         for artifact in &manifest.artifacts {
             if !check_artifact(folder, artifact)? {

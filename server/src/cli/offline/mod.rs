@@ -143,6 +143,48 @@ pub enum CliError {
     Usage(String),
 }
 
+/// What kind of failure it was: programs act on it by the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The command line, or what it names, is wrong.
+    Usage,
+    /// Signatures or a confirmation are still missing.
+    NotYet,
+    /// Something is not what its signers signed.
+    False,
+    /// This program or its disk failed.
+    Ours,
+}
+
+impl CliError {
+    /// What kind of failure it was.
+    pub const fn ending(&self) -> Ending {
+        match self {
+            Self::NotConfirmed | Self::Sign(SignError::Threshold { .. }) => Ending::NotYet,
+            Self::Role(RoleError::Unverified { .. } | RoleError::OtherPolicy)
+            | Self::Sign(SignError::OtherRole(_) | SignError::Artifact { .. })
+            | Self::Token(_) => Ending::False,
+            Self::Write(_) | Self::Print(_) | Self::Metadata(_) | Self::Codec(_) => Ending::Ours,
+            Self::Read { .. }
+            | Self::Key(_)
+            | Self::Plan(_)
+            | Self::Ceremony(_)
+            | Self::Create(_)
+            | Self::ReleasePlan(_)
+            | Self::Role(_)
+            | Self::Sign(_)
+            | Self::Manifest(_)
+            | Self::Policy(_)
+            | Self::Acts(_)
+            | Self::Act(_)
+            | Self::NoPolicy
+            | Self::NoApprover(_)
+            | Self::NoEnrolmentKey { .. }
+            | Self::Usage(_) => Ending::Usage,
+        }
+    }
+}
+
 impl PassphraseArgs {
     /// The source that the options name.
     pub fn source(&self) -> PassphraseSource {

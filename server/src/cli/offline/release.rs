@@ -183,6 +183,9 @@ fn show(draft: &Draft, current: &CurrentRole, out: &mut dyn Write) -> Result<(),
         draft.expires(),
         standing.kept
     )?;
+    if current.cohorts.is_none() {
+        writeln!(out, "warning: the copy holds no policy: the ladder's cohorts were not compared")?;
+    }
     for sha256 in &standing.unchecked {
         writeln!(out, "warning: artifact {sha256} is not in the folder and was not checked")?;
     }
