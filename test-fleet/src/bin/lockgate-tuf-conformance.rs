@@ -10,9 +10,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use lockgate_agent::clock;
 use lockgate_agent::core::tuf::{
     Fetch, FetchError, Floor, Store, StoreError, TufError, Updater, escape,
 };
@@ -95,9 +96,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             metadata: arguments.metadata_url.clone().ok_or("`--metadata-url` is missing")?,
             targets: arguments.target_base_url.clone(),
         },
-        now: Moment(
-            clock::now(),
-        ),
+        now: clock::now(),
     };
     let anchor = fs::read(&anchor)?;
     let known: Floor =
