@@ -224,7 +224,7 @@ impl<W: World> Agent<W> {
             }
             match self.world.wait(self.pause()) {
                 Woken::Time => {}
-                Woken::Poked => self.next_poll = self.world.uptime(),
+                Woken::Poked => self.hurry(),
                 Woken::Terminate => return Ok(Ended::Told),
             }
         }
@@ -247,6 +247,11 @@ impl<W: World> Agent<W> {
         self.world.rest();
         self.snapshot().write(&self.state)?;
         Ok(self.replaced.take().map(Ended::Replaced))
+    }
+
+    /// Has the next turn poll, whatever the schedule says: somebody asks for it now.
+    pub fn hurry(&mut self) {
+        self.next_poll = self.world.uptime();
     }
 
     /// How long there is nothing to do.

@@ -8,7 +8,10 @@ use lockgate_shared::{limits::CLOCK_SKEW_S, time::Moment};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{CliError, Report, anchor, transport};
+use super::{
+    CliError, Report, anchor, transport,
+    turns::{binary_name, installed},
+};
 use crate::{
     clock,
     config::{self, ProductSettings, Settings, SlotsKind},
@@ -216,20 +219,13 @@ fn look(product: &ProductSettings) -> Result<(Option<Slot>, Option<String>), Slo
     let slots: Box<dyn Slots> = match product.slots {
         SlotsKind::Directory => Box::new(Directory::open(&product.root)?),
         SlotsKind::Agent => {
-            let installed = product.installed.clone().map_or_else(std::env::current_exe, Ok);
-            let installed =
-                installed.map_err(|error| SlotError::disk("find", Path::new("/proc"), error))?;
+            let installed = installed(product)?;
             Box::new(AgentBinary::open(&product.root, &installed, binary_name(&installed))?)
         }
     };
     let Some(active) = slots.active()? else { return Ok((None, None)) };
     let version = slots.contents(active)?.map(|contents| contents.version.to_string());
     Ok((Some(active), version))
-}
-
-/// The program's name inside a release: the one that it is installed under.
-fn binary_name(installed: &Path) -> &str {
-    installed.file_name().and_then(|name| name.to_str()).unwrap_or("lockgate-agent")
 }
 
 fn time_zones() -> Check {

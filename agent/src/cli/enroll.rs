@@ -130,3 +130,93 @@ fn make_state(state: &Path) -> Result<(), IdentityError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(state);
     made.map_err(|source| IdentityError::Io { act: "make", path: state.to_path_buf(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+    use lockgate_shared::{
+        id::TokenId,
+        time::{Moment, Seconds},
+        wire::EnrolmentToken,
+    };
+
+    use super::*;
+    use crate::{
+        config,
+        transport::tests::{Server, serve, whole},
+    };
+
+    #[test]
+    fn a_device_is_brought_in_once_and_keeps_its_key() {
+        let (folder, server) = prepared("acme");
+        let settings = settings(folder.path(), &server);
+        enroll(&settings, &token()).expect("brought in");
+        let key = identity::key(&settings.state).expect("the key");
+        let enrolled = Enrolled::read(&settings.state, &key).expect("the enrolment");
+        assert_eq!(enrolled.tenant.as_str(), "acme");
+        let again = enroll(&settings, &token()).expect_err("it is in already");
+        assert!(matches!(again, CliError::Enroll(EnrollError::Already(_))), "{again}");
+    }
+
+    #[test]
+    fn an_answer_about_another_tenant_is_not_believed() {
+        let (folder, server) = prepared("other");
+        let settings = settings(folder.path(), &server);
+        let error = enroll(&settings, &token()).expect_err("not what the token says");
+        assert!(matches!(error, CliError::Enroll(EnrollError::Answer("tenant"))), "{error}");
+        assert!(!settings.state.join(identity::ENROLMENT_FILE).exists());
+    }
+
+    #[test]
+    fn a_refusal_is_told_apart_from_a_server_that_is_down() {
+        let (folder, _) = prepared("acme");
+        let server = serve(|_, _| whole(403, "", b""));
+        let refused = enroll(&settings(folder.path(), &server), &token()).expect_err("refused");
+        assert_eq!(refused.exit(), 6);
+        let server = serve(|_, _| whole(503, "", b""));
+        let down = enroll(&settings(folder.path(), &server), &token()).expect_err("down");
+        assert_eq!(down.exit(), 5);
+    }
+
+    /// A folder with a key and a root, and a server that takes its device into a tenant.
+    fn prepared(tenant: &str) -> (tempfile::TempDir, Server) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = folder.path().join("state");
+        fs::create_dir(&state).expect("a folder");
+        fs::write(folder.path().join("root.json"), b"{}").expect("written");
+        let key = identity::key_or_new(&state).expect("a key");
+        let answer = EnrolmentAnswer {
+            repository: "trial".parse().expect("a name"),
+            tenant: tenant.parse().expect("a name"),
+            device: identity::device(&key),
+            offset: 1,
+            next_poll: Seconds(300),
+        };
+        let bytes = answer.to_bytes(Format::Binary).expect("short");
+        (folder, serve(move |_, _| whole(200, "", &bytes)))
+    }
+
+    fn settings(folder: &Path, server: &Server) -> Settings {
+        let at = folder.display();
+        let (origin, ca) = (server.origin("localhost"), server.ca());
+        let text = format!(
+            "server = \"{origin}\"\nstate = \"{at}/state\"\nanchor = \"{at}/root.json\"\nca = \"{}\"\n[[product]]\nname = \"app\"\nslots = \"directory\"\nroot = \"{at}/app\"\n",
+            ca.display()
+        );
+        fs::write(folder.join("agent.toml"), text).expect("written");
+        config::load(&folder.join("agent.toml")).expect("right")
+    }
+
+    fn token() -> String {
+        let token = EnrolmentToken {
+            repository: "trial".parse().expect("a name"),
+            tenant: "acme".parse().expect("a name"),
+            id: TokenId([1; 16]),
+            issued: Moment(0),
+            expires: Moment(i64::MAX),
+            uses: 1,
+        };
+        let signed = SignedToken::make(&token, &SigningKey::from_bytes(&[9; 32])).expect("short");
+        signed.to_text().expect("short")
+    }
+}

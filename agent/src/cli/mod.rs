@@ -19,6 +19,7 @@ mod doctor;
 mod enroll;
 mod request;
 mod show;
+mod turns;
 
 use std::{
     error::Error,
@@ -37,6 +38,7 @@ use serde_json::json;
 use thiserror::Error;
 
 pub use request::{REQUESTS, Request, RequestError};
+pub use turns::Turns;
 
 use crate::{
     config::{self, ConfigError, Settings},
@@ -297,7 +299,13 @@ fn dispatch(args: &Args, turns: &dyn Loop) -> Result<Report, CliError> {
                 return Err(CliError::Product(product.clone()));
             }
             Request::Rollback(product.clone()).leave(&settings.state)?;
-            turn_or_poke(settings, turns, "asked for the other slot")
+            let state = settings.state.clone();
+            let mut report = turn_or_poke(settings, turns, "polled once")?;
+            if !Request::waiting(&state)?.is_empty() {
+                report.text =
+                    format!("the request to go back to the other slot waits\n{}", report.text);
+            }
+            Ok(report)
         }
         Command::Doctor => Ok(doctor::doctor(&args.config)),
     }

@@ -23,7 +23,7 @@ mod origin;
 mod repository;
 pub mod retry;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 mod wake;
 

@@ -356,7 +356,7 @@ fn a_wait_ends_by_time_by_a_poke_and_for_good_by_an_order_to_end() {
 }
 
 /// What the server does with a request.
-enum Reply {
+pub(crate) enum Reply {
     /// Sends this and waits for the next request.
     Keep(Vec<u8>),
     /// Sends this and closes in good order.
@@ -369,7 +369,7 @@ enum Reply {
     Trickle(String),
 }
 
-struct Server {
+pub(crate) struct Server {
     port: u16,
     folder: tempfile::TempDir,
     pem: String,
@@ -378,11 +378,11 @@ struct Server {
 }
 
 impl Server {
-    fn origin(&self, host: &str) -> Origin {
+    pub(crate) fn origin(&self, host: &str) -> Origin {
         format!("https://{host}:{}", self.port).parse().expect("an origin")
     }
 
-    fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
@@ -399,7 +399,7 @@ impl Server {
     }
 }
 
-fn serve(script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) -> Server {
+pub(crate) fn serve(script: impl Fn(&str, usize) -> Reply + Send + Sync + 'static) -> Server {
     let keys = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("keys");
     let key = PrivatePkcs8KeyDer::from(keys.signing_key.serialize_der());
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -494,7 +494,7 @@ fn head(status: u16, fields: &str) -> String {
     format!("HTTP/1.1 {status} Words\r\n{fields}\r\n")
 }
 
-fn whole(status: u16, fields: &str, body: &[u8]) -> Reply {
+pub(crate) fn whole(status: u16, fields: &str, body: &[u8]) -> Reply {
     let mut bytes =
         head(status, &format!("{fields}content-length: {}\r\n", body.len())).into_bytes();
     bytes.extend(body);
