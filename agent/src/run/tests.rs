@@ -1,1 +1,571 @@
+//! The loop with real decisions, a real journal and a real repository; only slots, clock and server
+//! are in memory. The power is cut at every instant that counts.
 
+use std::{cell::RefCell, collections::BTreeMap, io::Read, rc::Rc};
+
+use lockgate_shared::{
+    act::{Act, CohortSize, RiskClass, SignedAct, Start},
+    bucket::Limit,
+    facts::Conditions,
+    id::{PublicKey, RolloutId},
+    manifest::{
+        Artifact, ArtifactKind, Compatibility, FileEntry, FileKind, GateRule, Ladder, Manifest,
+        Probe, ProbeKind, Severity, Stage, StageApproval, Trial,
+    },
+    policy::{Approvals, POLICY_FORMAT, Person, Policy, Role as PolicyRole},
+    rollout::{OpenStage, RolloutEntry, RolloutFile, Scope, Stop, StopKind},
+    wire::{Format, Letter, OutcomeKind, OutcomeRecord, Outcomes, Sealed, encode_rollout_file},
+};
+use serde_json::json;
+
+use super::*;
+use crate::{
+    core::{
+        machine::{Device, Plan, PlannedArtifact},
+        trial::{Answer, Health, Said},
+        tuf::{Fetch as _, FetchError, testkit},
+    },
+    journal::power::{self, Cut},
+    slots::{Contents, Slot},
+};
+
+#[test]
+fn a_release_is_installed_confirmed_and_reported() {
+    let bench = Bench::new();
+    bench.run_until_settled(Cut::Never);
+    assert_eq!(bench.running(), "1.1.0");
+    assert_eq!(bench.heard(), [OutcomeKind::Confirmed]);
+}
+
+#[test]
+fn a_bad_release_goes_back_though_the_server_is_gone() {
+    let bench = Bench::new();
+    bench.with(|it| it.healthy = false);
+    let mut agent = bench.start().expect("started");
+    bench.turn_until(&mut agent, |it| it.active == Slot::B);
+    bench.with(|it| it.reachable = false);
+    bench.turn_until(&mut agent, |it| it.active == Slot::A);
+    bench.turns(&mut agent, 5);
+    assert!(bench.heard().is_empty(), "nobody can have heard of it");
+    bench.with(|it| it.reachable = true);
+    bench.turn_until(&mut agent, |it| !it.outcomes.is_empty());
+    assert_eq!(bench.heard(), [OutcomeKind::RolledBack]);
+    bench.turns(&mut agent, 20);
+    assert_eq!(bench.running(), "1.0.0", "a failed version was tried again");
+}
+
+#[test]
+fn a_stop_that_comes_after_the_decision_is_seen_by_the_last_look() {
+    let bench = Bench::new();
+    bench.with(|it| it.stop_at_fetch = true);
+    let mut agent = bench.start().expect("started");
+    bench.turns(&mut agent, 20);
+    assert_eq!(bench.running(), "1.0.0");
+    bench.with(|it| {
+        assert!(it.slots.contains_key(&Slot::B), "the staged slot was thrown away");
+        assert_eq!(it.fetches, 1);
+    });
+    let reasons = agent.snapshot().products.remove(0).candidates.remove(0).reasons;
+    assert!(reasons.iter().any(|reason| reason.text.contains("halt 7")), "{reasons:?}");
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_with_the_same_bytes() {
+    let bench = Bench::new();
+    bench.with(|it| it.lose_answers = 4);
+    bench.run_until_settled(Cut::Never);
+    bench.with(|it| {
+        assert!(it.resent > 0, "no letter came twice");
+        assert_eq!(it.replays, 0, "a number came with other bytes");
+    });
+    assert_eq!(bench.heard(), [OutcomeKind::Confirmed]);
+}
+
+#[test]
+fn power_cut_after_any_write_or_effect_leaves_one_slot_good_and_one_outcome() {
+    for healthy in [true, false] {
+        // At the least: a dozen entries from the first poll to the outcome, and three effects.
+        for (kind, least) in [(Cut::AfterWrite as fn(u32) -> Cut, 12), (Cut::AfterEffect, 3)] {
+            let mut at = 0;
+            while survives(kind(at), healthy) {
+                at += 1;
+            }
+            assert!(at >= least, "the power was cut only {at} times");
+        }
+    }
+}
+
+/// Runs the story with one power cut and holds it to its end. Says whether the cut came at all.
+fn survives(cut: Cut, healthy: bool) -> bool {
+    let bench = Bench::new();
+    bench.with(|it| it.healthy = healthy);
+    let was_cut = bench.run_until_settled(cut);
+    let (version, kind) = if healthy {
+        ("1.1.0", OutcomeKind::Confirmed)
+    } else {
+        ("1.0.0", OutcomeKind::RolledBack)
+    };
+    assert_eq!(bench.running(), version, "power cut at {cut:?}");
+    assert_eq!(bench.heard(), [kind], "power cut at {cut:?}");
+    was_cut
+}
+
+/// A device, its server and its owner, in memory.
+struct Bench {
+    folder: tempfile::TempDir,
+    it: Rc<RefCell<It>>,
+}
+
+struct It {
+    repo: testkit::Repo,
+    uptime: u64,
+    reachable: bool,
+    healthy: bool,
+    stop_at_fetch: bool,
+    lose_answers: u32,
+    slots: BTreeMap<Slot, Contents>,
+    active: Slot,
+    fetches: u32,
+    letters: BTreeMap<u64, Vec<u8>>,
+    resent: u32,
+    replays: u32,
+    outcomes: BTreeMap<u64, OutcomeRecord>,
+    chain: Outcomes,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut repo = testkit::Repo::new();
+        let bytes = serde_json::to_vec(&manifest()).expect("json");
+        repo.add("targets", "policy.json", &serde_json::to_vec(&policy()).expect("json"));
+        repo.add("targets", "releases/app/1.1.0.json", &bytes);
+        publish(&mut repo, vec![], 1000);
+        let contents = Contents { manifest: Digest([0; 32]), version: version("1.0.0") };
+        let it = It {
+            repo,
+            uptime: 1000,
+            reachable: true,
+            healthy: true,
+            stop_at_fetch: false,
+            lose_answers: 0,
+            slots: [(Slot::A, contents)].into(),
+            active: Slot::A,
+            fetches: 0,
+            letters: BTreeMap::new(),
+            resent: 0,
+            replays: 0,
+            outcomes: BTreeMap::new(),
+            chain: Outcomes::default(),
+        };
+        Self { folder: tempfile::tempdir().expect("a folder"), it: Rc::new(RefCell::new(it)) }
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut It) -> T) -> T {
+        look(&mut self.it.borrow_mut())
+    }
+
+    fn start(&self) -> Result<Agent<World_>, RunError> {
+        let anchor = self.with(|it| it.repo.anchor());
+        let setup = Setup {
+            state: self.folder.path().to_owned(),
+            anchor,
+            key: SigningKey::from_bytes(&[42; 32]),
+            repository: "trial".parse().expect("a name"),
+            tenant: "acme".parse().expect("a name"),
+            agent: version("0.1.0"),
+            poll: Seconds(30),
+            windows: vec![],
+            preferences: Preferences::default(),
+            products: vec![Product {
+                product: app(),
+                channel: None,
+                pin: Pin::Latest,
+                role: Role::Other,
+                hands: Box::new(Hands_(Rc::clone(&self.it))),
+            }],
+        };
+        Agent::open(World_(Rc::clone(&self.it)), setup)
+    }
+
+    /// Runs until the release is done with and its outcome heard; after a power cut the agent is
+    /// started again. Says whether the power was cut.
+    fn run_until_settled(&self, cut: Cut) -> bool {
+        power::set(cut);
+        let mut was_cut = false;
+        let mut agent = None;
+        for _ in 0..200 {
+            let turned = match agent.as_mut() {
+                None => self.start().map(|opened| agent = Some(opened)),
+                Some(agent) => agent.turn().map(drop),
+            };
+            self.check();
+            if power::is_off() {
+                was_cut = true;
+                agent = None;
+                power::set(Cut::Never);
+                self.with(|it| it.uptime += 5);
+            } else {
+                turned.expect("with power, everything can be written");
+            }
+            let pause = agent.as_ref().map_or(1, |agent| agent.pause().0);
+            let heard = self.with(|it| {
+                it.uptime += pause;
+                !it.outcomes.is_empty()
+            });
+            if heard
+                && agent.as_ref().is_some_and(|agent| {
+                    agent.journal.waiting().is_ok_and(|waiting| waiting == (0, 0))
+                })
+            {
+                break;
+            }
+        }
+        power::set(Cut::Never);
+        was_cut
+    }
+
+    fn turns(&self, agent: &mut Agent<World_>, count: u32) {
+        for _ in 0..count {
+            agent.turn().expect("a turn");
+            self.check();
+            let pause = agent.pause().0;
+            self.with(|it| it.uptime += pause);
+        }
+    }
+
+    fn turn_until(&self, agent: &mut Agent<World_>, done: impl Fn(&It) -> bool) {
+        for _ in 0..200 {
+            if self.with(|it| done(it)) {
+                return;
+            }
+            self.turns(agent, 1);
+        }
+        panic!("it never came to that: {:?}", agent.snapshot());
+    }
+
+    /// What must hold at any instant.
+    fn check(&self) {
+        self.with(|it| assert!(it.slots.contains_key(&it.active), "an empty slot is active"));
+    }
+
+    fn running(&self) -> String {
+        self.with(|it| it.slots[&it.active].version.to_string())
+    }
+
+    fn heard(&self) -> Vec<OutcomeKind> {
+        self.with(|it| it.outcomes.values().map(|record| record.outcome.kind).collect())
+    }
+}
+
+struct World_(Rc<RefCell<It>>);
+
+impl World for World_ {
+    fn clock(&self) -> Moment {
+        Moment(testkit::NOW + i64::try_from(self.0.borrow().uptime).expect("small"))
+    }
+
+    fn uptime(&self) -> Seconds {
+        Seconds(self.0.borrow().uptime)
+    }
+
+    fn facts(&mut self) -> Facts {
+        facts()
+    }
+
+    fn conditions(&mut self) -> Conditions {
+        Conditions::default()
+    }
+
+    fn read(&mut self, path: &str, max: u64) -> Result<Vec<u8>, FetchError> {
+        let mut it = self.0.borrow_mut();
+        if !it.reachable {
+            return Err(FetchError::Failed("no route".into()));
+        }
+        match path.split_once('/').expect("a folder") {
+            ("metadata", name) => it.repo.metadata(name, max),
+            (_, path) => it.repo.target(path, max),
+        }
+    }
+
+    fn check_in(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let mut it = self.0.borrow_mut();
+        let lost = |text: &str| Refusal { fate: Fate::Keep, text: text.into(), retry_after: None };
+        if !it.reachable || power::is_off() {
+            return Err(lost("no route"));
+        }
+        let sealed = Sealed::read(bytes, Format::Binary).expect("a sealed letter");
+        let key = sign::public(&SigningKey::from_bytes(&[42; 32]));
+        let letter = Letter::open(&sealed, &key).expect("a letter");
+        match it.letters.get(&letter.sequence) {
+            Some(known) if *known == bytes => it.resent += 1,
+            Some(_) => it.replays += 1,
+            None => {}
+        }
+        it.letters.insert(letter.sequence, bytes.to_vec());
+        for record in &letter.outcomes {
+            if it.outcomes.insert(record.number, record.clone()).is_none() {
+                it.chain = it.chain.with(&record.outcome).expect("small");
+            }
+        }
+        assert_eq!(
+            (letter.outcomes_count, letter.outcomes_digest),
+            (it.chain.count, it.chain.digest)
+        );
+        if it.lose_answers > 0 {
+            it.lose_answers -= 1;
+            return Err(lost("the answer was lost"));
+        }
+        let directive = Directive {
+            acknowledged: letter.sequence,
+            offset: 5,
+            next_poll: Seconds(30),
+            jitter: Seconds(3),
+            backoff_max: Seconds(60),
+            want_facts: false,
+            server_time: Moment(testkit::NOW),
+            orders: None,
+        };
+        Ok(directive.to_bytes(Format::Binary).expect("small"))
+    }
+
+    fn payload<'a>(&'a mut self, _: &PlannedArtifact) -> Result<Box<dyn Read + 'a>, String> {
+        Ok(Box::new(std::io::empty()))
+    }
+
+    fn wait(&mut self, span: Seconds) -> Woken {
+        self.0.borrow_mut().uptime += span.0;
+        Woken::Time
+    }
+
+    fn rest(&mut self) {}
+}
+
+struct Hands_(Rc<RefCell<It>>);
+
+impl Hands_ {
+    /// Does something to the slots, unless the power is off.
+    fn act(&self, act: impl FnOnce(&mut It)) {
+        if !power::is_off() {
+            act(&mut self.0.borrow_mut());
+            power::did();
+        }
+    }
+}
+
+impl Hands for Hands_ {
+    fn device(&self) -> Result<Device, SlotError> {
+        let it = self.0.borrow();
+        let holds = |slot| it.slots.get(&slot).map(|contents: &Contents| contents.manifest);
+        Ok(Device { active: Some(it.active), a: holds(Slot::A), b: holds(Slot::B) })
+    }
+
+    fn contents(&self, slot: Slot) -> Result<Option<Contents>, SlotError> {
+        Ok(self.0.borrow().slots.get(&slot).cloned())
+    }
+
+    fn fetch(&mut self, plan: &Plan, _: &Artifact, _: &mut dyn World) -> Event {
+        let contents = Contents { manifest: plan.manifest, version: plan.version.clone() };
+        self.act(|it| {
+            assert_ne!(it.active, plan.to, "the active slot was written");
+            it.fetches += 1;
+            it.slots.insert(plan.to, contents);
+            if it.stop_at_fetch {
+                let halt = Stop {
+                    number: 7,
+                    kind: StopKind::Halt,
+                    scope: Scope::Everything,
+                    since: Moment(testkit::NOW),
+                    reason: "too many failures".into(),
+                };
+                publish(&mut it.repo, vec![halt], 1000);
+            }
+        });
+        Event::Fetched
+    }
+
+    fn verify(&mut self, slot: Slot, files: &[FileEntry]) -> Event {
+        assert_eq!(files.len(), 1);
+        assert!(self.0.borrow().slots.contains_key(&slot) || power::is_off());
+        Event::Verified
+    }
+
+    fn activate(&mut self, slot: Slot) -> Event {
+        self.act(|it| {
+            assert!(it.slots.contains_key(&slot), "an empty slot was activated");
+            it.active = slot;
+        });
+        Event::Activated
+    }
+
+    fn discard(&mut self, slot: Slot) -> Result<(), SlotError> {
+        self.act(|it| {
+            assert_ne!(it.active, slot, "the active slot was emptied");
+            it.slots.remove(&slot);
+        });
+        Ok(())
+    }
+
+    fn restart(&mut self, _: Slot) -> Result<(), String> {
+        self.act(|_| {});
+        Ok(())
+    }
+
+    fn probe(&mut self, probe: &Probe, slot: Slot) -> Option<Answer> {
+        let it = self.0.borrow();
+        let good = it.healthy || it.slots[&slot].version == version("1.0.0");
+        let health = if good { Health::Held } else { Health::Failed };
+        let said = Said { health, detail: "asked".into() };
+        Some(Answer { probe: probe.name.clone(), said, latency_ms: 1 })
+    }
+}
+
+fn publish(repo: &mut testkit::Repo, stops: Vec<Stop>, letters_offset: u64) {
+    let file = RolloutFile {
+        repository: "trial".parse().expect("a name"),
+        product: app(),
+        model: facts().model_id(),
+        issued: Moment(testkit::NOW),
+        letters_offset,
+        rollouts: vec![entry()],
+        stops,
+        lifts: vec![],
+    };
+    let path = RolloutFile::path(&app(), &facts().model_id());
+    repo.add("targets", &path, &encode_rollout_file(&file).expect("small"));
+    repo.role("timestamp")["issued"] = json!(testkit::at(testkit::NOW));
+    repo.release();
+}
+
+fn entry() -> RolloutEntry {
+    let bytes = serde_json::to_vec(&manifest()).expect("json");
+    let start = Start {
+        repository: "trial".parse().expect("a name"),
+        product: app(),
+        channel: "stable".parse().expect("a name"),
+        version: version("1.1.0"),
+        manifest: Digest::of(&bytes),
+        moment: Moment(testkit::NOW - 7200),
+        cohorts: vec![CohortSize { cohort: "all".parse().expect("a name"), devices: 1 }],
+        owner: "ben".parse().expect("a name"),
+        risk: RiskClass::Routine,
+        plan: Digest([0; 32]),
+    };
+    let rollout: RolloutId = start.rollout();
+    let mut signed = SignedAct::unsigned(&Act::Start(start)).expect("an act");
+    signed.sign(&SigningKey::from_bytes(&[1; 32]));
+    RolloutEntry {
+        rollout,
+        start: signed,
+        approvals: vec![],
+        stages: vec![OpenStage {
+            cohort: "all".parse().expect("a name"),
+            opened: Moment(testkit::NOW - 3600),
+            limit: Limit::EVERYBODY,
+            full: None,
+        }],
+        groups: vec![],
+        coverage: vec![],
+        complete: None,
+        ended: None,
+    }
+}
+
+fn manifest() -> Manifest {
+    let file = FileKind::File { size: 1, sha256: Digest([3; 32]), executable: true };
+    Manifest {
+        format: 1,
+        product: app(),
+        version: version("1.1.0"),
+        severity: Severity::Routine,
+        artifacts: vec![Artifact {
+            arch: None,
+            os_ids: Default::default(),
+            models: Default::default(),
+            kind: ArtifactKind::App,
+            size: 10,
+            sha256: Digest([4; 32]),
+            files: vec![FileEntry { path: "run".into(), kind: file }],
+        }],
+        compatibility: Compatibility::default(),
+        barrier: None,
+        irreversible: false,
+        migrates_data: false,
+        sbom: None,
+        provenance: None,
+        notes: String::new(),
+        end_of_support: None,
+        trial: Trial {
+            probes: vec![Probe {
+                name: "alive".into(),
+                kind: ProbeKind::Process { pidfile: "pid".into() },
+                interval_s: Seconds(10),
+            }],
+            soak_s: Seconds(40),
+            deadline_s: Seconds(120),
+            attempts: 3,
+        },
+        ladder: Ladder {
+            stages: vec![Stage {
+                cohort: "all".parse().expect("a name"),
+                ceiling_ppm: 1_000_000,
+                floor_s: Seconds(0),
+                bake_s: Seconds(0),
+                approval: StageApproval::None,
+                gate: GateRule {
+                    first_devices: 1,
+                    growth: 2,
+                    min_devices: 1,
+                    small_stage: 10,
+                    max_failure_ppm: 10_000,
+                    confidence_ppm: 950_000,
+                    silence_after_s: Seconds(3600),
+                },
+            }],
+            timestamp_max_age_s: Seconds(20_000),
+            coverage_max: 10,
+        },
+    }
+}
+
+fn policy() -> Policy {
+    let person = |seed: u8| Person {
+        keys: [PublicKey(SigningKey::from_bytes(&[seed; 32]).verifying_key().to_bytes())].into(),
+        roles: [PolicyRole::Approver].into(),
+        tokens: Default::default(),
+    };
+    Policy {
+        format: POLICY_FORMAT,
+        repository: "trial".parse().expect("a name"),
+        people: [("ben".parse().expect("a name"), person(1))].into(),
+        approvals: Approvals {
+            start_routine: 1,
+            start_security: 1,
+            start_emergency: 1,
+            stage: 1,
+            lift: 1,
+            grant: 1,
+            waiver: 1,
+        },
+        tenants: BTreeMap::new(),
+        products: [(
+            app(),
+            lockgate_shared::policy::Product {
+                channels: vec!["stable".parse().expect("a name")],
+                cohorts: vec!["all".parse().expect("a name")],
+            },
+        )]
+        .into(),
+    }
+}
+
+fn facts() -> Facts {
+    Facts { vendor: "Acme".into(), model: "Slate".into(), ..Facts::default() }
+}
+
+fn app() -> ProductId {
+    "app".parse().expect("a name")
+}
+
+fn version(text: &str) -> Version {
+    text.parse().expect("a version")
+}

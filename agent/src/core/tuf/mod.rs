@@ -27,7 +27,7 @@ mod names;
 mod received;
 mod search;
 #[cfg(test)]
-mod testkit;
+pub(crate) mod testkit;
 mod updater;
 
 #[cfg(test)]

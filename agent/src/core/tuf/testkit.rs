@@ -13,12 +13,12 @@ use super::updater::{Refreshed, Updater};
 use super::{Fetch, FetchError, Floor, Store, StoreError, TargetInfo, TufError, escape};
 
 /// 2027-01-15T08:00:00Z, when all tests begin.
-pub(super) const NOW: i64 = 1_800_000_000;
-pub(super) const HOUR: i64 = 3_600;
-pub(super) const DAY: i64 = 24 * HOUR;
+pub(crate) const NOW: i64 = 1_800_000_000;
+pub(crate) const HOUR: i64 = 3_600;
+pub(crate) const DAY: i64 = 24 * HOUR;
 
 /// What each role's metadata is valid for.
-pub(super) const LIFETIMES: [(&str, i64); 4] =
+pub(crate) const LIFETIMES: [(&str, i64); 4] =
     [("root", 365 * DAY), ("targets", 90 * DAY), ("snapshot", 7 * DAY), ("timestamp", DAY)];
 
 thread_local! {
@@ -26,12 +26,12 @@ thread_local! {
 }
 
 /// Called at each signature check.
-pub(super) fn count_check() {
+pub(crate) fn count_check() {
     CHECKS.set(CHECKS.get() + 1);
 }
 
 /// Signature checks made by `act`.
-pub(super) fn checks(act: impl FnOnce()) -> u64 {
+pub(crate) fn checks(act: impl FnOnce()) -> u64 {
     let before = CHECKS.get();
     act();
     CHECKS.get() - before
@@ -39,25 +39,25 @@ pub(super) fn checks(act: impl FnOnce()) -> u64 {
 
 /// A repository under construction, and the mirror that serves it.
 #[derive(Clone)]
-pub(super) struct Repo {
+pub(crate) struct Repo {
     /// The signed part of each role.
-    pub(super) roles: BTreeMap<String, Value>,
+    pub(crate) roles: BTreeMap<String, Value>,
     /// Who signs each role when it is published.
-    pub(super) signers: BTreeMap<String, Vec<SigningKey>>,
+    pub(crate) signers: BTreeMap<String, Vec<SigningKey>>,
     /// What the mirror serves.
-    pub(super) files: BTreeMap<String, Vec<u8>>,
-    pub(super) payloads: BTreeMap<String, Vec<u8>>,
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+    pub(crate) payloads: BTreeMap<String, Vec<u8>>,
     /// What it answers instead.
-    pub(super) faults: BTreeMap<String, FetchError>,
+    pub(crate) faults: BTreeMap<String, FetchError>,
     /// What it was asked for, in order.
-    pub(super) asked: Vec<String>,
+    pub(crate) asked: Vec<String>,
     /// Whether the mirror sends more than it was asked for.
-    pub(super) endless: bool,
+    pub(crate) endless: bool,
 }
 
 impl Repo {
     /// Version 1 of everything, one key a role: 1 root, 2 timestamp, 3 snapshot, 4 targets.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut repo = Self {
             roles: BTreeMap::new(),
             signers: BTreeMap::new(),
@@ -89,12 +89,12 @@ impl Repo {
         repo
     }
 
-    pub(super) fn role(&mut self, role: &str) -> &mut Value {
+    pub(crate) fn role(&mut self, role: &str) -> &mut Value {
         self.roles.get_mut(role).expect("a role of this repository")
     }
 
     /// Gives a top-level role these keys and signers. Takes effect when the root is published.
-    pub(super) fn appoint(&mut self, role: &str, seeds: &[u8], threshold: u64) {
+    pub(crate) fn appoint(&mut self, role: &str, seeds: &[u8], threshold: u64) {
         let root = self.role("root");
         for &seed in seeds {
             root["keys"][key_id(seed)] = key_json(seed);
@@ -107,7 +107,7 @@ impl Repo {
     }
 
     /// Adds a delegation with a key of its own, and the role behind it at version 0.
-    pub(super) fn delegate(&mut self, from: &str, to: &str, seed: u8, paths: &[&str]) {
+    pub(crate) fn delegate(&mut self, from: &str, to: &str, seed: u8, paths: &[&str]) {
         let entry = json!({
             "name": to, "keyids": [key_id(seed)], "threshold": 1, "terminating": false, "paths": paths,
         });
@@ -127,7 +127,7 @@ impl Repo {
     }
 
     /// Lists a target in a role and serves its bytes.
-    pub(super) fn add(&mut self, role: &str, path: &str, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, role: &str, path: &str, bytes: &[u8]) {
         let hash = hex::encode(Sha256::digest(bytes));
         self.role(role)["targets"][path] = json!({
             "length": bytes.len(), "hashes": {"sha256": hash}, "custom": {"from": role},
@@ -140,14 +140,14 @@ impl Repo {
     }
 
     /// Raises a role's version, signs it, serves it, and names it in its parent.
-    pub(super) fn publish(&mut self, role: &str) {
+    pub(crate) fn publish(&mut self, role: &str) {
         let version = self.version(role).checked_add(1).expect("room for another version");
         self.role(role)["version"] = json!(version);
         self.serve(role);
     }
 
     /// Signs and serves a role as it stands, and names it in its parent.
-    pub(super) fn serve(&mut self, role: &str) {
+    pub(crate) fn serve(&mut self, role: &str) {
         let bytes = self.signed(role);
         let named = json!({
             "version": self.version(role),
@@ -164,18 +164,18 @@ impl Repo {
     }
 
     /// Publishes targets, snapshot and timestamp.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         for role in ["targets", "snapshot", "timestamp"] {
             self.publish(role);
         }
     }
 
-    pub(super) fn version(&self, role: &str) -> u64 {
+    pub(crate) fn version(&self, role: &str) -> u64 {
         self.roles[role]["version"].as_u64().expect("a version")
     }
 
     /// The name under which the role is served now.
-    pub(super) fn file(&self, role: &str) -> String {
+    pub(crate) fn file(&self, role: &str) -> String {
         match role {
             "timestamp" => "timestamp.json".to_owned(),
             _ => format!("{}.{}.json", self.version(role), escape(role)),
@@ -183,11 +183,11 @@ impl Repo {
     }
 
     /// A role's file, signed by its signers.
-    pub(super) fn signed(&self, role: &str) -> Vec<u8> {
+    pub(crate) fn signed(&self, role: &str) -> Vec<u8> {
         sign(&self.roles[role], &self.signers[role])
     }
 
-    pub(super) fn anchor(&self) -> Vec<u8> {
+    pub(crate) fn anchor(&self) -> Vec<u8> {
         self.files["1.root.json"].clone()
     }
 }
@@ -223,37 +223,37 @@ fn bounded(file: Option<&Vec<u8>>, max: u64) -> Result<Vec<u8>, FetchError> {
 
 /// A device: its pinned root, its disk, and what runs on it.
 #[derive(Clone)]
-pub(super) struct Disk {
-    pub(super) files: BTreeMap<String, Vec<u8>>,
+pub(crate) struct Disk {
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
     /// Changes that still reach the disk before the power fails.
-    pub(super) power: Option<usize>,
+    pub(crate) power: Option<usize>,
     /// `save timestamp.json`, `remove snapshot.json`.
-    pub(super) log: Vec<String>,
+    pub(crate) log: Vec<String>,
 }
 
-pub(super) struct Device {
+pub(crate) struct Device {
     anchor: Vec<u8>,
-    pub(super) disk: Disk,
-    pub(super) floor: String,
+    pub(crate) disk: Disk,
+    pub(crate) floor: String,
     running: Option<Updater>,
 }
 
 impl Device {
-    pub(super) fn new(repo: &Repo) -> Self {
+    pub(crate) fn new(repo: &Repo) -> Self {
         let disk = Disk { files: BTreeMap::new(), power: None, log: Vec::new() };
         let floor = serde_json::to_string(&Floor::default()).expect("plain data");
         Self { anchor: repo.anchor(), disk, floor, running: None }
     }
 
     /// A device that has refreshed once.
-    pub(super) fn settled(repo: &mut Repo) -> Self {
+    pub(crate) fn settled(repo: &mut Repo) -> Self {
         let mut device = Self::new(repo);
         device.refresh(repo, NOW).expect("an honest repository");
         repo.asked.clear();
         device
     }
 
-    pub(super) fn refresh(&mut self, repo: &mut Repo, now: i64) -> Result<Refreshed, TufError> {
+    pub(crate) fn refresh(&mut self, repo: &mut Repo, now: i64) -> Result<Refreshed, TufError> {
         let mut updater = self.start()?;
         let result = updater.refresh(repo, &mut self.disk, Moment(now));
         self.floor = serde_json::to_string(updater.floor()).expect("plain data");
@@ -261,7 +261,7 @@ impl Device {
         result
     }
 
-    pub(super) fn find(
+    pub(crate) fn find(
         &mut self,
         repo: &mut Repo,
         path: &str,
@@ -273,7 +273,7 @@ impl Device {
         result
     }
 
-    pub(super) fn bytes(
+    pub(crate) fn bytes(
         &mut self,
         repo: &mut Repo,
         target: &TargetInfo,
@@ -285,12 +285,12 @@ impl Device {
     }
 
     /// Ends the process; disk and floor stay.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.running = None;
         self.disk.power = None;
     }
 
-    pub(super) fn root_version(&mut self) -> u64 {
+    pub(crate) fn root_version(&mut self) -> u64 {
         let updater = self.start().expect("a sound anchor");
         let version = updater.root_version();
         self.running = Some(updater);
@@ -340,22 +340,22 @@ impl Store for Disk {
     }
 }
 
-pub(super) fn key(seed: u8) -> SigningKey {
+pub(crate) fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
 
 /// A key id that is no hash of the key, because it need not be one.
-pub(super) fn key_id(seed: u8) -> String {
+pub(crate) fn key_id(seed: u8) -> String {
     format!("key-{seed}")
 }
 
-pub(super) fn key_json(seed: u8) -> Value {
+pub(crate) fn key_json(seed: u8) -> Value {
     let public = hex::encode(key(seed).verifying_key().as_bytes());
     json!({"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": public}})
 }
 
 /// A metadata file with one signature by each of `keys`.
-pub(super) fn sign(signed: &Value, keys: &[SigningKey]) -> Vec<u8> {
+pub(crate) fn sign(signed: &Value, keys: &[SigningKey]) -> Vec<u8> {
     let message = canonical(signed).expect("whole numbers");
     let signatures: Vec<Value> = keys
         .iter()
@@ -368,6 +368,6 @@ pub(super) fn sign(signed: &Value, keys: &[SigningKey]) -> Vec<u8> {
 }
 
 /// A moment as metadata writes it.
-pub(super) fn at(seconds: i64) -> String {
+pub(crate) fn at(seconds: i64) -> String {
     Moment(seconds).to_string()
 }
