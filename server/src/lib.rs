@@ -9,6 +9,8 @@ pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod dice;
+pub mod engine;
+pub mod gatekeeper_store;
 pub mod letters;
 pub mod registry;
 pub mod roles;
