@@ -2,7 +2,7 @@
 //! set one up. It only reads its configuration and starts a role; nothing is decided here.
 
 use std::{
-    io,
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -169,7 +169,11 @@ fn until_signal(
 /// Lines on standard error, for the service manager to keep; `LOCKGATE_LOG` says how much.
 fn start_log() {
     let filter = EnvFilter::try_from_env("LOCKGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
 }
 
 fn print_chain(error: &dyn std::error::Error) {
