@@ -2,9 +2,10 @@
 //! set one up. It only reads its configuration and starts a role; nothing is decided here.
 
 use std::{
-    io,
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Parser, Subcommand};
@@ -14,7 +15,7 @@ use lockgate_server::{
     config::Config,
     dice,
     registry::{NewToken, create_token, rows::TokenRole},
-    roles::{self, Stopper},
+    roles::{self, Shutdown, Stopper},
     store::sqlite::SqliteStore,
 };
 use lockgate_shared::id::TenantId;
@@ -35,6 +36,10 @@ struct Arguments {
 enum Command {
     /// Run the letter box: takes letters, serves repository, artifacts and the admin API
     Api(ConfigFile),
+    /// Run the gatekeeper: verifies letters and acts, signs how far rollouts are open
+    Gatekeeper(ConfigFile),
+    /// Run both in one process, with the same socket between them: for a try-out
+    Run(ConfigFile),
     /// Make a certificate for a try-out: ca.pem, server.pem, server.key
     TlsInit {
         /// The folder to write into
@@ -91,16 +96,16 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Api(ConfigFile { config }) => {
+        Command::Api(ConfigFile { config }) => until_signal(async |shutdown, _| {
+            Ok(roles::api::run(&Config::load(&config)?, shutdown).await?)
+        }),
+        Command::Gatekeeper(ConfigFile { config }) => until_signal(async |shutdown, _| {
             let config = Config::load(&config)?;
-            runtime()?.block_on(async {
-                let (stopper, shutdown) = Stopper::new();
-                let signals = tokio::spawn(roles::signals(stopper));
-                let ended = roles::api::run(&config, shutdown).await;
-                signals.abort();
-                Ok(ended?)
-            })
-        }
+            Ok(roles::gatekeeper::run(config.gatekeeper()?, shutdown).await?)
+        }),
+        Command::Run(ConfigFile { config }) => until_signal(async |shutdown, stopper| {
+            Ok(roles::both::run(&Config::load(&config)?, shutdown, &stopper).await?)
+        }),
         Command::TlsInit { dir, names } => {
             tls::init(&dir, &names, clock::now())?;
             println!("wrote ca.pem, server.pem and server.key into `{}`", dir.display());
@@ -147,14 +152,28 @@ fn bootstrap_token(config: &Path, token: NewToken) -> Result<String, Failure> {
     Ok(create_token(&mut store, token, &dice::bytes(), clock::now())?)
 }
 
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+/// Runs a role until SIGTERM or SIGINT, or until it ends by itself.
+fn until_signal(
+    role: impl AsyncFnOnce(Shutdown, Arc<Stopper>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (stopper, shutdown) = Stopper::new();
+        let signals = tokio::spawn(roles::signals(Arc::clone(&stopper)));
+        let ended = role(shutdown, stopper).await;
+        signals.abort();
+        ended
+    })
 }
 
 /// Lines on standard error, for the service manager to keep; `LOCKGATE_LOG` says how much.
 fn start_log() {
     let filter = EnvFilter::try_from_env("LOCKGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
 }
 
 fn print_chain(error: &dyn std::error::Error) {

@@ -13,7 +13,7 @@ use lockgate_server::{
     config::Config,
     letters::LetterBox,
     registry::{NewToken, create_token, rows::TokenRole},
-    roles::{Shutdown, Stopper, api::Running},
+    roles::{Stopper, api::Running},
     store::sqlite::SqliteStore,
 };
 use lockgate_shared::{
@@ -40,7 +40,7 @@ pub(crate) struct Bench {
     pub(crate) address: SocketAddr,
     /// An operator's token.
     pub(crate) operator: String,
-    running: Option<(Running, Stopper)>,
+    running: Option<(Running, Arc<Stopper>)>,
 }
 
 pub(crate) struct Answer {
@@ -67,7 +67,7 @@ impl Bench {
     }
 
     async fn open(folder: TempDir, config: Config) -> Self {
-        let (stopper, shutdown): (Stopper, Shutdown) = Stopper::new();
+        let (stopper, shutdown) = Stopper::new();
         let running =
             lockgate_server::roles::api::start(&config, &shutdown).await.expect("a letter box");
         let (letter_box, address) = (Arc::clone(&running.letter_box), running.address);
