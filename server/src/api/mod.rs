@@ -1,3 +1,155 @@
-//! The letter box's HTTP side.
+//! The letter box's network side: TLS 1.3, HTTP/1.1, and the routes. There is no listener without
+//! TLS, and whatever comes is bounded in time, size and number before it is looked at.
+//!
+//! | route | file |
+//! |---|---|
+//! | `POST /v1/enroll`, `POST /v1/checkin` | [`device`] |
+//! | `GET /repo/…` | [`repository`] |
+//! | `GET /artifacts/<sha256>` | [`artifacts`] |
+//! | everything else under `/v1` | [`admin`] |
+
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderValue, Request, Response, header},
+    response::IntoResponse,
+    routing::{get, post},
+};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::{letters::LetterBox, roles::Shutdown};
 
 pub mod admin;
+pub mod artifacts;
+pub mod device;
+pub mod file;
+pub mod problem;
+pub mod repository;
+pub mod tls;
+
+use problem::Trouble;
+
+/// Connections at once: at some 40 KiB each below half a gibibyte. Whoever comes beyond waits in the
+/// system's queue until one ends.
+pub const CONNECTIONS: usize = 10_000;
+/// How long a TLS handshake may take: three round trips over a bad mobile network.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// How long a request's head may take, and so how long a connection may idle.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+/// Bytes of a request's head and of any one read: a device's head has 300.
+const HEAD_BYTES: usize = 16 * 1024;
+/// How long connections may go on when the server stops.
+const LEAVE_TIME: Duration = Duration::from_secs(10);
+/// How long to wait after the system could not accept a connection, mostly for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A year of TLS only, for browsers that read the API.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+/// The device's routes, together with `others` (the admin API).
+pub fn router(letter_box: Arc<LetterBox>, others: Router) -> Router {
+    Router::new()
+        .route("/v1/enroll", post(device::enroll))
+        .route("/v1/checkin", post(device::checkin))
+        .route("/repo/metadata/{file}", get(repository::metadata))
+        .route("/repo/targets/{*path}", get(repository::target))
+        .route("/artifacts/{sha256}", get(artifacts::artifact))
+        .with_state(letter_box)
+        .merge(others)
+        .fallback(|| async { Trouble::not_found("nothing is served at this path") })
+        .method_not_allowed_fallback(|| async { Trouble::method() })
+}
+
+/// Serves until the server is to stop, and then until the last answer is out or [`LEAVE_TIME`] over.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    router: Router,
+    mut shutdown: Shutdown,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let stopping = shutdown.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &places) => accepted,
+            () = shutdown.wait() => break,
+        };
+        if let Some((stream, place)) = accepted {
+            let connection = connection(stream, acceptor.clone(), router.clone(), stopping.clone());
+            tokio::spawn(async move {
+                connection.await;
+                drop(place);
+            });
+        }
+    }
+    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+    if tokio::time::timeout(LEAVE_TIME, places.acquire_many(all)).await.is_err() {
+        tracing::info!("connections were cut off at the end");
+    }
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, place)),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a connection failed");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    router: Router,
+    mut shutdown: Shutdown,
+) {
+    // Answers are small and final: nothing is gained by waiting for more.
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await else {
+        tracing::debug!("a handshake failed");
+        return;
+    };
+    let service = service_fn(move |request| respond(router.clone(), request));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = shutdown.wait() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = &error as &dyn std::error::Error, "a connection broke off");
+    }
+}
+
+async fn respond(router: Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let mut response = match router.oneshot(request.map(Body::new)).await {
+        Ok(response) => response,
+        Err(never) => never.into_response(),
+    };
+    response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+    Ok(response)
+}

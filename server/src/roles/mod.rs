@@ -1,0 +1,39 @@
+//! The server's roles as processes: what starts, in which order it stops. Each role has a file; here
+//! is only how they are told to stop.
+
+use tokio::sync::watch;
+
+pub mod api;
+
+/// Tells every part of a process that it is to stop.
+#[derive(Debug)]
+pub struct Stopper(watch::Sender<bool>);
+
+/// Hears that the process is to stop.
+#[derive(Clone, Debug)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+impl Stopper {
+    /// A pair.
+    pub fn new() -> (Self, Shutdown) {
+        let (sender, receiver) = watch::channel(false);
+        (Self(sender), Shutdown(receiver))
+    }
+
+    /// Tells everyone to stop.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Shutdown {
+    /// Waits until the process is to stop. Whoever could say so being gone means the same.
+    pub async fn wait(&mut self) {
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
+
+    /// Whether the process is to stop.
+    pub fn requested(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+}
