@@ -13,6 +13,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod dice;
+pub mod engine;
+pub mod gatekeeper_store;
 pub mod keys;
 pub mod letters;
 pub mod plain;

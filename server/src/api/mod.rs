@@ -37,6 +37,7 @@ pub mod problem;
 pub mod repository;
 pub mod tls;
 
+use admin::Admin;
 use problem::Trouble;
 
 /// Connections at once: at some 40 KiB each below half a gibibyte. Whoever comes beyond waits in the
@@ -55,8 +56,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A year of TLS only, for browsers that read the API.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// The device's routes, together with `others` (the admin API).
-pub fn router(letter_box: Arc<LetterBox>, others: Router) -> Router {
+/// Every route.
+pub fn router(letter_box: Arc<LetterBox>, admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/v1/enroll", post(device::enroll))
         .route("/v1/checkin", post(device::checkin))
@@ -64,7 +65,7 @@ pub fn router(letter_box: Arc<LetterBox>, others: Router) -> Router {
         .route("/repo/targets/{*path}", get(repository::target))
         .route("/artifacts/{sha256}", get(artifacts::artifact))
         .with_state(letter_box)
-        .merge(others)
+        .merge(admin::router(admin))
         .fallback(|| async { Trouble::not_found("nothing is served at this path") })
         .method_not_allowed_fallback(|| async { Trouble::method() })
 }

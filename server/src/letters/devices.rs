@@ -266,15 +266,18 @@ impl Devices {
     }
 
     /// The rows of one part that changed since they were last taken, in key order; none beyond the
-    /// last part.
+    /// last part. When one of them cannot be written down, all of them stay marked.
     pub(super) fn take_dirty(&self, part: usize) -> Option<Result<Vec<DeviceRow>, RecordError>> {
         let mut part = lock(self.parts.get(part)?);
-        let dirty = std::mem::take(&mut part.dirty);
-        let rows = dirty
-            .into_iter()
-            .filter_map(|device| part.rows.get(&device).map(|slot| (device, slot)))
+        let rows: Result<Vec<DeviceRow>, RecordError> = part
+            .dirty
+            .iter()
+            .filter_map(|device| part.rows.get(device).map(|slot| (*device, slot)))
             .map(|(device, slot)| Ok(DeviceRow { device, bytes: slot.row.to_bytes()? }))
             .collect();
+        if rows.is_ok() {
+            part.dirty.clear();
+        }
         Some(rows)
     }
 

@@ -384,3 +384,212 @@ fn told(error: StoreError) -> JournalError {
     tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
     if full { JournalError::Full } else { JournalError::Failed }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use lockgate_shared::{
+        id::{DeviceId, Digest, PublicKey, TokenId},
+        time::Moment,
+        wire::Format,
+    };
+
+    use super::*;
+    use crate::{
+        letters::devices::{Number, Reserved},
+        store::memory::MemoryStore,
+        stream::EntryKind,
+    };
+
+    const DEVICE: DeviceId = DeviceId([7; 32]);
+
+    #[tokio::test]
+    async fn a_letter_that_did_not_reach_the_disk_is_not_acknowledged_and_may_come_again() {
+        let bench = Bench::new(Duration::ZERO);
+        bench.full.store(true, Ordering::SeqCst);
+        let refused = written(bench.send(1, 1)).wait().await;
+        assert_eq!(refused, Err(JournalError::Full));
+        assert_eq!(bench.devices.get(&DEVICE).map(|record| record.sequence), Some(0));
+        bench.full.store(false, Ordering::SeqCst);
+        assert_eq!(written(bench.send(1, 1)).wait().await, Ok(0));
+        assert_eq!(bench.devices.get(&DEVICE).map(|record| record.sequence), Some(1));
+    }
+
+    #[tokio::test]
+    async fn what_comes_within_one_tick_shares_one_sync() {
+        let bench = Bench::new(Duration::from_millis(200));
+        let mut waiting = Vec::new();
+        for _ in 0..50 {
+            waiting.push(bench.journal.tell(Vec::new(), Some(entry())));
+        }
+        let told = futures(waiting).await;
+        assert!(told.iter().all(Result::is_ok));
+        let batches = bench.batches.lock().expect("a list").clone();
+        assert_eq!(batches.iter().sum::<usize>(), 50);
+        assert!(batches.len() <= 3, "{batches:?}");
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_said_at_once_and_nothing_is_lost_of_what_was_taken() {
+        let bench = Bench::new(Duration::ZERO);
+        let hold = bench.gate.lock().expect("a gate");
+        let mut taken = Vec::new();
+        let busy = loop {
+            let (sender, receiver) = oneshot::channel();
+            let then = Then::Tell(sender);
+            match bench.journal.write(Write { changes: Vec::new(), entry: Some(entry()), then }) {
+                Ok(()) => taken.push(receiver),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(busy, JournalError::Busy);
+        assert!(taken.len() >= QUEUE);
+        drop(hold);
+        for (expected, receiver) in (0..).zip(taken) {
+            assert_eq!(receiver.await.expect("an answer"), Ok(expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_letter_waits_for_the_one_before_it() {
+        let bench = Bench::new(Duration::from_millis(50));
+        let first = written(bench.send(1, 1));
+        assert!(matches!(bench.send(2, 2), Reserved::Behind(_)));
+        assert!(matches!(bench.send(1, 9), Reserved::Replayed { last: 1 }));
+        assert_eq!(first.wait().await, Ok(0));
+        assert_eq!(written(bench.send(2, 2)).wait().await, Ok(1));
+        assert!(matches!(bench.send(2, 2), Reserved::Known(1)));
+    }
+
+    struct Bench {
+        journal: Journal,
+        devices: Arc<Devices>,
+        full: Arc<AtomicBool>,
+        gate: Arc<Mutex<()>>,
+        batches: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Bench {
+        fn new(tick: Duration) -> Self {
+            let devices = Arc::new(Devices::default());
+            devices.enrol(
+                &Arrival {
+                    device: DEVICE,
+                    tenant: "acme".parse().expect("a name"),
+                    key: PublicKey([1; 32]),
+                    token: TokenId([1; 16]),
+                    received: Moment(1),
+                    facts_digest: Digest([0; 32]),
+                    facts: Box::default(),
+                },
+                0,
+            );
+            let store = Moody::default();
+            let (full, gate) = (Arc::clone(&store.full), Arc::clone(&store.gate));
+            let batches = Arc::clone(&store.batches);
+            let journal = Journal::start(Box::new(store), Arc::clone(&devices), tick);
+            Self { journal: journal.expect("a writer"), devices, full, gate, batches }
+        }
+
+        fn send(&self, sequence: u64, digest: u8) -> Reserved {
+            let digest = Digest([digest; 32]);
+            let received = Moment(2);
+            self.devices.reserve(Number { device: DEVICE, sequence, digest }, |answer| {
+                let update = Update { device: DEVICE, sequence, digest, received, said: None };
+                let then = Then::Letter(update, answer);
+                self.journal.write(Write { changes: Vec::new(), entry: Some(entry()), then })
+            })
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            self.journal.stop();
+        }
+    }
+
+    /// A store whose disk is full when told so, and that waits while its gate is held.
+    #[derive(Default)]
+    struct Moody {
+        inner: MemoryStore,
+        full: Arc<AtomicBool>,
+        gate: Arc<Mutex<()>>,
+        batches: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Store for Moody {
+        fn append(&mut self, entries: &[NewEntry]) -> Result<u64, StoreError> {
+            drop(self.gate.lock().expect("a gate"));
+            if self.full.load(Ordering::SeqCst) {
+                return Err(StoreError::Full);
+            }
+            self.batches.lock().expect("a list").push(entries.len());
+            self.inner.append(entries)
+        }
+
+        fn head(&self) -> Result<u64, StoreError> {
+            self.inner.head()
+        }
+
+        fn read(&self, from: u64, max: usize, bytes: usize) -> Result<Vec<Entry>, StoreError> {
+            self.inner.read(from, max, bytes)
+        }
+
+        fn sweep(&mut self, rows: &[DeviceRow], low_water: u64) -> Result<(), StoreError> {
+            self.inner.sweep(rows, low_water)
+        }
+
+        fn load(&self, each: &mut dyn FnMut(DeviceRow)) -> Result<u64, StoreError> {
+            self.inner.load(each)
+        }
+
+        fn put(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+            self.inner.put(changes)
+        }
+
+        fn table(&self, table: Table) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+            self.inner.table(table)
+        }
+    }
+
+    fn written(reserved: Reserved) -> Written {
+        match reserved {
+            Reserved::Queued(written) => written,
+            Reserved::Known(_)
+            | Reserved::Behind(_)
+            | Reserved::Replayed { .. }
+            | Reserved::Refused(_)
+            | Reserved::Unknown => panic!("not queued but {reserved:?}"),
+        }
+    }
+
+    fn entry() -> NewEntry {
+        let kind = EntryKind::Letter(Format::Binary);
+        NewEntry { received: Moment(1), kind, bytes: vec![1; 100] }
+    }
+
+    /// Polls all of them together.
+    async fn futures<F: Future>(all: Vec<F>) -> Vec<F::Output> {
+        let mut all: Vec<_> = all.into_iter().map(Box::pin).collect();
+        let mut done: Vec<Option<F::Output>> = all.iter().map(|_| None).collect();
+        std::future::poll_fn(move |context| {
+            for (future, done) in all.iter_mut().zip(&mut done) {
+                if done.is_none()
+                    && let std::task::Poll::Ready(output) = future.as_mut().poll(context)
+                {
+                    *done = Some(output);
+                }
+            }
+            if done.iter().all(Option::is_some) {
+                std::task::Poll::Ready(done.iter_mut().filter_map(Option::take).collect())
+            } else {
+                std::task::Poll::Pending
+            }
+        })
+        .await
+    }
+}

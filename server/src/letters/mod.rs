@@ -17,7 +17,10 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -72,7 +75,7 @@ pub struct LetterBox {
     polls: Polls,
     devices: Arc<Devices>,
     journal: Journal,
-    low_water: std::sync::atomic::AtomicU64,
+    low_water: AtomicU64,
     uses: TokenUses,
     sampler: Sampler,
     reports: RwLock<Reports>,
@@ -273,39 +276,35 @@ impl LetterBox {
     /// Writes every changed row to disk, in key order, and with the last ones the offset from which a
     /// restart replays.
     pub async fn sweep(&self) -> Result<(), JournalError> {
-        use std::sync::atomic::Ordering;
         // Read before the rows are: every row contains what lies below it.
         let head = *self.journal.head().borrow();
         let low = self.low_water.load(Ordering::Relaxed);
-        let mut rows = Vec::new();
         let mut part = 0;
         while let Some(dirty) = self.devices.take_dirty(part) {
             part += 1;
             match dirty {
-                Ok(dirty) => rows.extend(dirty),
+                Ok(rows) => self.sweep_rows(&rows, low).await?,
                 Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "a row is unwritable"
-                    );
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "a row cannot be written down");
                     return Err(JournalError::Failed);
                 }
             }
-            if rows.len() >= SWEEP_ROWS {
-                self.sweep_rows(std::mem::take(&mut rows), low).await?;
-            }
         }
-        self.sweep_rows(rows, head).await?;
+        self.journal.sweep(Vec::new(), head).await?;
         self.low_water.store(head, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn sweep_rows(&self, rows: Vec<DeviceRow>, low_water: u64) -> Result<(), JournalError> {
-        let swept = self.journal.sweep(rows.clone(), low_water).await;
-        if swept.is_err() {
-            self.devices.mark_dirty(&rows);
+    async fn sweep_rows(&self, rows: &[DeviceRow], low_water: u64) -> Result<(), JournalError> {
+        for (n, some) in rows.chunks(SWEEP_ROWS).enumerate() {
+            let swept = self.journal.sweep(some.to_vec(), low_water).await;
+            if swept.is_err() {
+                self.devices.mark_dirty(rows.get(n * SWEEP_ROWS..).unwrap_or(rows));
+                return swept;
+            }
         }
-        swept
+        Ok(())
     }
 
     /// Ends the writer; the store is closed when it returns. What was acknowledged is on disk with or

@@ -16,6 +16,9 @@ use crate::{
 const STATUS: &str = "status";
 /// A verdict or status on disk is at most as large as the frame that brought it.
 const REPORT_BYTES: usize = crate::stream::FRAME_BYTES;
+/// Verdicts and audit lines in memory, each: a year of five-minute ticks, some 40 MB. The store has
+/// all of them.
+const KEPT: usize = 100_000;
 
 /// Everything the gatekeeper reported.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +88,7 @@ impl Reports {
         for line in audit {
             // `changes` has read this very number.
             if let Ok(number) = line_number(&line) {
-                self.audit.insert(number, line.into());
+                self.line(number, line);
             }
         }
         self.status = Some(Arc::new(status));
@@ -115,7 +118,7 @@ impl Reports {
         } else if key.starts_with("audit/") {
             let line = String::from_utf8(bytes)
                 .map_err(|error| CodecError::Malformed(error.to_string()))?;
-            self.audit.insert(line_number(&line)?, line.into());
+            self.line(line_number(&line)?, line);
         }
         Ok(())
     }
@@ -125,6 +128,21 @@ impl Reports {
             self.entries.insert(offset, verdict.number);
         }
         self.verdicts.insert(verdict.number, Arc::new(verdict));
+        while self.verdicts.len() > KEPT {
+            let Some((number, old)) = self.verdicts.pop_first() else { break };
+            if let About::Entry(offset) = old.about
+                && self.entries.get(&offset) == Some(&number)
+            {
+                self.entries.remove(&offset);
+            }
+        }
+    }
+
+    fn line(&mut self, number: u64, line: String) {
+        self.audit.insert(number, line.into());
+        while self.audit.len() > KEPT {
+            self.audit.pop_first();
+        }
     }
 }
 

@@ -3,15 +3,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use super::{Shutdown, Stopper};
+use super::Shutdown;
 use crate::{
-    api::{self, tls},
+    api::{
+        self,
+        admin::{Admin, letter_box::LetterDesk},
+        artifacts, tls,
+    },
+    audit::{AuditError, Chain},
     config::{Config, ConfigError},
     letters::{LetterBox, OpenError},
+    registry::{Registry, RegistryError},
     socket,
 };
 
@@ -28,12 +33,15 @@ pub enum RunError {
     /// The store does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The audit chain does not open.
+    #[error("the letter box's audit chain cannot be used")]
+    Audit(#[from] AuditError),
+    /// The small tables cannot be read.
+    #[error("tokens and restrictions cannot be loaded")]
+    Registry(#[from] RegistryError),
     /// There is no TLS.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
-    /// The admin API cannot start.
-    #[error(transparent)]
-    Admin(#[from] api::admin::letter_box::OpenError),
     /// There is no socket.
     #[error(transparent)]
     Socket(#[from] socket::SocketError),
@@ -58,37 +66,50 @@ pub struct Running {
     parts: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// Opens the store and starts to listen. `others` makes the routes besides the device's.
-pub async fn start(
-    config: &Config,
-    shutdown: &Shutdown,
-    others: impl AsyncFnOnce(&Arc<LetterBox>) -> Result<Router, RunError>,
-) -> Result<Running, RunError> {
+/// Opens the store and starts to listen. Orders are in force before the first device is answered.
+pub async fn start(config: &Config, shutdown: &Shutdown) -> Result<Running, RunError> {
     let tls = tls::server_config(config.tls()?)?;
     let letter_box = LetterBox::open(config)?;
-    let opened = listen(config, &letter_box).await;
-    let (listener, address, gate) = match opened {
+    let opened = open_rest(config, &letter_box).await;
+    let Rest { listener, address, gate, desk, registry } = match opened {
         Ok(opened) => opened,
         Err(error) => {
             letter_box.close();
             return Err(error);
         }
     };
-    tracing::info!(%address, "the letter box listens");
-    let router = match others(&letter_box).await {
-        Ok(others) => api::router(Arc::clone(&letter_box), others),
-        Err(error) => {
-            letter_box.close();
-            return Err(error);
-        }
+    let admin = Admin {
+        registry: Arc::clone(&registry),
+        desk: Arc::clone(&desk) as _,
+        artifacts: letter_box.api().state.join(artifacts::FOLDER),
     };
+    tracing::info!(%address, "the letter box listens");
+    let router = api::router(Arc::clone(&letter_box), Arc::new(admin));
     let parts = vec![
         tokio::spawn(api::serve(listener, tls, router, shutdown.clone())),
         tokio::spawn(socket::serve(gate, Arc::clone(&letter_box), shutdown.clone())),
         tokio::spawn(sweep(Arc::clone(&letter_box), shutdown.clone())),
         tokio::spawn(policies(Arc::clone(&letter_box), shutdown.clone())),
+        tokio::spawn(follow(desk, registry, shutdown.clone())),
     ];
     Ok(Running { letter_box, address, parts })
+}
+
+/// What is open besides the store.
+struct Rest {
+    listener: TcpListener,
+    address: std::net::SocketAddr,
+    gate: tokio::net::UnixListener,
+    desk: Arc<LetterDesk>,
+    registry: Arc<Registry>,
+}
+
+async fn open_rest(config: &Config, letter_box: &Arc<LetterBox>) -> Result<Rest, RunError> {
+    let chain = Chain::open(&letter_box.api().state.join("audit.log"))?;
+    let desk = Arc::new(LetterDesk::new(Arc::clone(letter_box), chain));
+    let registry = Arc::new(desk.registry().await?);
+    let (listener, address, gate) = listen(config, letter_box).await?;
+    Ok(Rest { listener, address, gate, desk, registry })
 }
 
 async fn listen(
@@ -125,28 +146,10 @@ impl Running {
 }
 
 /// Runs the letter box until the process is to stop.
-pub async fn run(
-    config: &Config,
-    mut shutdown: Shutdown,
-    others: impl AsyncFnOnce(&Arc<LetterBox>) -> Result<Router, RunError>,
-) -> Result<(), RunError> {
-    let running = start(config, &shutdown, others).await?;
+pub async fn run(config: &Config, mut shutdown: Shutdown) -> Result<(), RunError> {
+    let running = start(config, &shutdown).await?;
     shutdown.wait().await;
     running.finish().await;
-    Ok(())
-}
-
-/// Stops on SIGTERM and SIGINT.
-pub async fn signals(stopper: Stopper) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("stopping");
-    stopper.stop();
     Ok(())
 }
 
@@ -166,5 +169,12 @@ async fn policies(letter_box: Arc<LetterBox>, mut shutdown: Shutdown) {
         if tokio::task::spawn_blocking(move || letter_box.refresh_policy()).await.is_err() {
             return;
         }
+    }
+}
+
+async fn follow(desk: Arc<LetterDesk>, registry: Arc<Registry>, mut shutdown: Shutdown) {
+    tokio::select! {
+        () = desk.follow(&registry) => {}
+        () = shutdown.wait() => {}
     }
 }

@@ -1,9 +1,13 @@
 //! The server's roles as processes: what starts, in which order it stops. Each role has a file; here
 //! is only how they are told to stop.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
 pub mod api;
+pub mod both;
+pub mod gatekeeper;
 
 /// Tells every part of a process that it is to stop.
 #[derive(Debug)]
@@ -15,9 +19,9 @@ pub struct Shutdown(watch::Receiver<bool>);
 
 impl Stopper {
     /// A pair.
-    pub fn new() -> (Self, Shutdown) {
+    pub fn new() -> (Arc<Self>, Shutdown) {
         let (sender, receiver) = watch::channel(false);
-        (Self(sender), Shutdown(receiver))
+        (Arc::new(Self(sender)), Shutdown(receiver))
     }
 
     /// Tells everyone to stop.
@@ -36,4 +40,18 @@ impl Shutdown {
     pub fn requested(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
+}
+
+/// Stops on SIGTERM and SIGINT.
+pub async fn signals(stopper: Arc<Stopper>) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    stopper.stop();
+    Ok(())
 }

@@ -2,13 +2,15 @@
 //! group. It counts and judges nothing; [`super::gate`] judges.
 //!
 //! ```text
-//!              treat            conclude
-//!   Waiting ----------> Treated ----------> Confirmed | RolledBack | Failed | Inconclusive
-//!                        |   ^                                          |
-//!                 silence|   |speaks again          treat (tries again) |
-//!                        v   |                                          v
-//!                       Silent                                       Treated
+//!             treated            an outcome
+//!   Waiting ----------> Treated ------------> Confirmed | RolledBack | Failed | Inconclusive
+//!                        |   ^
+//!                 silence|   |speaks again
+//!                        v   |
+//!                       Silent
 //!   any but Confirmed and RolledBack -- an outcome got lost --> Lost (stays)
+//!   Failed, Inconclusive -- tried again, a later outcome --> that outcome
+//!   any -- went back --> RolledBack (stays)
 //! ```
 //!
 //! Devices that enrolled after the start are remembered but never counted: whoever wants to outvote
@@ -213,10 +215,11 @@ impl Evidence {
         Meeting::First
     }
 
-    /// The device spoke; `treated` says whether it has begun. Returns whether anything changed.
+    /// The device spoke; `treated` says whether it has begun. Returns whether anything changed. Once it
+    /// came to an end, only another outcome changes that: a device goes on calling itself treated.
     pub fn speak(&mut self, device: DeviceId, treated: bool) -> bool {
         self.change(device, |health| match health {
-            Health::Waiting | Health::Failed | Health::Inconclusive if treated => Health::Treated,
+            Health::Waiting if treated => Health::Treated,
             Health::Silent => Health::Treated,
             Health::Waiting
             | Health::Treated
@@ -253,10 +256,9 @@ impl Evidence {
         })
     }
 
-    /// Marks treated devices that were not heard for too long as silent, and names them.
-    pub fn silence(&mut self, silence: &Silence<'_>, now: Moment) -> Vec<DeviceId> {
-        let silent: Vec<DeviceId> = self
-            .treated
+    /// Treated devices that were not heard for too long.
+    pub fn overdue(&self, silence: &Silence<'_>, now: Moment) -> Vec<DeviceId> {
+        self.treated
             .iter()
             .filter(|device| {
                 let Some(case) = self.cases.get(device) else { return false };
@@ -265,11 +267,23 @@ impl Evidence {
                 now.since(seen.max(silence.listening_since)) >= *after
             })
             .copied()
-            .collect();
-        for device in &silent {
-            self.change(*device, |_| Health::Silent);
+            .collect()
+    }
+
+    /// Counts treated devices as silent.
+    pub fn fall_silent(&mut self, devices: &[DeviceId]) {
+        for device in devices {
+            self.change(*device, |health| match health {
+                Health::Treated => Health::Silent,
+                Health::Waiting
+                | Health::Silent
+                | Health::Lost
+                | Health::Confirmed
+                | Health::RolledBack
+                | Health::Failed
+                | Health::Inconclusive => health,
+            });
         }
-        silent
     }
 
     /// People lifted a halt: harm known by now halts no more. Names the devices it was about.
@@ -442,7 +456,9 @@ mod tests {
                 after: &after,
                 listening_since: Moment(since),
             };
-            evidence.silence(&silence, Moment(now)).len()
+            let silent = evidence.overdue(&silence, Moment(now));
+            evidence.fall_silent(&silent);
+            silent.len()
         };
         assert_eq!(judge(&mut evidence, 0, 1099), 0);
         assert_eq!(judge(&mut evidence, 1050, 1149), 0, "the gatekeeper was deaf till 1050");

@@ -119,8 +119,10 @@ pub enum Move {
     Halt {
         /// The stage that shows why.
         index: usize,
-        /// Why, in a sentence.
-        reason: String,
+        /// What happened to how many.
+        what: String,
+        /// The rule that halts.
+        why: String,
     },
     /// Its last stage is open and baked.
     Complete,
@@ -150,8 +152,7 @@ pub fn climb(rollout: &Rollout, census: &Census, stops: &[Stop], now: Moment) ->
     let halt = judgements.iter().position(|judgement| judgement.decision == Decision::Halt);
     if let Some(index) = halt {
         if !halted {
-            let reason = sight.halt_sentence(index, &judgements);
-            moves.push(Move::Halt { index, reason });
+            moves.push(sight.halt(index, &judgements));
         }
         return Climb { moves, judgements };
     }
@@ -301,20 +302,21 @@ impl Sight<'_> {
         self.rollout.ladder.stages.get(index).is_some_and(|stage| self.held(&stage.cohort))
     }
 
-    fn halt_sentence(&self, index: usize, judgements: &[Judgement]) -> String {
-        let why = judgements
-            .get(index)
-            .and_then(|judgement| judgement.reasons.first())
-            .map_or("", String::as_str);
-        let Some(stage) = self.rollout.ladder.stages.get(index) else { return why.to_owned() };
+    fn halt(&self, index: usize, judgements: &[Judgement]) -> Move {
+        let reasons = judgements.get(index).map(|judgement| judgement.reasons.clone());
+        let why = reasons.unwrap_or_default().join("; ");
+        let Some(stage) = self.rollout.ladder.stages.get(index) else {
+            return Move::Halt { index, what: String::new(), why };
+        };
         let tally = self.rollout.evidence.tally(&stage.cohort);
-        let silent = if tally.silent > 0 { " or fell silent" } else { "" };
-        format!(
-            "halted: {} of {} treated devices in `{}` rolled back{silent}: {why}",
-            tally.harmed(),
-            tally.treated,
-            stage.cohort
-        )
+        let harm = match (tally.rolled_back, tally.silent) {
+            (_, 0) => "rolled back",
+            (0, _) => "fell silent",
+            (_, _) => "rolled back or fell silent",
+        };
+        let (harmed, treated) = (tally.harmed(), tally.treated);
+        let what = format!("{harmed} of {treated} treated devices in `{}` {harm}", stage.cohort);
+        Move::Halt { index, what, why }
     }
 }
 

@@ -88,6 +88,15 @@ pub fn common_words(rollout: &Rollout, index: usize, labels: &Labels) -> String 
     words.join(", ")
 }
 
+/// A halt in one sentence. `words` are what the harmed devices have in common.
+pub fn halt_sentence(what: &str, words: &str, why: &str) -> String {
+    if words.is_empty() {
+        format!("halted: {what}: {why}")
+    } else {
+        format!("halted: {what} ({words}): {why}")
+    }
+}
+
 fn stages(rollout: &Rollout, census: &Census, judgements: &[Judgement]) -> Vec<StageStatus> {
     let stages = rollout.ladder.stages.iter().enumerate();
     stages

@@ -86,13 +86,13 @@ impl Fleet {
         self.now = Moment(self.now.0 + TICK);
         let climb = climb(&self.rollout, &self.census(), &self.stops, self.now);
         for step in &climb.moves {
-            if let Move::Halt { reason, .. } = step {
+            if let Move::Halt { what, why, .. } = step {
                 self.stops.push(Stop {
                     number: 1,
                     kind: StopKind::Halt,
                     scope: Scope::Rollout(self.rollout.id),
                     since: self.now,
-                    reason: reason.clone(),
+                    reason: report::halt_sentence(what, "", why),
                 });
             }
             self.rollout.apply(step, self.now);

@@ -14,8 +14,10 @@ use std::{
 };
 
 use lockgate_shared::{
+    act::Act,
     id::Digest,
     time::{Moment, Seconds},
+    wire::decode_rollout_file,
 };
 use serde::{Deserialize, Serialize};
 use tough::{
@@ -250,6 +252,21 @@ pub fn versions_on_disk(folder: &Path) -> Versions {
     let timestamp = timestamp.and_then(|bytes| roles::parse::<Timestamp>("timestamp", &bytes).ok());
     versions.timestamp = timestamp.map_or(0, |signed| signed.signed.version.get());
     versions
+}
+
+/// The highest number of a stop that the folder's rollout files show, lifted or not: a lost store
+/// never gives a number again, since devices that saw it lifted would not heed it.
+pub fn highest_stop_on_disk(folder: &Path) -> Result<u64, TufError> {
+    let mut files = Files::new();
+    gather(folder, Path::new("targets/rollouts"), &mut files)?;
+    let numbers = files.values().filter_map(|bytes| decode_rollout_file(bytes).ok()).map(|file| {
+        let lifted = file.lifts.iter().filter_map(|act| match act.unverified() {
+            Ok(Act::Lift(lift)) => lift.numbers.last().copied(),
+            Ok(Act::Start(_) | Act::Approve(_) | Act::Waive(_) | Act::Grant(_)) | Err(_) => None,
+        });
+        file.stops.iter().map(|stop| stop.number).chain(lifted).max().unwrap_or(0)
+    });
+    Ok(numbers.max().unwrap_or(0))
 }
 
 fn gather(root: &Path, part: &Path, files: &mut Files) -> Result<(), TufError> {

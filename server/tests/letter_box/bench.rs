@@ -3,7 +3,6 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use axum::Router;
 use ed25519_dalek::{Signer, SigningKey};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Bytes, client::conn::http1};
@@ -13,7 +12,9 @@ use lockgate_server::{
     clock,
     config::Config,
     letters::LetterBox,
-    roles::{Shutdown, Stopper, api::Running},
+    registry::{NewToken, create_token, rows::TokenRole},
+    roles::{Stopper, api::Running},
+    store::sqlite::SqliteStore,
 };
 use lockgate_shared::{
     facts::Facts,
@@ -37,7 +38,9 @@ pub(crate) struct Bench {
     pub(crate) config: Config,
     pub(crate) letter_box: Arc<LetterBox>,
     pub(crate) address: SocketAddr,
-    running: Option<(Running, Stopper)>,
+    /// An operator's token.
+    pub(crate) operator: String,
+    running: Option<(Running, Arc<Stopper>)>,
 }
 
 pub(crate) struct Answer {
@@ -54,17 +57,22 @@ impl Bench {
         tls::init(folder.path(), &names, clock::now()).expect("a certificate");
         let text = "[api]\nlisten = '127.0.0.1:0'\nstate = 'state'\nrepository = 'repository'\nsocket = 'gate.sock'\nanchor = 'root.json'\n[tls]\ncertificate = 'server.pem'\nkey = 'server.key'\n";
         let config = Config::parse(text, folder.path()).expect("a configuration");
-        Self::open(folder, config).await
+        let state = &config.api().expect("the section").state;
+        std::fs::create_dir_all(state).expect("a folder");
+        let mut store = SqliteStore::open(&state.join("store.db")).expect("a store");
+        let token = NewToken { name: "ben-cli".into(), role: TokenRole::Operator, tenant: None };
+        let operator = create_token(&mut store, token, &[5; 32], clock::now()).expect("a token");
+        drop(store);
+        Self { operator, ..Self::open(folder, config).await }
     }
 
     async fn open(folder: TempDir, config: Config) -> Self {
-        let (stopper, shutdown): (Stopper, Shutdown) = Stopper::new();
+        let (stopper, shutdown) = Stopper::new();
         let running =
-            lockgate_server::roles::api::start(&config, &shutdown, async |_| Ok(Router::new()))
-                .await
-                .expect("a letter box");
+            lockgate_server::roles::api::start(&config, &shutdown).await.expect("a letter box");
         let (letter_box, address) = (Arc::clone(&running.letter_box), running.address);
-        Self { folder, config, letter_box, address, running: Some((running, stopper)) }
+        let operator = String::new();
+        Self { folder, config, letter_box, address, operator, running: Some((running, stopper)) }
     }
 
     /// Stops in order and starts again.
@@ -72,7 +80,8 @@ impl Bench {
         let (running, stopper) = self.running.take().expect("it runs");
         stopper.stop();
         running.finish().await;
-        Self::open(self.folder, self.config).await
+        let operator = self.operator;
+        Self { operator, ..Self::open(self.folder, self.config).await }
     }
 
     pub(crate) async fn post(&self, path: &str, sealed: &Sealed) -> Answer {
@@ -282,7 +291,7 @@ fn policy() -> Value {
         "format": 1, "repository": "trial",
         "people": {
             "ada": { "keys": [key(101)], "roles": ["author"] },
-            "ben": { "keys": [key(102)], "roles": ["approver"] },
+            "ben": { "keys": [key(102)], "roles": ["approver", "operator"], "tokens": ["ben-cli"] },
         },
         "approvals": {
             "start_routine": 1, "start_security": 1, "start_emergency": 1, "stage": 1, "lift": 1,

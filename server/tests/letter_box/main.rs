@@ -232,6 +232,32 @@ async fn orders_travel_when_the_device_holds_others_and_facts_when_the_server_la
 }
 
 #[tokio::test]
+async fn a_stop_by_token_is_in_the_next_answer_and_still_there_after_a_restart() {
+    let bench = Bench::start().await;
+    let device = enrolled(&bench, 1).await;
+    directive(&bench.post(CHECKIN, &device.seal(&device.letter(1))).await);
+    let stop = r#"{"scope":"everything","how":"pause","reason":"smoke in the lab"}"#;
+    let request = |bearer: &str| {
+        hyper::Request::post("/v1/stops")
+            .header("authorization", format!("Bearer {bearer}"))
+            .header("content-type", "application/json")
+            .body(http_body_util::Full::new(stop.into()))
+            .expect("a request")
+    };
+    let refused = bench.send(request("lgtok1_00")).await;
+    assert_eq!((refused.status, refused.kind().as_str()), (401, "unauthorised"));
+    let taken = bench.send(request(&bench.operator)).await;
+    assert_eq!(taken.status, 202, "{}", String::from_utf8_lossy(&taken.body));
+    assert!(!taken.header("strict-transport-security").is_empty());
+    let told = directive(&bench.post(CHECKIN, &device.seal(&device.letter(2))).await);
+    let stops = told.orders.map(|orders| orders.stops).unwrap_or_default();
+    assert_eq!(stops.iter().map(|stop| &stop.scope).collect::<Vec<_>>(), [&Scope::Everything]);
+    let bench = bench.restart().await;
+    let told = directive(&bench.post(CHECKIN, &device.seal(&device.letter(3))).await);
+    assert_eq!(told.orders.map(|orders| orders.stops), Some(stops));
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_is_there_after_a_crash_with_the_same_answers() {
     let bench = Bench::start().await;
     let (a, b) = (enrolled(&bench, 1).await, enrolled(&bench, 2).await);

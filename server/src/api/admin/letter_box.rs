@@ -3,51 +3,23 @@
 
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
 use lockgate_shared::{
     id::{DeviceId, TenantId},
     time::Moment,
 };
-use thiserror::Error;
 
 use super::{
-    Admin,
     audit::{AuditFailure, AuditSink},
     desk::{Desk, KnownDevice},
-    router,
 };
 use crate::{
-    audit::{AuditError, Chain},
+    audit::Chain,
     clock, dice,
     letters::{CurrentPolicy, JournalError, LetterBox, OrdersBook, Page, Reports},
     registry::{Later, Registry, RegistryError, TABLES, TOKEN_BYTES, Tables},
     store::{Change, NewEntry},
     stream::{Entry, EntryKind, FRAME_BYTES},
 };
-
-/// Why the admin API cannot start.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// The audit chain is false or cannot be opened.
-    #[error("the audit chain cannot be continued")]
-    Audit(#[from] AuditError),
-    /// The small tables cannot be read.
-    #[error("the small tables cannot be read")]
-    Registry(#[from] RegistryError),
-}
-
-/// The admin API of a letter box. When it returns, check-ins are told what they were told before the
-/// restart, and the gatekeeper's reports have their consequences from then on.
-pub async fn open(letter_box: &Arc<LetterBox>) -> Result<Router, OpenError> {
-    let state = &letter_box.api().state;
-    let chain = Chain::open(&state.join("audit.log"))?;
-    let artifacts = state.join("artifacts");
-    let desk = Arc::new(LetterDesk::new(Arc::clone(letter_box), chain));
-    let registry = Arc::new(desk.registry().await?);
-    let follower = (Arc::clone(&desk), Arc::clone(&registry));
-    tokio::spawn(async move { follower.0.follow(&follower.1).await });
-    Ok(router(Arc::new(Admin { registry, desk, artifacts })))
-}
 
 /// A letter box and its audit chain.
 pub struct LetterDesk {

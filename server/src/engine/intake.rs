@@ -1,0 +1,634 @@
+//! Entries of the stream, verified byte for byte and taken into the book. Whatever does not verify is
+//! refused with a reason and changes nothing: the letter box may lose letters, never write them.
+
+use lockgate_shared::{
+    act::{
+        Act, ActError, Approval, Grant, Lift, SignedAct, Start, VerifiedAct, WaivedRule, Waiver,
+    },
+    bucket::Bucket,
+    id::{Digest, PersonId, RolloutId},
+    limits,
+    manifest::{Manifest, ManifestError},
+    policy::{Policy, Role},
+    rollout::{Scope, StopKind},
+    time::{Moment, Seconds},
+    wire::{
+        CodecError, Enrolment, Format, Letter, OutcomeKind, Outcomes, RolloutView, Sealed,
+        TokenError, codec,
+    },
+};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+use super::book::{Book, BookError, Device};
+use crate::{
+    rollout::{
+        Rollout, Waived,
+        evidence::{Evidence, Health, Meeting, Sighting, Standing},
+    },
+    status::{About, Decision},
+    stream::{Entry, EntryKind, LetterRecord, Publication, StopHow, StopRequest},
+    tuf::{TufError, trusted::Trusted},
+};
+
+/// How far ahead of this host's clock a start's moment may lie: two hosts with good clocks differ by
+/// seconds; five minutes forgive a poor one.
+const START_SKEW: Seconds = Seconds(300);
+
+/// What entries are judged by, and where they go.
+pub struct Intake<'a> {
+    /// The book.
+    pub book: &'a mut Book,
+    /// What people published.
+    pub trusted: &'a mut Trusted,
+    /// A published file in the store.
+    pub stored: &'a dyn Fn(&str) -> Option<Vec<u8>>,
+    /// The moment.
+    pub now: Moment,
+    /// Set when an entry brought news of harm.
+    pub harmed: bool,
+}
+
+/// What an entry asks for besides the book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// The next tick is soon enough.
+    Tick,
+    /// A device was harmed: whether that halts is asked at once.
+    Harm,
+    /// People acted: it is acted upon at once.
+    Now,
+}
+
+/// Why an entry does not count.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// Its bytes do not decode or verify.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The token brings nobody in.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The act does not count.
+    #[error(transparent)]
+    Act(#[from] ActError),
+    /// The publication does not verify.
+    #[error(transparent)]
+    Tuf(#[from] TufError),
+    /// A manifest cannot be used.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Not JSON of its kind.
+    #[error("it cannot be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A rule speaks against it.
+    #[error("{0}")]
+    Rule(String),
+    /// The book failed, which is no fault of the entry's.
+    #[error(transparent)]
+    Book(#[from] BookError),
+}
+
+fn rule<T>(text: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::Rule(text.into()))
+}
+
+impl Intake<'_> {
+    /// Takes in one entry. An error is the book's own; a refused entry is a verdict.
+    pub fn take(&mut self, entry: &Entry) -> Result<Urgency, BookError> {
+        let result = match entry.kind {
+            EntryKind::Enrolment(format) => self.enrolment(entry, format),
+            EntryKind::Letter(format) => self.letter(entry, format),
+            EntryKind::Record => self.record(entry),
+            EntryKind::Act => self.act(entry),
+            EntryKind::Publish => self.publication(entry),
+            EntryKind::Stop => self.stop(entry),
+        };
+        self.book.offset = entry.offset + 1;
+        let about = About::Entry(entry.offset);
+        match result {
+            Ok(None) if self.harmed => Ok(Urgency::Harm),
+            Ok(None) => Ok(Urgency::Tick),
+            Ok(Some(what)) => {
+                self.book.verdict(self.now, about, Decision::Accepted, vec![what])?;
+                Ok(Urgency::Now)
+            }
+            Err(Refusal::Book(error)) => Err(error),
+            Err(refusal) => {
+                let text = refusal.to_string();
+                self.book.note(
+                    self.now,
+                    "gatekeeper",
+                    "refuse",
+                    &format!("entry {}: {text}", entry.offset),
+                )?;
+                self.book.verdict(self.now, about, Decision::Refused, vec![text])?;
+                Ok(Urgency::Tick)
+            }
+        }
+    }
+
+    fn policy(&self) -> &Policy {
+        self.trusted.policy()
+    }
+
+    /// When a device was heard: never later than now, or a letter box could keep silence from counting
+    /// by dating an entry ahead.
+    fn heard(&self, entry: &Entry) -> Moment {
+        entry.received.min(self.now)
+    }
+
+    fn enrolment(&mut self, entry: &Entry, format: Format) -> Result<Option<String>, Refusal> {
+        let sealed = Sealed::read(&entry.bytes, format)?;
+        let enrolment = Enrolment::open(&sealed)?;
+        // Judged when the letter box took it: a gatekeeper that was away for a day refuses nobody.
+        let token = enrolment.token.verify(self.policy(), entry.received)?;
+        if let Some(known) = self.book.device(&sealed.device) {
+            if known.tenant != token.tenant {
+                return rule(format!("the device is enrolled in tenant `{}`", known.tenant));
+            }
+            let device = Device { facts: enrolment.facts, ..known.clone() };
+            self.book.put_device(sealed.device, device);
+            return Ok(None);
+        }
+        if self.book.token_uses(&token.id) >= token.uses {
+            return rule(format!("the enrolment token was good for {} devices", token.uses));
+        }
+        self.book.use_token(token.id)?;
+        let device = Device {
+            key: enrolment.key,
+            tenant: token.tenant,
+            enrolled: entry.offset,
+            enrolled_at: entry.received,
+            facts: enrolment.facts,
+            sequence: 0,
+            letter: Digest([0; 32]),
+            last_seen: self.heard(entry),
+            outcomes: Outcomes::default(),
+            products: BTreeMap::new(),
+        };
+        self.book.put_device(sealed.device, device);
+        Ok(None)
+    }
+
+    fn record(&mut self, entry: &Entry) -> Result<Option<String>, Refusal> {
+        let record: LetterRecord = codec::decode(&entry.bytes, limits::LETTER_BYTES)?;
+        // Nobody signed it: it says that the device spoke, and nothing of what it said.
+        self.book.saw(&record.device, self.heard(entry));
+        Ok(None)
+    }
+
+    fn letter(&mut self, entry: &Entry, format: Format) -> Result<Option<String>, Refusal> {
+        let sealed = Sealed::read(&entry.bytes, format)?;
+        let Some(device) = self.book.device(&sealed.device).cloned() else {
+            return rule("no enrolment of this device was verified");
+        };
+        let letter = Letter::open(&sealed, &device.key)?;
+        if letter.repository != self.policy().repository {
+            return rule(format!("the letter is for repository `{}`", letter.repository));
+        }
+        if letter.tenant != device.tenant {
+            return rule(format!("the letter names tenant `{}`", letter.tenant));
+        }
+        let digest = sealed.digest();
+        if letter.sequence == device.sequence && digest == device.letter {
+            return Ok(None);
+        }
+        if letter.sequence <= device.sequence {
+            self.alarm(&letter, "an old letter came again with other bytes: replayed or cloned");
+            return rule(format!(
+                "its number {} is not above {}, the last one",
+                letter.sequence, device.sequence
+            ));
+        }
+        let mut known = device;
+        known.sequence = letter.sequence;
+        known.letter = digest;
+        known.last_seen = known.last_seen.max(self.heard(entry));
+        if let Some(facts) = &letter.facts {
+            known.facts = facts.clone();
+        }
+        known.products =
+            letter.products.iter().map(|p| (p.product.clone(), p.channel.clone())).collect();
+        for view in &letter.rollouts {
+            self.view(&letter, &known, view);
+        }
+        self.speaks_again(&letter);
+        self.outcomes(&letter, &mut known)?;
+        self.book.put_device(letter.device, known);
+        Ok(None)
+    }
+
+    /// What a letter says of one rollout.
+    fn view(&mut self, letter: &Letter, device: &Device, view: &RolloutView) {
+        let Some(rollout) = self.book.rollouts.get(&view.rollout) else { return };
+        let start = rollout.start.clone();
+        let bucket = Bucket::of(&start.manifest, &start.channel, &letter.device);
+        if bucket != view.bucket {
+            self.alarm(letter, "its bucket in a rollout is not the one of its id");
+            return;
+        }
+        let stages = &rollout.ladder.stages;
+        let place = |cohort| stages.iter().position(|stage| stage.cohort == cohort);
+        let claimed = place(view.cohort.clone());
+        let expected = self
+            .book
+            .expected_cohort(self.policy(), &letter.device, &start.product, &start.channel)
+            .and_then(place);
+        let Some(claimed) = claimed else {
+            self.alarm(letter, "it names a cohort that the ladder does not have");
+            return;
+        };
+        let counts = device.enrolled < rollout.offset;
+        // Its place was settled by the first letter; grants may have changed since.
+        let known = rollout.evidence.case(&letter.device).is_some();
+        if !known && expected.is_some_and(|expected| claimed < expected) {
+            self.alarm(letter, "it claims an earlier cohort than anybody granted");
+            return;
+        }
+        if !known && view.groups.is_empty() {
+            self.alarm(
+                letter,
+                "its first letter about a rollout, which named its groups, is missing",
+            );
+            return;
+        }
+        let sighting = Sighting {
+            cohort: view.cohort.clone(),
+            bucket,
+            groups: view.groups.clone(),
+            standing: if counts { Standing::Counts } else { Standing::Newcomer },
+        };
+        let Some(evidence) = self.book.evidence_mut(&view.rollout, &letter.device) else { return };
+        let meeting = evidence.meet(letter.device, sighting);
+        evidence.speak(letter.device, view.treated);
+        match meeting {
+            Meeting::Known => {}
+            Meeting::Contradiction(what) => self.alarm(letter, what),
+            Meeting::First => {
+                let model = device.facts.model_id();
+                self.book.fresh.insert((start.product, model));
+                if counts && let Some(rollout) = self.book.rollout_mut(&view.rollout) {
+                    rollout.old_groups.extend(&view.groups);
+                }
+            }
+        }
+    }
+
+    /// A verified letter ends a device's silence, whatever it is about.
+    fn speaks_again(&mut self, letter: &Letter) {
+        for rollout in self.rollouts_where(letter, |_, health| health == Health::Silent) {
+            if let Some(evidence) = self.book.evidence_mut(&rollout, &letter.device) {
+                evidence.speak(letter.device, false);
+            }
+        }
+    }
+
+    /// Outcomes in the order of the device's life: each continues the chain, or one got lost.
+    fn outcomes(&mut self, letter: &Letter, device: &mut Device) -> Result<(), Refusal> {
+        let mut lost = false;
+        for record in &letter.outcomes {
+            if record.number <= device.outcomes.count {
+                continue;
+            }
+            lost |= record.number > device.outcomes.count + 1;
+            device.outcomes = device.outcomes.with(&record.outcome)?;
+            self.outcome(letter, device, record.outcome.rollout, record.outcome.kind);
+        }
+        let said = Outcomes { count: letter.outcomes_count, digest: letter.outcomes_digest };
+        // A device with more outcomes than fit sends the rest in its next letters.
+        let more_to_come =
+            letter.outcomes.len() == limits::LETTER_OUTCOMES && said.count > device.outcomes.count;
+        if !more_to_come && (lost || said != device.outcomes) {
+            self.lost(letter);
+            device.outcomes = said;
+        }
+        Ok(())
+    }
+
+    fn outcome(&mut self, letter: &Letter, device: &Device, id: RolloutId, kind: OutcomeKind) {
+        let Some(rollout) = self.book.rollouts.get(&id) else { return };
+        let start = rollout.start.clone();
+        if rollout.evidence.case(&letter.device).is_none() {
+            // Its first letter never came, but the outcome did: harm counts even so.
+            self.alarm(letter, "an outcome came for a rollout that no letter of it had named");
+            let counts = self.book.rollouts.get(&id).is_some_and(|r| device.enrolled < r.offset);
+            let cohort = self.book.expected_cohort(
+                self.trusted.policy(),
+                &letter.device,
+                &start.product,
+                &start.channel,
+            );
+            let Some(cohort) = cohort else { return };
+            let sighting = Sighting {
+                cohort,
+                bucket: Bucket::of(&start.manifest, &start.channel, &letter.device),
+                groups: Vec::new(),
+                standing: if counts { Standing::Counts } else { Standing::Newcomer },
+            };
+            if let Some(evidence) = self.book.evidence_mut(&id, &letter.device) {
+                evidence.meet(letter.device, sighting);
+            }
+        }
+        if let Some(evidence) = self.book.evidence_mut(&id, &letter.device) {
+            self.harmed |=
+                evidence.conclude(letter.device, kind) && kind == OutcomeKind::RolledBack;
+        }
+    }
+
+    /// An outcome that the device had never arrived. It counts as harm where the device was treated;
+    /// where nobody knows of a treatment, wherever it had been let in.
+    fn lost(&mut self, letter: &Letter) {
+        self.alarm(letter, "an outcome that it had never arrived: somebody keeps news back");
+        let at_it = |_: &Rollout, health| matches!(health, Health::Treated | Health::Silent);
+        let mut about = self.rollouts_where(letter, at_it);
+        if about.is_empty() {
+            about = self.rollouts_where(letter, |rollout, health| {
+                let case = rollout.evidence.case(&letter.device);
+                health == Health::Waiting
+                    && case.is_some_and(|case| {
+                        let entry = rollout.steps.iter().find(|s| s.open.cohort == case.cohort);
+                        entry.is_some_and(|step| step.open.limit.admits(case.bucket))
+                    })
+            });
+        }
+        for rollout in about {
+            if let Some(evidence) = self.book.evidence_mut(&rollout, &letter.device) {
+                self.harmed |= evidence.lose(letter.device);
+            }
+        }
+    }
+
+    fn rollouts_where(
+        &self,
+        letter: &Letter,
+        holds: impl Fn(&Rollout, Health) -> bool,
+    ) -> Vec<RolloutId> {
+        let case = |evidence: &Evidence| evidence.case(&letter.device).map(|case| case.health);
+        let rollouts = self.book.rollouts.values();
+        rollouts
+            .filter(|rollout| case(&rollout.evidence).is_some_and(|health| holds(rollout, health)))
+            .map(|rollout| rollout.id)
+            .collect()
+    }
+
+    fn alarm(&mut self, letter: &Letter, what: &str) {
+        self.book.alarm(self.now, Some(letter.device), what.to_owned());
+    }
+
+    fn act(&mut self, entry: &Entry) -> Result<Option<String>, Refusal> {
+        let signed: SignedAct = serde_json::from_slice(&entry.bytes)?;
+        let verified = signed.verify(self.policy())?;
+        let (word, what) = match verified.act() {
+            Act::Start(start) => ("start", self.start(entry, &signed, &verified, start)?),
+            Act::Approve(approval) => ("approve", self.approve(&signed, approval)?),
+            Act::Lift(lift) => ("lift", self.lift(&signed, lift)?),
+            Act::Waive(waiver) => ("waive", self.waive(waiver)?),
+            Act::Grant(grant) => ("grant", self.grant(grant)?),
+        };
+        let people: Vec<&str> = verified.people().iter().map(PersonId::as_str).collect();
+        self.book.note(self.now, &people.join(", "), word, &what)?;
+        Ok(Some(what))
+    }
+
+    fn start(
+        &mut self,
+        entry: &Entry,
+        signed: &SignedAct,
+        verified: &VerifiedAct,
+        start: &Start,
+    ) -> Result<String, Refusal> {
+        let id = start.rollout();
+        if self.book.rollouts.contains_key(&id) {
+            return rule("this manifest goes out on this channel already: one rollout for each");
+        }
+        let policy = self.policy();
+        let Some(product) = policy.products.get(&start.product) else {
+            return rule(format!("the policy names no product `{}`", start.product));
+        };
+        if !product.channels.contains(&start.channel) {
+            return rule(format!("`{}` has no channel `{}`", start.product, start.channel));
+        }
+        if !policy.people.contains_key(&start.owner) {
+            return rule(format!("the owner `{}` is not in the policy", start.owner));
+        }
+        if self.now.plus(START_SKEW) < start.moment {
+            return rule(format!("its moment {} lies ahead: submit it then", start.moment));
+        }
+        let manifest = self.manifest_of(start)?;
+        let named = start.cohorts.iter().map(|size| &size.cohort);
+        let stages = manifest.ladder.stages.iter().map(|stage| &stage.cohort);
+        if !named.clone().eq(stages) || !named.eq(&product.cohorts) {
+            return rule("its cohorts are not those of ladder and policy, in their order");
+        }
+        let path = Manifest::path(&start.product, &start.version);
+        let authors = self.trusted.release(&start.product, &path).map(|release| release.authors);
+        let author = verified.people().iter().find(|person| {
+            let keys = policy.people.get(person).map(|person| &person.keys);
+            keys.zip(authors.as_ref()).is_some_and(|(keys, authors)| !keys.is_disjoint(authors))
+        });
+        if let Some(author) = author {
+            return rule(format!("`{author}` signed the release and may not approve its start"));
+        }
+        let what = format!("`{}` {} on `{}` starts", start.product, start.version, start.channel);
+        self.book.put_rollout(Rollout {
+            id,
+            start: start.clone(),
+            signed: signed.clone(),
+            ladder: manifest.ladder,
+            offset: entry.offset,
+            approvals: BTreeMap::new(),
+            steps: Vec::new(),
+            old_groups: self.book.groups_before(entry.offset),
+            waived: None,
+            complete: None,
+            ended: None,
+            evidence: Evidence::default(),
+        });
+        Ok(what)
+    }
+
+    /// The published manifest that a start names, read again from the bytes that were signed.
+    fn manifest_of(&self, start: &Start) -> Result<Manifest, Refusal> {
+        let path = Manifest::path(&start.product, &start.version);
+        let Some(release) = self.trusted.release(&start.product, &path) else {
+            return rule(format!("`{path}` is not published"));
+        };
+        if release.digest != start.manifest {
+            return rule(format!("the published `{path}` is another one than the start names"));
+        }
+        let bytes = self.book.new_file(&release.file).or_else(|| (self.stored)(&release.file));
+        let Some(bytes) = bytes.filter(|bytes| Digest::of(bytes) == release.digest) else {
+            return rule(format!("the text of `{path}` is missing"));
+        };
+        Ok(Manifest::from_json(&bytes)?)
+    }
+
+    fn approve(&mut self, signed: &SignedAct, approval: &Approval) -> Result<String, Refusal> {
+        let Some(rollout) = self.book.rollouts.get(&approval.rollout) else {
+            return rule("there is no such rollout");
+        };
+        if rollout.start.manifest != approval.manifest {
+            return rule("it approves another manifest than the rollout's");
+        }
+        if rollout.ended.is_some() {
+            return rule("the rollout was ended for good");
+        }
+        let stage = rollout.ladder.stages.get(usize::from(approval.stage));
+        if stage.is_none_or(|stage| stage.cohort != approval.cohort) {
+            return rule(format!("stage {} is not `{}`", approval.stage, approval.cohort));
+        }
+        if let Some(rollout) = self.book.rollout_mut(&approval.rollout) {
+            rollout.approvals.entry(approval.stage).or_insert_with(|| signed.clone());
+        }
+        Ok(format!("stage `{}` of rollout {} is approved", approval.cohort, approval.rollout))
+    }
+
+    fn lift(&mut self, signed: &SignedAct, lift: &Lift) -> Result<String, Refusal> {
+        if let Some(number) = lift.numbers.iter().find(|number| !self.book.knows_stop(**number)) {
+            return rule(format!("there never was a stop {number}"));
+        }
+        let halted: Vec<RolloutId> = lift
+            .numbers
+            .iter()
+            .filter_map(|number| self.book.stops.get(number))
+            .filter(|stop| stop.kind == StopKind::Halt)
+            .filter_map(|stop| match &stop.scope {
+                Scope::Rollout(rollout) => Some(*rollout),
+                Scope::Groups(..)
+                | Scope::Cohort(..)
+                | Scope::Tenant(_)
+                | Scope::Product(_)
+                | Scope::Everything => None,
+            })
+            .collect();
+        for id in halted {
+            let forgiven = self.book.rollout_mut(&id).map(|rollout| rollout.evidence.forgive());
+            self.book.cases_changed(id, forgiven.unwrap_or_default());
+        }
+        self.book.lift(signed, &lift.numbers)?;
+        let numbers: Vec<String> = lift.numbers.iter().map(ToString::to_string).collect();
+        Ok(format!("stop {} is lifted: {}", numbers.join(", "), lift.reason))
+    }
+
+    fn waive(&mut self, waiver: &Waiver) -> Result<String, Refusal> {
+        if waiver.expires <= self.now {
+            return rule(format!("it ended at {}", waiver.expires));
+        }
+        let Some(rollout) = self.book.rollout_mut(&waiver.rollout) else {
+            return rule("there is no such rollout");
+        };
+        match waiver.rule {
+            WaivedRule::MinimumDevices(devices) => {
+                rollout.waived =
+                    Some(Waived { devices: u32::from(devices), until: waiver.expires });
+                Ok(format!(
+                    "{devices} devices are enough for a stage of rollout {} until {}: {}",
+                    waiver.rollout, waiver.expires, waiver.reason
+                ))
+            }
+            WaivedRule::Coverage(group) => {
+                rule(format!("no group is held back for coverage, so {group} needs no waiver"))
+            }
+        }
+    }
+
+    fn grant(&mut self, grant: &Grant) -> Result<String, Refusal> {
+        if grant.expires <= self.now {
+            return rule(format!("it ended at {}", grant.expires));
+        }
+        match self.book.device(&grant.device) {
+            None => return rule("no such device is enrolled"),
+            Some(device) if device.tenant != grant.tenant => {
+                return rule(format!("the device is of another tenant than `{}`", grant.tenant));
+            }
+            Some(_) => {}
+        }
+        let product = self.policy().products.get(&grant.product);
+        let fits = product.is_some_and(|product| {
+            product.channels.contains(&grant.channel) && product.cohorts.contains(&grant.cohort)
+        });
+        if !fits {
+            return rule(format!(
+                "`{}` has no channel `{}` with a cohort `{}`",
+                grant.product, grant.channel, grant.cohort
+            ));
+        }
+        self.book.grant(
+            grant.device,
+            grant.product.clone(),
+            grant.channel.clone(),
+            grant.cohort.clone(),
+        )?;
+        Ok(format!(
+            "device {} may be in `{}` of `{}` until {}: {}",
+            grant.device, grant.cohort, grant.product, grant.expires, grant.reason
+        ))
+    }
+
+    fn publication(&mut self, entry: &Entry) -> Result<Option<String>, Refusal> {
+        let publication: Publication = serde_json::from_slice(&entry.bytes)?;
+        let published = |path: &str| self.book.new_file(path).or_else(|| (self.stored)(path));
+        let accepted = self.trusted.examine(&publication, &published, self.now)?;
+        for (path, bytes) in accepted.files {
+            self.book.file(&path, bytes);
+        }
+        *self.trusted = accepted.next;
+        self.book.note(self.now, "gatekeeper", "publish", &accepted.what)?;
+        Ok(Some(format!("published {}", accepted.what)))
+    }
+
+    fn stop(&mut self, entry: &Entry) -> Result<Option<String>, Refusal> {
+        let request: StopRequest = serde_json::from_slice(&entry.bytes)?;
+        let person = self.policy().people.iter().find(|(_, p)| p.tokens.contains(&request.token));
+        let Some((name, person)) = person else {
+            return rule(format!("token `{}` belongs to nobody in the policy", request.token));
+        };
+        let own_tenant = matches!(request.scope, Scope::Tenant(_));
+        let may = person.roles.contains(&Role::Operator)
+            || own_tenant && person.roles.contains(&Role::Administrator);
+        let name = name.to_string();
+        if !may {
+            return rule(format!("`{name}` is no operator"));
+        }
+        let what = match request.how {
+            StopHow::End => self.end(&request)?,
+            StopHow::Pause => self.pause(&request, &name)?,
+        };
+        self.book.note(self.now, &name, "stop", &what)?;
+        Ok(Some(what))
+    }
+
+    fn pause(&mut self, request: &StopRequest, name: &str) -> Result<String, Refusal> {
+        let stands = self
+            .book
+            .stops
+            .values()
+            .find(|stop| stop.kind == StopKind::Pause && stop.scope == request.scope);
+        if let Some(stop) = stands {
+            return Ok(format!("stop {} stands for this already", stop.number));
+        }
+        let reason = format!("{} ({name})", request.reason);
+        match self.book.stop(StopKind::Pause, request.scope.clone(), &reason, self.now)? {
+            Some(number) => Ok(format!("stop {number}: {reason}")),
+            None => rule(format!(
+                "{} stops stand, and a rollout file carries no more: lift some, or have them replaced by a wider one",
+                self.book.stops.len()
+            )),
+        }
+    }
+
+    fn end(&mut self, request: &StopRequest) -> Result<String, Refusal> {
+        let Scope::Rollout(id) = &request.scope else {
+            return rule("only one rollout at a time is ended for good");
+        };
+        let now = self.now;
+        let Some(rollout) = self.book.rollout_mut(id) else {
+            return rule("there is no such rollout");
+        };
+        rollout.ended.get_or_insert(now);
+        let reasons = vec![request.reason.clone()];
+        self.book.verdict(now, About::Rollout(*id), Decision::End, reasons)?;
+        Ok(format!("rollout {id} is ended for good: {}", request.reason))
+    }
+}

@@ -1,0 +1,445 @@
+//! The gatekeeper's loop, in one thread: gather entries, ask what follows from them, write it down, do
+//! it. It connects to the letter box's socket; it listens nowhere and opens nobody else's database.
+//!
+//! | to find out | open |
+//! |---|---|
+//! | how an entry is verified, and what it changes | [`intake`] |
+//! | what a gate tick does | [`tick`] |
+//! | what is kept, and in which rows | [`book`] |
+//! | when which file of the repository is written | [`publish`] |
+//! | how entries come | [`source`] |
+
+pub mod book;
+pub mod intake;
+pub mod publish;
+pub mod source;
+pub mod tick;
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use lockgate_shared::time::{Moment, Seconds};
+use thiserror::Error;
+
+use self::{
+    book::{Book, BookError},
+    intake::{Intake, Urgency},
+    publish::{Occasion, PublishError, Publisher, PublisherTerms},
+    source::{Batch, SocketSource, Source, SourceError},
+    tick::{Reach, tick},
+};
+use crate::{
+    audit::{AuditError, Chain},
+    clock,
+    config::Gatekeeper,
+    gatekeeper_store::{GatekeeperStore, GatekeeperStoreError, Table},
+    rollout::report,
+    status::{About, CohortStatus, Decision, Expiry, Status},
+    tuf::{
+        TufError,
+        repository::{Repository, Terms, highest_stop_on_disk, versions_on_disk},
+        roles::OnlineKeys,
+        trusted::{Files, Trusted},
+    },
+};
+
+/// Entries taken in at once: few enough that a stop among them is acted upon within a second.
+const BATCH: u32 = 2_000;
+/// How long the letter box may keep a pull waiting: as long as a request to end may take.
+const WAIT_MS: u32 = 500;
+/// Verdicts and audit lines in one report: far below a frame.
+const REPORT: usize = 500;
+/// The pauses between attempts to reach the letter box, in milliseconds: doubled from the first up to
+/// the last.
+const RECONNECT_MS: (u64, u64) = (100, 10_000);
+
+/// The gatekeeper at work.
+#[derive(Debug)]
+pub struct Engine {
+    store: GatekeeperStore,
+    book: Book,
+    trusted: Trusted,
+    chain: Chain,
+    publisher: Publisher,
+    tick: Seconds,
+    next_tick: Moment,
+    listening_since: Option<Moment>,
+    /// Lines of the chain that the letter box does not have yet.
+    lines: VecDeque<String>,
+    unsigned: Option<String>,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The letter box answered.
+    Heard,
+    /// It could not be reached; everything else went on.
+    Deaf,
+}
+
+/// Why the gatekeeper cannot go on.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// Its folder cannot be made.
+    #[error("cannot make `{path}`")]
+    State {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its store failed.
+    #[error(transparent)]
+    Store(#[from] GatekeeperStoreError),
+    /// Its book failed.
+    #[error(transparent)]
+    Book(#[from] BookError),
+    /// Its audit log failed.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The repository failed.
+    #[error(transparent)]
+    Tuf(#[from] TufError),
+    /// The repository's files could not be made.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
+
+/// Runs until `stop` is set. The letter box may come and go; what fails on this host ends the run.
+pub fn run(config: &Gatekeeper, stop: &Arc<AtomicBool>) -> Result<(), EngineError> {
+    let mut engine = Engine::open(config, clock::now())?;
+    let mut source = SocketSource::new(&config.socket);
+    let mut pause = RECONNECT_MS.0;
+    while !stop.load(Ordering::Relaxed) {
+        match engine.turn(&mut source, &clock::now)? {
+            Turn::Heard => pause = RECONNECT_MS.0,
+            Turn::Deaf => {
+                rest(pause, stop);
+                pause = (2 * pause).min(RECONNECT_MS.1);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sleeps in short naps, so that a request to end is heard.
+fn rest(pause_ms: u64, stop: &AtomicBool) {
+    let mut left = pause_ms;
+    while left > 0 && !stop.load(Ordering::Relaxed) {
+        let nap = left.min(50);
+        std::thread::sleep(Duration::from_millis(nap));
+        left -= nap;
+    }
+}
+
+impl Engine {
+    /// Opens everything and makes the repository whole: whatever a crash interrupted is written again.
+    pub fn open(config: &Gatekeeper, now: Moment) -> Result<Self, EngineError> {
+        let fail = |source| EngineError::State { path: config.state.clone(), source };
+        std::fs::create_dir_all(&config.state).map_err(fail)?;
+        let store = GatekeeperStore::open(&config.state.join("gatekeeper.db"))?;
+        let mut book = Book::load(&store)?;
+        let repository = Repository::new(
+            config.repository.clone(),
+            OnlineKeys::load(&config.keys)?,
+            Terms {
+                rollouts: config.rollouts_expiry_s,
+                snapshot: config.snapshot_expiry_s,
+                timestamp: config.timestamp_expiry_s,
+            },
+        );
+        let trusted = read_people(&store, &mut book, &repository, &config.anchor)?;
+        let disk = versions_on_disk(&config.repository);
+        let mut versions = book.versions();
+        versions.rollouts = versions.rollouts.max(disk.rollouts);
+        versions.snapshot = versions.snapshot.max(disk.snapshot);
+        versions.timestamp = versions.timestamp.max(disk.timestamp);
+        book.take_versions(versions);
+        book.follow_stops(highest_stop_on_disk(&config.repository)?);
+        let chain = Chain::open(&config.state.join("audit.log"))?;
+        let lines = chain.lines(book.next_line(), usize::MAX)?.into();
+        let terms = PublisherTerms {
+            timestamp_interval: config.timestamp_interval_s,
+            snapshot: config.snapshot_expiry_s,
+            rollouts: config.rollouts_expiry_s,
+        };
+        let mut engine = Self {
+            store,
+            book,
+            trusted,
+            chain,
+            publisher: Publisher::new(repository, terms),
+            tick: config.tick_s,
+            next_tick: now,
+            listening_since: None,
+            lines,
+            unsigned: None,
+        };
+        engine.write_down()?;
+        engine.do_it(Occasion::Change, now)?;
+        Ok(engine)
+    }
+
+    /// One turn: gather, ask, write down, do, report. `clock` is asked after the entries have come.
+    pub fn turn(
+        &mut self,
+        source: &mut dyn Source,
+        clock: &dyn Fn() -> Moment,
+    ) -> Result<Turn, EngineError> {
+        let gathered = self.gather(source, clock);
+        let (turn, entries) = match gathered {
+            Ok(batch) => (Turn::Heard, batch.entries),
+            Err(error) => {
+                tracing::debug!(%error, "the letter box cannot be reached");
+                (Turn::Deaf, Vec::new())
+            }
+        };
+        let now = clock();
+        let occasion = self.ask(&entries, now)?;
+        self.write_down()?;
+        self.do_it(occasion, now)?;
+        let something_to_say = occasion != Occasion::Clock || !self.book.unreported(1).is_empty();
+        if turn == Turn::Heard && something_to_say {
+            return Ok(self.report(source, now)?.map_or(Turn::Deaf, |()| turn));
+        }
+        Ok(turn)
+    }
+
+    /// The state of everything, for people.
+    pub fn status(&self, now: Moment) -> Status {
+        let policy = self.trusted.policy();
+        let stops: Vec<_> = self.book.stops.values().cloned().collect();
+        let mut rollouts: Vec<_> = self.book.rollouts.values().collect();
+        rollouts.sort_by_key(|rollout| rollout.offset);
+        let rollouts = rollouts.into_iter().map(|rollout| {
+            let census = self.book.census(rollout, policy, now);
+            let judgements = self.book.judgements.get(&rollout.id);
+            let judgements = judgements.map(Vec::as_slice).unwrap_or_default();
+            report::status(rollout, &census, judgements, &stops, &self.book.labels)
+        });
+        let people = self.trusted.expiries().into_iter();
+        let people = people.map(|(role, version, expires)| Expiry { role, version, expires });
+        let cohorts = self.book.cohorts(policy).into_iter();
+        Status {
+            repository: policy.repository.clone(),
+            at: now,
+            letters_offset: self.book.offset,
+            tick_s: self.tick,
+            rollouts: rollouts.collect(),
+            expiries: people.chain(self.publisher.expiries()).collect(),
+            cohorts: cohorts
+                .map(|((product, channel, cohort), devices)| CohortStatus {
+                    product,
+                    channel,
+                    cohort,
+                    devices,
+                })
+                .collect(),
+            alarms: self.book.alarms.iter().cloned().collect(),
+            stops,
+        }
+    }
+
+    fn gather(
+        &mut self,
+        source: &mut dyn Source,
+        clock: &dyn Fn() -> Moment,
+    ) -> Result<Batch, SourceError> {
+        // While a tick or a timestamp is due, nobody is waited for.
+        let wait = if self.next_tick <= clock() { 0 } else { WAIT_MS };
+        let batch = source.pull(self.book.offset, BATCH, wait).inspect_err(|_| {
+            self.listening_since = None;
+        })?;
+        if batch.head < self.book.offset {
+            let text = format!(
+                "the letter box has {} entries, {} were counted: its store was lost or replaced",
+                batch.head, self.book.offset
+            );
+            self.book.alarm(clock(), None, text);
+        }
+        // Only who has caught up can say that a device is silent.
+        if batch.head <= self.book.offset + batch.entries.len() as u64 {
+            self.listening_since.get_or_insert_with(clock);
+        }
+        Ok(batch)
+    }
+
+    fn ask(
+        &mut self,
+        entries: &[crate::stream::Entry],
+        now: Moment,
+    ) -> Result<Occasion, EngineError> {
+        let (mut occasion, mut harm) = (Occasion::Clock, false);
+        let store = &self.store;
+        let stored = |path: &str| store.row(Table::Files, path.as_bytes()).ok().flatten();
+        for entry in entries {
+            if entry.offset != self.book.offset {
+                // A gap or a repetition is the letter box's fault; what follows is asked for again.
+                let text = format!(
+                    "the letter box sent entry {} where {} was due",
+                    entry.offset, self.book.offset
+                );
+                self.book.alarm(now, None, text);
+                break;
+            }
+            let before = version_sum(&self.trusted);
+            let mut intake = Intake {
+                book: &mut self.book,
+                trusted: &mut self.trusted,
+                stored: &stored,
+                now,
+                harmed: false,
+            };
+            match intake.take(entry)? {
+                Urgency::Tick => {}
+                Urgency::Harm => harm = true,
+                Urgency::Now if before != version_sum(&self.trusted) => {
+                    occasion = Occasion::Publication;
+                }
+                Urgency::Now if occasion == Occasion::Clock => occasion = Occasion::Change,
+                Urgency::Now => {}
+            }
+        }
+        let due = self.next_tick <= now;
+        let reach = if due { Reach::Full } else { Reach::Halts };
+        if due || harm || occasion != Occasion::Clock {
+            let policy = self.trusted.policy();
+            let halted = tick(&mut self.book, policy, reach, self.listening_since, now)?;
+            if (due || halted) && occasion == Occasion::Clock {
+                occasion = Occasion::Change;
+            }
+        }
+        if due {
+            self.next_tick = now.plus(self.tick);
+        }
+        Ok(occasion)
+    }
+
+    /// One transaction for everything that changed; then the audit chain, whose lines have their
+    /// numbers already, so that a crash in between is made good at the next start.
+    fn write_down(&mut self) -> Result<(), EngineError> {
+        self.commit()?;
+        for note in self.book.take_notes() {
+            if note.n > self.chain.count() {
+                let line = self.chain.append(note.at, &note.who, &note.act, &note.detail)?;
+                self.lines.push_back(line);
+            }
+        }
+        self.book.follow_chain(self.chain.count());
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), EngineError> {
+        let writes = self.book.writes()?;
+        if !writes.is_empty() {
+            self.store.commit(&writes)?;
+        }
+        Ok(())
+    }
+
+    fn do_it(&mut self, occasion: Occasion, now: Moment) -> Result<(), EngineError> {
+        if occasion == Occasion::Publication {
+            self.publisher.repository().restore(&people_files(&self.store)?)?;
+        }
+        let due = match self.publisher.due(&self.book, &self.trusted, occasion, now) {
+            Ok(due) => due,
+            // Signing fails when people replaced this host's keys: the rest goes on, and devices see
+            // the timestamp age.
+            Err(PublishError::Tuf(error @ TufError::NotOurs { .. })) => {
+                return self.cannot_sign(&error, now);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.unsigned = None;
+        let Some(due) = due else { return Ok(()) };
+        self.book.take_versions(due.versions);
+        self.commit()?;
+        self.publisher.write(due, now)?;
+        if occasion != Occasion::Clock {
+            self.book.fresh.clear();
+        }
+        Ok(())
+    }
+
+    fn cannot_sign(&mut self, error: &TufError, now: Moment) -> Result<(), EngineError> {
+        let text = error.to_string();
+        if self.unsigned.as_ref() != Some(&text) {
+            tracing::error!(error = %text, "the repository cannot be signed");
+            self.book.alarm(now, None, text.clone());
+            self.book.verdict(now, About::Repository, Decision::Refused, vec![text.clone()])?;
+            self.unsigned = Some(text);
+            self.write_down()?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is new, in parts; what could not be sent is sent at the next turn.
+    fn report(&mut self, source: &mut dyn Source, now: Moment) -> Result<Option<()>, EngineError> {
+        loop {
+            let verdicts = self.book.unreported(REPORT);
+            let lines: Vec<String> = self.lines.iter().take(REPORT).cloned().collect();
+            let counts = (verdicts.len(), lines.len());
+            if let Err(error) = source.report(verdicts, self.status(now), lines) {
+                tracing::debug!(%error, "the report did not reach the letter box");
+                self.listening_since = None;
+                return Ok(None);
+            }
+            self.book.reported(counts.0, counts.1);
+            self.lines.drain(..counts.1);
+            self.commit()?;
+            if counts.0 < REPORT && counts.1 < REPORT {
+                return Ok(Some(()));
+            }
+        }
+    }
+}
+
+/// People's roles from the store; at the first start from the folder that the ceremony made.
+fn read_people(
+    store: &GatekeeperStore,
+    book: &mut Book,
+    repository: &Repository,
+    anchor: &Path,
+) -> Result<Trusted, EngineError> {
+    let anchor = std::fs::read(anchor).map_err(|source| TufError::File {
+        path: anchor.to_path_buf(),
+        what: "reading it",
+        source,
+    })?;
+    let mut files = people_files(store)?;
+    if files.is_empty() {
+        files = repository.people_files()?;
+        let trusted = Trusted::read(&anchor, &files)?;
+        for (path, bytes) in files {
+            book.file(&path, bytes);
+        }
+        return Ok(trusted);
+    }
+    let trusted = Trusted::read(&anchor, &files)?;
+    repository.restore(&files)?;
+    Ok(trusted)
+}
+
+fn people_files(store: &GatekeeperStore) -> Result<Files, EngineError> {
+    let rows = store.table(Table::Files)?.into_iter();
+    Ok(rows.filter_map(|(path, bytes)| Some((String::from_utf8(path).ok()?, bytes))).collect())
+}
+
+/// Rises with every publication: versions only rise.
+fn version_sum(trusted: &Trusted) -> u64 {
+    trusted.expiries().iter().fold(0, |sum: u64, (_, version, _)| sum.saturating_add(*version))
+}
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod stories;

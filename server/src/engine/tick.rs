@@ -1,0 +1,124 @@
+//! One gate tick: who fell silent, what each rollout may do now, and what becomes of it in the book.
+//! The questions are answered by [`crate::rollout`]; here they are asked and written down.
+
+use lockgate_shared::{
+    id::RolloutId,
+    policy::Policy,
+    rollout::{Scope, Stop, StopKind},
+    time::Moment,
+};
+
+use super::book::{Book, BookError};
+use crate::{
+    rollout::{
+        self, Climb, Move,
+        evidence::Silence,
+        report::{common_words, halt_sentence},
+    },
+    status::{About, Decision},
+};
+
+/// How far a tick goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// At the fixed interval: everything that may happen happens.
+    Full,
+    /// Between two ticks: only halts. What devices are told changes by nothing else then.
+    Halts,
+}
+
+/// Asks every rollout, and says whether one was halted. `listening_since` is unset while the
+/// gatekeeper does not hear the letter box: then nobody is judged silent.
+pub fn tick(
+    book: &mut Book,
+    policy: &Policy,
+    reach: Reach,
+    listening_since: Option<Moment>,
+    now: Moment,
+) -> Result<bool, BookError> {
+    let mut halted = false;
+    let ids: Vec<RolloutId> = book.rollouts.keys().copied().collect();
+    for id in ids {
+        if let Some(since) = listening_since {
+            silence(book, &id, since, now);
+        }
+        let Some(rollout) = book.rollouts.get(&id) else { continue };
+        let census = book.census(rollout, policy, now);
+        let stops: Vec<Stop> = book.stops.values().cloned().collect();
+        let mut climb = rollout::climb(rollout, &census, &stops, now);
+        let is_halt = |step: &Move| matches!(step, Move::Halt { .. });
+        match reach {
+            Reach::Full => {}
+            Reach::Halts => climb.moves.retain(is_halt),
+        }
+        halted |= climb.moves.iter().any(is_halt);
+        record(book, &id, &climb, now)?;
+        book.judgements.insert(id, climb.judgements);
+    }
+    Ok(halted)
+}
+
+fn silence(book: &mut Book, id: &RolloutId, listening_since: Moment, now: Moment) {
+    let Some(rollout) = book.rollouts.get(id) else { return };
+    let stages = rollout.ladder.stages.iter();
+    let after = stages.map(|stage| (stage.cohort.clone(), stage.gate.silence_after_s)).collect();
+    let last_seen = |device: &_| book.last_seen(device);
+    let silence = Silence { last_seen: &last_seen, after: &after, listening_since };
+    let silent = rollout.evidence.overdue(&silence, now);
+    if let Some(rollout) = book.rollout_mut(id).filter(|_| !silent.is_empty()) {
+        rollout.evidence.fall_silent(&silent);
+    }
+    book.cases_changed(*id, silent);
+}
+
+/// Writes a rollout's moves down, and does them in the book.
+fn record(book: &mut Book, id: &RolloutId, climb: &Climb, now: Moment) -> Result<(), BookError> {
+    for step in &climb.moves {
+        let (about, decision, sentence) = match step {
+            Move::Open { index, limit } => {
+                let Some(about) = stage(book, id, *index) else { continue };
+                (about, Decision::Open, format!("opened as far as {limit} of its devices"))
+            }
+            Move::Raise { index, limit, .. } => {
+                let Some(about) = stage(book, id, *index) else { continue };
+                (about, Decision::Open, format!("opened further, as far as {limit} of its devices"))
+            }
+            Move::Complete => {
+                let text = "every stage is open and baked".to_owned();
+                (About::Rollout(*id), Decision::Complete, text)
+            }
+            Move::Halt { index, what, why } => {
+                let Some(rollout) = book.rollouts.get(id) else { continue };
+                let words = common_words(rollout, *index, &book.labels);
+                (About::Rollout(*id), Decision::Halt, halt_sentence(what, &words, why))
+            }
+        };
+        if let Move::Halt { .. } = step {
+            let scope = Scope::Rollout(*id);
+            if book.stop(StopKind::Halt, scope, &sentence, now)?.is_none() {
+                book.alarm(now, None, format!("no stop could be numbered: {sentence}"));
+            }
+        }
+        if let Some(rollout) = book.rollout_mut(id) {
+            rollout.apply(step, now);
+        }
+        let word = match decision {
+            Decision::Halt => "halt",
+            Decision::Complete => "complete",
+            Decision::Open => "open",
+            Decision::Accepted
+            | Decision::Refused
+            | Decision::Wait
+            | Decision::Hold
+            | Decision::End => "decide",
+        };
+        book.note(now, "gatekeeper", word, &format!("rollout {id}: {sentence}"))?;
+        book.verdict(now, about, decision, vec![sentence])?;
+    }
+    Ok(())
+}
+
+fn stage(book: &Book, id: &RolloutId, index: usize) -> Option<About> {
+    let stage = book.rollouts.get(id)?.ladder.stages.get(index)?;
+    Some(About::Stage(*id, stage.cohort.clone()))
+}
