@@ -1,6 +1,7 @@
 //! `lockgate act`: carrying what people signed to the gatekeeper, and waiting for its word.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -8,7 +9,7 @@ use std::{
 use clap::{Args, Subcommand};
 use lockgate_shared::{act::SignedAct, limits};
 
-use super::{Session, client::Client, exit::CliError};
+use super::{Session, client::Client, exit::CliError, offline};
 use crate::api::admin::{
     Appended,
     acts::{EntryState, Standing},
@@ -22,6 +23,9 @@ const FILE_BYTES: u64 = 2 * limits::ACT_BYTES as u64 + 16 * 1024;
 /// What can be done with acts.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// What needs no server
+    #[command(flatten)]
+    Offline(offline::act::ActCommand),
     /// Hand a signed act in
     Submit {
         /// The act's file
@@ -46,6 +50,7 @@ pub struct Wait {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
+        Command::Offline(command) => Ok(offline::act::run(&command, &mut io::stdout())?),
         Command::Submit { file, wait } => {
             let signed = read(&file)?;
             let client = session.client()?;

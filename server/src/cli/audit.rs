@@ -101,7 +101,10 @@ async fn tail(
         }
     }
     print(session, &last, raw)?;
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(LOOK).await;
         let path = format!("/v1/audit?chain={name}&from={from}&max={LINES_MAX}");
         let page: Vec<String> = client.get(&path).await?;
@@ -109,7 +112,6 @@ async fn tail(
         from = next.map_or(from, |n| n + 1);
         print(session, &page, raw)?;
     }
-    Ok(())
 }
 
 fn number(line: &str) -> Option<u64> {

@@ -221,7 +221,7 @@ impl Client {
             let response = self.exchange(method, path, body).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
-            Ok((status, body.map_err(|error| self.unreachable(error))?.to_bytes()))
+            Ok::<_, CliError>((status, body.map_err(|error| self.unreachable(error))?.to_bytes()))
         };
         let (status, bytes) = timeout(patience, asked)
             .await

@@ -1,17 +1,22 @@
 //! `lockgate cohort`: how many devices each has, pausing one, and moving a device back to the last.
 
+use std::io;
+
 use clap::Subcommand;
 use lockgate_shared::{
     id::{CohortId, ProductId},
     rollout::Scope,
 };
 
-use super::{Session, device_id, exit::CliError, rollout, table};
+use super::{Session, device_id, exit::CliError, offline, rollout, table};
 use crate::{status::Status, stream::StopHow};
 
 /// What can be done with cohorts.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// What needs no server
+    #[command(flatten)]
+    Offline(Box<offline::grant::CohortCommand>),
     /// List cohorts and how many devices each has
     List,
     /// Pause a cohort of a product on every channel; approvers lift the pause
@@ -36,6 +41,7 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
+        Command::Offline(command) => Ok(offline::grant::run(&command, &mut io::stdout())?),
         Command::List => {
             let status: Status = session.client()?.get("/v1/status").await?;
             session.print(&status.cohorts, |cohorts| {

@@ -4,6 +4,8 @@ use std::{error::Error, fmt, path::PathBuf, process::ExitCode};
 
 use lockgate_shared::wire::Problem;
 
+use super::offline;
+
 /// The codes, as `--help` shows them.
 pub const HELP: &str = "\
 exit codes:
@@ -67,6 +69,8 @@ pub enum CliError {
     NotYet(String),
     /// A verification failed.
     False(String),
+    /// What needs no server failed.
+    Offline(Box<offline::CliError>),
     /// This program failed.
     Ours(Box<dyn Error + Send + Sync>),
 }
@@ -81,6 +85,7 @@ impl CliError {
             Self::Unreachable { .. } => Exit::Unreachable,
             Self::NotYet(_) => Exit::NotYet,
             Self::False(_) => Exit::False,
+            Self::Offline(error) => offline_exit(error),
             Self::Ours(_) => Exit::Ours,
         }
     }
@@ -116,12 +121,61 @@ impl fmt::Display for CliError {
                 }
                 f.write_str("\nhint: check `--server` and `--ca`, and that the server runs")
             }
-            Self::Ours(error) => write!(f, "{error}"),
+            Self::Offline(error) => f.write_str(&whole(error.as_ref())),
+            Self::Ours(error) => f.write_str(&whole(error.as_ref())),
         }
     }
 }
 
 impl Error for CliError {}
+
+impl From<offline::CliError> for CliError {
+    fn from(error: offline::CliError) -> Self {
+        Self::Offline(Box::new(error))
+    }
+}
+
+/// What a person gave that cannot be used, what does not verify, and what this machine failed at.
+const fn offline_exit(error: &offline::CliError) -> Exit {
+    use offline::CliError as E;
+    match error {
+        E::Print(_) | E::Write(_) | E::Codec(_) => Exit::Ours,
+        E::Role(_)
+        | E::Metadata(_)
+        | E::Act(_)
+        | E::Token(_)
+        | E::NoApprover(_)
+        | E::NoEnrolmentKey { .. } => Exit::False,
+        E::Read { .. }
+        | E::Key(_)
+        | E::Plan(_)
+        | E::Ceremony(_)
+        | E::Create(_)
+        | E::ReleasePlan(_)
+        | E::Sign(_)
+        | E::Manifest(_)
+        | E::Policy(_)
+        | E::Acts(_)
+        | E::NoPolicy
+        | E::NotConfirmed
+        | E::Usage(_) => Exit::Usage,
+    }
+}
+
+/// An error and all that led to it, and its hint at the end.
+fn whole(error: &dyn Error) -> String {
+    let text = error.to_string();
+    let (mut text, hint) = match text.split_once("\nhint: ") {
+        Some((text, hint)) => (text.to_owned(), format!("\nhint: {hint}")),
+        None => (text, String::new()),
+    };
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text + &hint
+}
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {

@@ -2,7 +2,7 @@
 //! people, `--json` for programs.
 //!
 //! What only restricts or reads asks the server with a token ([`client`]). What expands is made and
-//! signed in files, without a server, in `offline`; `act submit` carries it there.
+//! signed in files, without a server, in [`offline`]; `act submit` carries it there.
 
 pub mod act;
 pub mod audit;
@@ -23,8 +23,10 @@ use std::{
 };
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use lockgate_shared::id::{DeviceId, ProductId, TenantId};
-use lockgate_shared::rollout::Scope;
+use lockgate_shared::{
+    id::{DeviceId, ProductId, TenantId},
+    rollout::Scope,
+};
 use serde::Serialize;
 
 use self::{
@@ -46,11 +48,16 @@ pub struct Cli {
     command: Command,
 }
 
-/// What can be asked for. The offline half joins here and in the enums of the nouns, by
-/// `#[command(flatten)]`.
+/// What can be asked for. What needs no server joins here, and in the enums of the nouns.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Rollouts: how far they are, and stopping them
+    /// The repository and its keys' ceremony
+    #[command(subcommand)]
+    Repo(offline::repo::RepoCommand),
+    /// Keys
+    #[command(subcommand)]
+    Key(offline::key::KeyCommand),
+    /// Rollouts: starting, watching and stopping them
     #[command(subcommand)]
     Rollout(rollout::Command),
     /// Cohorts
@@ -143,6 +150,8 @@ fn fail(error: &CliError) -> ExitCode {
 
 async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
+        Command::Repo(command) => Ok(offline::repo::run(&command, &mut io::stdout())?),
+        Command::Key(command) => Ok(offline::key::run(&command, &mut io::stdout())?),
         Command::Rollout(command) => rollout::run(command, session).await,
         Command::Cohort(command) => cohort::run(command, session).await,
         Command::Device(command) => device::run(command, session).await,

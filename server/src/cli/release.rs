@@ -1,6 +1,9 @@
 //! `lockgate release`: what was published, and carrying a signed release to the server.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use clap::Subcommand;
 use lockgate_shared::{
@@ -9,12 +12,15 @@ use lockgate_shared::{
     version::Version,
 };
 
-use super::{Session, act, exit::CliError, table};
+use super::{Session, act, exit::CliError, offline, table};
 use crate::{api::admin::Appended, registry::rows::ReleaseRow, stream::Publication};
 
 /// What can be done with releases.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// What needs no server
+    #[command(flatten)]
+    Offline(offline::release::ReleaseCommand),
     /// List releases
     List {
         /// Of one product
@@ -42,6 +48,7 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
+        Command::Offline(command) => Ok(offline::release::run(&command, &mut io::stdout())?),
         Command::List { product } => {
             let ask = product.map(|product| format!("?product={product}")).unwrap_or_default();
             let rows: Vec<ReleaseRow> =

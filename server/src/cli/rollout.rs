@@ -2,14 +2,14 @@
 //! starting, approving and lifting take signatures and are made offline.
 
 use std::{
-    io::{IsTerminal, stdout},
+    io::{self, IsTerminal, stdout},
     time::Duration,
 };
 
 use clap::Subcommand;
 use lockgate_shared::{id::RolloutId, rollout::Scope};
 
-use super::{Session, client::Client, exit::CliError, say, table};
+use super::{Session, client::Client, exit::CliError, offline, say, table};
 use crate::{
     api::admin::{Appended, stops::StopAsked},
     status::{Decision, RolloutState, RolloutStatus, StageStatus, Status, Verdict},
@@ -24,6 +24,9 @@ const VERDICTS_SHOWN: usize = 20;
 /// What can be asked about rollouts.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// What needs no server
+    #[command(flatten)]
+    Offline(Box<offline::rollout::RolloutCommand>),
     /// List rollouts
     List,
     /// Show each stage of a rollout, or of all that are in progress
@@ -60,6 +63,7 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
+        Command::Offline(command) => Ok(offline::rollout::run(&command, &mut io::stdout())?),
         Command::List => {
             let rollouts: Vec<RolloutStatus> = session.client()?.get("/v1/rollouts").await?;
             session.print(&rollouts, |rollouts| list_text(rollouts))

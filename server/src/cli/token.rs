@@ -1,9 +1,11 @@
 //! `lockgate token`: API tokens. A new one is printed once; nobody can show it again.
 
+use std::io;
+
 use clap::Subcommand;
 use lockgate_shared::id::TenantId;
 
-use super::{Session, exit::CliError, table};
+use super::{Session, exit::CliError, offline, table};
 use crate::{
     api::admin::tokens::{TokenAsked, TokenMade, TokenShown},
     registry::rows::TokenRole,
@@ -12,6 +14,9 @@ use crate::{
 /// What can be done with tokens.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// What needs no server
+    #[command(flatten)]
+    Offline(offline::token::TokenCommand),
     /// Make a token and print it, this once
     Create {
         /// Its name; the policy gives each name to one person
@@ -35,6 +40,7 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
+        Command::Offline(command) => Ok(offline::token::run(&command, &mut io::stdout())?),
         Command::Create { name, role, tenant } => {
             let asked = TokenAsked { name, role, tenant };
             let made: TokenMade = session.client()?.post("/v1/tokens", &asked).await?;
