@@ -4,10 +4,10 @@
 //! | to find out | open |
 //! |---|---|
 //! | how an entry is verified, and what it changes | [`intake`] |
-//! | what a gate tick does | [`tick`] |
+//! | what a gate tick does | [`mod@tick`] |
 //! | what is kept, and in which rows | [`book`] |
 //! | when which file of the repository is written | [`publish`] |
-//! | how entries come | [`source`] |
+//! | how entries come | [`mod@source`] |
 
 pub mod book;
 pub mod intake;
