@@ -511,26 +511,7 @@ pub(super) fn release(number: u64, versions: &[&str], authors: &[u8]) -> Publica
 fn ceremony(folder: &Path, policy: &Policy) {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let role = |keys: &[u8], threshold| RoleKeys {
-        keyids: keys.iter().map(|number| key_id(*number)).collect(),
-        threshold: NonZeroU64::new(threshold).expect("above zero"),
-        _extra: HashMap::new(),
-    };
-    let root = Root {
-        spec_version: "1.0.0".into(),
-        consistent_snapshot: true,
-        version: NonZeroU64::MIN,
-        expires: stamp(),
-        keys: (1..=5).map(|number| (key_id(number), tuf_key(number))).collect(),
-        roles: [
-            (RoleType::Root, role(&[1], 1)),
-            (RoleType::Targets, role(&[2], 1)),
-            (RoleType::Snapshot, role(&[3], 1)),
-            (RoleType::Timestamp, role(&[4], 1)),
-        ]
-        .into(),
-        _extra: HashMap::new(),
-    };
+    let root = root_role(1, 1, 3);
     let policy = serde_json::to_string_pretty(policy).expect("json");
     let targets = first_targets(1, &policy);
     let mut releases = self::targets(1);
@@ -555,6 +536,30 @@ fn ceremony(folder: &Path, policy: &Policy) {
         let pem = key(number).to_pkcs8_pem(pkcs8::LineEnding::LF).expect("pem");
         fs::write(&path, pem.as_bytes()).expect("a key");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
+    }
+}
+
+/// A root whose own key and whose snapshot's key are these.
+pub(super) fn root_role(version: u64, root: u8, snapshot: u8) -> Root {
+    let role = |keys: &[u8], threshold| RoleKeys {
+        keyids: keys.iter().map(|number| key_id(*number)).collect(),
+        threshold: NonZeroU64::new(threshold).expect("above zero"),
+        _extra: HashMap::new(),
+    };
+    Root {
+        spec_version: "1.0.0".into(),
+        consistent_snapshot: true,
+        version: NonZeroU64::new(version).expect("above zero"),
+        expires: stamp(),
+        keys: (1..=9).map(|number| (key_id(number), tuf_key(number))).collect(),
+        roles: [
+            (RoleType::Root, role(&[root], 1)),
+            (RoleType::Targets, role(&[2], 1)),
+            (RoleType::Snapshot, role(&[snapshot], 1)),
+            (RoleType::Timestamp, role(&[4], 1)),
+        ]
+        .into(),
+        _extra: HashMap::new(),
     }
 }
 

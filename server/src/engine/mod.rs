@@ -4,10 +4,10 @@
 //! | to find out | open |
 //! |---|---|
 //! | how an entry is verified, and what it changes | [`intake`] |
-//! | what a gate tick does | [`tick`] |
+//! | what a gate tick does | [`mod@tick`] |
 //! | what is kept, and in which rows | [`book`] |
 //! | when which file of the repository is written | [`publish`] |
-//! | how entries come | [`source`] |
+//! | how entries come | [`mod@source`] |
 
 pub mod book;
 pub mod intake;
@@ -116,11 +116,19 @@ pub enum EngineError {
 
 /// Runs until `stop` is set. The letter box may come and go; what fails on this host ends the run.
 pub fn run(config: &Gatekeeper, stop: &Arc<AtomicBool>) -> Result<(), EngineError> {
-    let mut engine = Engine::open(config, clock::now())?;
+    turns(config, stop, &clock::now)
+}
+
+fn turns(
+    config: &Gatekeeper,
+    stop: &AtomicBool,
+    clock: &dyn Fn() -> Moment,
+) -> Result<(), EngineError> {
+    let mut engine = Engine::open(config, clock())?;
     let mut source = SocketSource::new(&config.socket);
     let mut pause = RECONNECT_MS.0;
     while !stop.load(Ordering::Relaxed) {
-        match engine.turn(&mut source, &clock::now)? {
+        match engine.turn(&mut source, clock)? {
             Turn::Heard => pause = RECONNECT_MS.0,
             Turn::Deaf => {
                 rest(pause, stop);
@@ -439,6 +447,8 @@ fn version_sum(trusted: &Trusted) -> u64 {
     trusted.expiries().iter().fold(0, |sum: u64, (_, version, _)| sum.saturating_add(*version))
 }
 
+#[cfg(test)]
+mod beside;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]

@@ -16,8 +16,10 @@ use lockgate_shared::{
     wire::{Format, OutcomeKind, codec},
 };
 
+use tough::schema::RoleType;
+
 use super::{
-    fixture::{BEGIN, Phone, Yard, first_targets, manifest, release, sign_role, signed},
+    fixture::{BEGIN, Phone, Yard, first_targets, manifest, release, root_role, sign_role, signed},
     *,
 };
 use crate::{
@@ -342,6 +344,55 @@ fn new_targets_bring_a_new_policy_and_must_delegate_as_before() {
     let start = signed(&Act::Start(yard.start("1.1.0", 2)), &[21]);
     let offset = yard.json(EntryKind::Act, &start);
     yard.accepted(offset);
+}
+
+#[test]
+fn a_new_root_needs_the_old_and_the_new_keys_and_every_role_keys_enough() {
+    let mut yard = Yard::new();
+    let publication = |role, keys: &[u8]| Publication {
+        role: "root".into(),
+        metadata: String::from_utf8(sign_role(role, keys)).expect("text"),
+        targets: Vec::new(),
+    };
+    for (version, keys, words) in [
+        (2, &[1][..], "0 of 1 signatures"),
+        (2, &[6], "0 of 1 signatures"),
+        (3, &[1, 6], "version 3, the next one is 2"),
+    ] {
+        let offset = yard.json(EntryKind::Publish, &publication(root_role(version, 6, 3), keys));
+        yard.refused(offset, words);
+    }
+    let mut poor = root_role(2, 6, 3);
+    poor.roles.get_mut(&RoleType::Timestamp).expect("a role").keyids.clear();
+    let offset = yard.json(EntryKind::Publish, &publication(poor, &[1, 6]));
+    yard.refused(offset, "fewer keys for role `timestamp`");
+    let offset = yard.json(EntryKind::Publish, &publication(root_role(2, 6, 3), &[1, 6]));
+    yard.accepted(offset);
+    assert!(yard.folder.path().join("repository/metadata/2.root.json").exists());
+    yard.start_engine();
+    let root = yard.status().expiries.into_iter().find(|expiry| expiry.role == "root");
+    assert_eq!(root.expect("root").version, 2);
+}
+
+#[test]
+fn a_gatekeeper_whose_key_was_replaced_signs_nothing_says_so_and_goes_on_counting() {
+    let mut yard = Yard::new();
+    let publication = Publication {
+        role: "root".into(),
+        metadata: String::from_utf8(sign_role(root_role(2, 1, 7), &[1])).expect("text"),
+        targets: Vec::new(),
+    };
+    let offset = yard.json(EntryKind::Publish, &publication);
+    yard.accepted(offset);
+    let before = yard.status().expiries;
+    yard.phones(2, "Slate 3");
+    yard.tick();
+    yard.tick();
+    let status = yard.status();
+    assert_eq!(status.expiries, before);
+    assert_eq!(status.letters_offset, 5);
+    let said = status.alarms.iter().filter(|alarm| alarm.text.contains("`snapshot` on this host"));
+    assert_eq!(said.count(), 1);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! The questions are answered by [`crate::rollout`]; here they are asked and written down.
 
 use lockgate_shared::{
+    bucket::Limit,
     id::RolloutId,
     policy::Policy,
     rollout::{Scope, Stop, StopKind},
@@ -13,6 +14,7 @@ use crate::{
     rollout::{
         self, Climb, Move,
         evidence::Silence,
+        limits,
         report::{common_words, halt_sentence},
     },
     status::{About, Decision},
@@ -76,12 +78,12 @@ fn record(book: &mut Book, id: &RolloutId, climb: &Climb, now: Moment) -> Result
     for step in &climb.moves {
         let (about, decision, sentence) = match step {
             Move::Open { index, limit } => {
-                let Some(about) = stage(book, id, *index) else { continue };
-                (about, Decision::Open, format!("opened as far as {limit} of its devices"))
+                let Some((about, reach)) = stage(book, id, *index, *limit) else { continue };
+                (about, Decision::Open, format!("opened to {reach}"))
             }
             Move::Raise { index, limit, .. } => {
-                let Some(about) = stage(book, id, *index) else { continue };
-                (about, Decision::Open, format!("opened further, as far as {limit} of its devices"))
+                let Some((about, reach)) = stage(book, id, *index, *limit) else { continue };
+                (about, Decision::Open, format!("opened further, to {reach}"))
             }
             Move::Complete => {
                 let text = "every stage is open and baked".to_owned();
@@ -118,7 +120,12 @@ fn record(book: &mut Book, id: &RolloutId, climb: &Climb, now: Moment) -> Result
     Ok(())
 }
 
-fn stage(book: &Book, id: &RolloutId, index: usize) -> Option<About> {
-    let stage = book.rollouts.get(id)?.ladder.stages.get(index)?;
-    Some(About::Stage(*id, stage.cohort.clone()))
+/// A stage, and in words how far a limit lets its devices in.
+fn stage(book: &Book, id: &RolloutId, index: usize, limit: Limit) -> Option<(About, String)> {
+    let rollout = book.rollouts.get(id)?;
+    let cohort = &rollout.ladder.stages.get(index)?.cohort;
+    let known = rollout.evidence.buckets(cohort);
+    let inside = limits::authorised(&known, limit);
+    let reach = format!("{inside} of {} devices in `{cohort}`, limit {limit}", known.len());
+    Some((About::Stage(*id, cohort.clone()), reach))
 }
