@@ -1,6 +1,8 @@
 //! The server's only look at the machine's clock. Everything that decides takes `now` as an argument.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+#![expect(clippy::disallowed_methods, reason = "this is the file that asks the machine")]
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lockgate_shared::time::Moment;
 
@@ -8,4 +10,20 @@ use lockgate_shared::time::Moment;
 pub fn now() -> Moment {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Moment(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Measures a span within this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts now.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// How long ago it was started.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
 }

@@ -1,5 +1,7 @@
 //! The server's only source of chance: the operating system's. Nothing that decides uses it.
 
+#![expect(clippy::disallowed_methods, reason = "this is the file that asks the machine")]
+
 /// Random bytes, good enough for keys and tokens.
 ///
 /// # Panics

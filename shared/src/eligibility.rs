@@ -279,7 +279,7 @@ pub fn eligibility<'a>(
     channel(candidate, device, &mut reasons);
     holds(candidate, device, word, now, &mut reasons);
     stage(candidate, word, now, &mut reasons);
-    limit(candidate, word, bucket, &mut reasons);
+    limit(candidate, bucket, &mut reasons);
     calendar(device, now, &mut reasons);
     conditions(candidate, device, &mut reasons);
     debug_assert!(reasons.is_sorted_by_key(Reason::question), "the order is fixed");
@@ -405,7 +405,7 @@ fn stage(candidate: &Candidate<'_>, word: &Word<'_>, now: Moment, reasons: &mut 
     }
 }
 
-fn limit(candidate: &Candidate<'_>, _: &Word<'_>, bucket: Bucket, reasons: &mut Vec<Reason>) {
+fn limit(candidate: &Candidate<'_>, bucket: Bucket, reasons: &mut Vec<Reason>) {
     let entry = candidate.rollout.entry();
     let memory = candidate.memory;
     let Some(limit) = entry.limit_for(&memory.cohort, &memory.groups) else { return };
@@ -597,6 +597,263 @@ impl fmt::Display for Reason {
             Self::Battery(percent) => write!(f, "on battery with {percent} % left"),
             Self::Metered => f.write_str("the network is paid by volume"),
             Self::Disk { has, needs } => write!(f, "it needs {needs} MiB of disk, {has} are free"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        id::ChannelId,
+        pace::tests::{START, World, open},
+        rollout::Stop,
+        window::Weekday,
+    };
+
+    #[test]
+    fn a_device_whose_turn_it_is_goes() {
+        let asked = Asked::new();
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+    }
+
+    #[test]
+    fn every_reason_is_named_at_once_and_in_the_fixed_order() {
+        let mut asked = Asked::new();
+        asked.facts.ram_mib = 1;
+        asked.world.manifest.compatibility.min_ram_mib = Some(512);
+        asked.pin = Pin::Exact("9.9.9".parse().expect("a version"));
+        asked.world.entry.ended = Some(START);
+        asked.limit(Limit::NOBODY);
+        asked.freezes =
+            vec![Freeze { from: START, until: asked.now.plus(Seconds(9)), reason: "fair".into() }];
+        asked.conditions =
+            Conditions { on_battery: Some(true), battery_percent: Some(5), ..asked.conditions };
+        asked.conditions.metered = Some(true);
+        asked.conditions.free_disk_mib = Some(0);
+        assert_eq!(asked.reasons(), [204, 302, 503, 701, 901, 1001, 1101, 1201]);
+    }
+
+    #[test]
+    fn only_the_bucket_being_open_puts_a_device_at_risk() {
+        let mut asked = Asked::new();
+        asked.limit(Limit::NOBODY);
+        assert!(asked.at_risk());
+        asked.conditions.metered = Some(true);
+        assert!(!asked.at_risk());
+    }
+
+    #[test]
+    fn a_bucket_on_the_coverage_list_is_let_in_early() {
+        let mut asked = Asked::new();
+        asked.limit(Limit::NOBODY);
+        let bucket = asked.with(|answer| answer.bucket);
+        asked.world.entry.coverage = vec![bucket];
+        asked.look();
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+    }
+
+    #[test]
+    fn nothing_is_installed_that_is_not_newer_or_that_failed_here() {
+        let mut asked = Asked::new();
+        for running in ["1.1.0", "1.2.0"] {
+            asked.running = Some(running.parse().expect("a version"));
+            assert_eq!(asked.reasons(), [102]);
+        }
+        asked.running = Some("1.0.0".parse().expect("a version"));
+        asked.failed = vec!["1.1.0".parse().expect("a version")];
+        assert_eq!(asked.reasons(), [103]);
+    }
+
+    #[test]
+    fn a_barrier_may_not_be_skipped() {
+        let mut asked = Asked::new();
+        asked.world.manifest.barrier = Some("1.0.5".parse().expect("a version"));
+        assert_eq!(asked.reasons(), [401]);
+        asked.running = Some("1.0.5".parse().expect("a version"));
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+    }
+
+    #[test]
+    fn a_pinned_device_takes_its_own_line_and_says_why_not_the_newest() {
+        let mut asked = Asked::new();
+        asked.pin = Pin::NMinus1;
+        asked.complete = vec!["1.0.0".parse().expect("v"), "1.1.0".parse().expect("v")];
+        assert_eq!(asked.reasons(), [302]);
+        asked.complete.push("1.2.0".parse().expect("v"));
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+    }
+
+    #[test]
+    fn a_stop_passed_on_binds_until_a_file_issued_after_it_says_more() {
+        let mut asked = Asked::new();
+        asked.passed = vec![PassedStop {
+            scope: Scope::Tenant("acme".parse().expect("a name")),
+            since: START,
+            reason: "call me".into(),
+        }];
+        asked.file_issued = START;
+        assert_eq!(asked.reasons(), [502]);
+        asked.file_issued = START.plus(Seconds(1));
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+    }
+
+    #[test]
+    fn a_numbered_stop_binds_whom_it_covers() {
+        for (scope, binds) in [
+            (Scope::Everything, true),
+            (Scope::Product("app".parse().expect("a name")), true),
+            (Scope::Product("other".parse().expect("a name")), false),
+            (Scope::Tenant("acme".parse().expect("a name")), true),
+            (Scope::Cohort("app".parse().expect("a"), "general".parse().expect("a")), true),
+            (Scope::Cohort("app".parse().expect("a"), "dogfood".parse().expect("a")), false),
+        ] {
+            let mut asked = Asked::new();
+            let stop = Stop {
+                number: 3,
+                kind: StopKind::Pause,
+                scope: scope.clone(),
+                since: START,
+                reason: "drill".into(),
+            };
+            asked.world.memory.stops.insert(3, stop);
+            assert_eq!(asked.reasons() == [501], binds, "{scope:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_withholds_news_stops_the_device() {
+        let mut asked = Asked::new();
+        asked.timestamp_issued = Some(asked.now.minus(Seconds(3601)));
+        assert_eq!(asked.reasons(), [504]);
+        asked.timestamp_issued = None;
+        assert_eq!(asked.reasons(), [504]);
+    }
+
+    #[test]
+    fn a_device_waits_for_the_bake_it_saw_itself_and_until_it_is_counted() {
+        let mut asked = Asked::new();
+        asked.now = START.plus(Seconds(100));
+        asked.timestamp_issued = Some(asked.now);
+        let memory = asked.memory();
+        memory.last_not_open.insert("dogfood".parse().expect("a"), START.plus(Seconds(50)));
+        assert_eq!(asked.reasons(), [603]);
+        let mut asked = Asked::new();
+        asked.memory().first_letter = Some(10);
+        assert_eq!(asked.reasons(), [605]);
+        asked.memory().first_letter = None;
+        assert_eq!(asked.reasons(), [605]);
+    }
+
+    #[test]
+    fn a_window_that_cannot_be_evaluated_keeps_the_device_waiting() {
+        let mut asked = Asked::new();
+        asked.windows = vec![Window {
+            zone: "No/Where".into(),
+            days: [Weekday::Mon].into(),
+            hour: 1,
+            minute: 0,
+            length_s: Seconds(60),
+        }];
+        assert_eq!(asked.reasons(), [802]);
+    }
+
+    /// A device of cohort `general` in a rollout that is open to everybody and baked.
+    struct Asked {
+        world: World,
+        now: Moment,
+        facts: Facts,
+        conditions: Conditions,
+        running: Option<Version>,
+        pin: Pin,
+        complete: Vec<Version>,
+        windows: Vec<Window>,
+        freezes: Vec<Freeze>,
+        failed: Vec<Version>,
+        passed: Vec<PassedStop>,
+        file_issued: Moment,
+        timestamp_issued: Option<Moment>,
+    }
+
+    impl Asked {
+        fn new() -> Self {
+            let mut world = World::new();
+            world.entry.stages.push(open("general", 60, Limit::EVERYBODY));
+            let now = START.plus(Seconds(1_000));
+            let mut asked = Self {
+                world,
+                now,
+                facts: Facts::default(),
+                conditions: Conditions::default(),
+                running: Some("1.0.0".parse().expect("a version")),
+                pin: Pin::Latest,
+                complete: Vec::new(),
+                windows: Vec::new(),
+                freezes: Vec::new(),
+                failed: Vec::new(),
+                passed: Vec::new(),
+                file_issued: START,
+                timestamp_issued: Some(now),
+            };
+            asked.look();
+            asked.memory().first_letter = Some(3);
+            asked
+        }
+
+        fn look(&mut self) {
+            let entry = self.world.entry.clone();
+            self.world.see(&entry, START.plus(Seconds(200)));
+        }
+
+        fn limit(&mut self, limit: Limit) {
+            self.world.entry.stages[1].limit = limit;
+        }
+
+        fn memory(&mut self) -> &mut RolloutMemory {
+            let rollout = self.world.entry.rollout;
+            self.world.memory.rollouts.get_mut(&rollout).expect("it was seen")
+        }
+
+        fn reasons(&self) -> Vec<u16> {
+            self.with(|answer| answer.reasons.iter().map(Reason::code).collect())
+        }
+
+        fn at_risk(&self) -> bool {
+            self.with(|answer| answer.bucket_alone())
+        }
+
+        fn with<T>(&self, read: impl FnOnce(&Answer<'_>) -> T) -> T {
+            let world = &self.world;
+            let rollout = world.verify(&world.entry).expect("agrees");
+            let candidate = Candidate {
+                rollout: &rollout,
+                manifest: &world.manifest,
+                memory: &world.memory.rollouts[&world.entry.rollout],
+            };
+            let channel: ChannelId = "stable".parse().expect("a name");
+            let device = Device {
+                id: DeviceId([5; 32]),
+                tenant: &"acme".parse().expect("a name"),
+                product: &"app".parse().expect("a name"),
+                channel: &channel,
+                facts: &self.facts,
+                conditions: &self.conditions,
+                running: self.running.as_ref(),
+                pin: &self.pin,
+                complete: &self.complete,
+                windows: &self.windows,
+                freezes: &self.freezes,
+                preferences: Preferences::default(),
+                failed: &self.failed,
+            };
+            let word = Word {
+                memory: &world.memory,
+                passed: &self.passed,
+                file_issued: self.file_issued,
+                letters_offset: 10,
+                timestamp_issued: self.timestamp_issued,
+            };
+            read(&eligibility(&candidate, &device, &word, self.now))
         }
     }
 }

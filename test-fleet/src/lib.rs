@@ -1,1 +1,8 @@
-//! test-fleet
+//! Fleets that try Lockgate out: the demo's real processes, chaos, benchmarks, and the fuzz targets.
+//! Nothing that ships depends on this crate.
+
+pub mod bench;
+pub mod demo;
+pub mod fuzz;
+pub mod process;
+pub mod world;

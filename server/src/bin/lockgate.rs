@@ -1,3 +1,7 @@
-//! Entry point.
+//! The operator's tool.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lockgate_server::cli::main()
+}

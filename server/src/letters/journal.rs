@@ -8,7 +8,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -19,6 +19,7 @@ use super::{
     record::{Arrival, Update},
 };
 use crate::{
+    clock::Stopwatch,
     store::{Change, DeviceRow, NewEntry, Store, StoreError, Table},
     stream::Entry,
 };
@@ -228,10 +229,10 @@ impl Writer {
 
     /// Gathers what comes within one tick.
     fn gather(&mut self, jobs: &Receiver<Job>, batch: &mut Vec<Write>) -> Next {
-        let end = Instant::now() + self.tick;
+        let begun = Stopwatch::start();
         let mut bytes: usize = batch.iter().map(Write::len).sum();
         while batch.len() < BATCH && bytes < BATCH_BYTES {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = self.tick.saturating_sub(begun.elapsed());
             let before = batch.len();
             match jobs.recv_timeout(left) {
                 Ok(job) => {

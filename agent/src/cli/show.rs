@@ -1,0 +1,113 @@
+//! `status` and `explain`: the snapshot that the loop left, for people or as it is. Nothing is asked and
+//! nothing decided here; both work while the agent is down, and say how old the snapshot is.
+
+use std::{fmt::Write as _, path::Path};
+
+use lockgate_shared::{id::ProductId, time::Moment};
+use serde_json::json;
+
+use super::{CliError, Report};
+use crate::{
+    clock,
+    config::Settings,
+    status::{CandidateStatus, ProductStatus, Status, Verdict},
+};
+
+/// `status`.
+pub(super) fn status(settings: &Settings) -> Result<Report, CliError> {
+    status_in(&settings.state)
+}
+
+/// The same for a state folder.
+pub(super) fn status_in(state: &Path) -> Result<Report, CliError> {
+    let status = Status::read(state)?;
+    Ok(Report::of(status_text(&status, clock::now()), &status))
+}
+
+/// `explain`, for one product or all.
+pub(super) fn explain(settings: &Settings, only: Option<&ProductId>) -> Result<Report, CliError> {
+    let status = Status::read(&settings.state)?;
+    let products: Vec<&ProductStatus> = status
+        .products
+        .iter()
+        .filter(|product| only.is_none_or(|only| product.product == *only))
+        .collect();
+    if let (Some(only), true) = (only, products.is_empty()) {
+        return Err(CliError::Product(only.clone()));
+    }
+    let mut text = String::new();
+    for product in &products {
+        explain_product(&mut text, product);
+    }
+    Ok(Report::of(text, json!({ "taken": status.taken, "products": products })))
+}
+
+fn status_text(status: &Status, now: Moment) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<12} {value}");
+    };
+    line("as of", format!("{} ({} ago)", status.taken, now.since(status.taken)));
+    line("agent", status.agent.clone());
+    line("device", status.device.to_string());
+    line("tenant", format!("{} of {}", status.tenant, status.repository));
+    line("repository", word(status.refresh.last, status.refresh.problem.as_deref()));
+    line("server", word(status.contact.last, status.contact.problem.as_deref()));
+    if let Some(next) = status.contact.next_poll {
+        line("next poll", format!("{next} (in {})", next.since(now)));
+    }
+    for product in &status.products {
+        let running = product.running.as_ref().map_or("nothing".to_owned(), ToString::to_string);
+        line(product.product.as_str(), format!("{running}, {}", product.state_text));
+    }
+    for notice in &status.notices {
+        line("notice", notice.clone());
+    }
+    text
+}
+
+fn word(last: Option<Moment>, problem: Option<&str>) -> String {
+    let last = last.map_or("never reached".to_owned(), |last| format!("good at {last}"));
+    match problem {
+        Some(problem) => format!("{last}; since then: {problem}"),
+        None => last,
+    }
+}
+
+fn explain_product(text: &mut String, product: &ProductStatus) {
+    let running = product.running.as_ref().map_or("nothing".to_owned(), ToString::to_string);
+    let channel = product.channel.as_ref().map_or("default", |channel| channel.as_str());
+    let _ = writeln!(
+        text,
+        "{}: {running} runs; channel {channel}; pin {} ({}); {}",
+        product.product, product.pin.pin, product.pin.by, product.state_text
+    );
+    if product.candidates.is_empty() {
+        let _ = writeln!(text, "  no release is on offer for it");
+    }
+    for candidate in &product.candidates {
+        explain_candidate(text, candidate);
+    }
+    for failed in &product.failed {
+        let _ = writeln!(text, "  {failed} failed here and is not tried again");
+    }
+}
+
+fn explain_candidate(text: &mut String, candidate: &CandidateStatus) {
+    let version = candidate.version.as_ref().map_or("?".to_owned(), ToString::to_string);
+    let verdict = match candidate.verdict {
+        Verdict::Chosen => "is what this device goes for",
+        Verdict::Passed => "could be installed; a newer one was chosen",
+        Verdict::Waits => "waits",
+        Verdict::Refused => "is refused",
+    };
+    let _ = writeln!(text, "  {version} {verdict}");
+    if let (Some(place), Some(limit)) = (&candidate.place, &candidate.limit) {
+        let _ = writeln!(text, "    this device's place is {place}; it is open up to {limit}");
+    }
+    for reason in &candidate.reasons {
+        let until = reason.until.map(|until| format!(" (until {until})")).unwrap_or_default();
+        let _ = writeln!(text, "    {}: {}{until}", reason.question, reason.text);
+    }
+}

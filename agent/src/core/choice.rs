@@ -1,0 +1,369 @@
+//! Which release a product goes for, out of what the server and the people say. Every entry of the
+//! rollout file is held against its signed start and its manifest, then against the device; each gets
+//! a verdict with all its reasons, newest first, and the newest without any is chosen.
+//!
+//! It believes no entry that contradicts what people signed, and passes over none in silence.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use lockgate_shared::{
+    act::{Act, SignedAct, Start},
+    bucket::{Bucket, Limit},
+    eligibility::{self, Candidate, Device, Preferences, Reason, Word},
+    facts::{Conditions, Facts},
+    id::{ChannelId, CohortId, DeviceId, Digest, ProductId, RolloutId, TenantId},
+    limits,
+    manifest::Manifest,
+    pace::{self, Memory, VerifiedRollout},
+    pin::Pin,
+    policy::Policy,
+    rollout::{PassedStop, RolloutEntry, RolloutFile},
+    time::Moment,
+    version::Version,
+    window::{Freeze, Window},
+    wire::{Orders, ReasonRecord, RolloutView},
+};
+
+/// What a product is decided by.
+#[derive(Clone, Copy)]
+pub struct Situation<'a> {
+    /// Who may sign what.
+    pub policy: &'a Policy,
+    /// The product's rollout file, if there is one for this device.
+    pub file: Option<&'a RolloutFile>,
+    /// The manifests at hand, by the digest of their bytes.
+    pub manifests: &'a BTreeMap<Digest, Manifest>,
+    /// What the device remembers of the product's rollouts.
+    pub memory: &'a Memory,
+    /// When the newest verified timestamp was issued.
+    pub timestamp_issued: Option<Moment>,
+    /// The device.
+    pub own: Own<'a>,
+    /// The moment, by the guarded clock.
+    pub now: Moment,
+}
+
+/// The device that decides.
+#[derive(Clone, Copy)]
+pub struct Own<'a> {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its tenant.
+    pub tenant: &'a TenantId,
+    /// The product.
+    pub product: &'a ProductId,
+    /// The channel it follows.
+    pub channel: &'a ChannelId,
+    /// What it is.
+    pub facts: &'a Facts,
+    /// What it finds now.
+    pub conditions: &'a Conditions,
+    /// The version that runs.
+    pub running: Option<&'a Version>,
+    /// What it wants.
+    pub pin: &'a Pin,
+    /// Its own windows.
+    pub windows: &'a [Window],
+    /// What its owner asks for.
+    pub preferences: Preferences,
+    /// Versions that failed on it.
+    pub failed: &'a [Version],
+    /// What it was told.
+    pub orders: &'a Orders,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// Every entry of the file, newest version first.
+    pub considered: Vec<Considered>,
+    /// The index of the one to go for.
+    pub chosen: Option<usize>,
+    /// Versions whose rollouts are complete.
+    pub complete: Vec<Version>,
+}
+
+/// One entry of the file and what came of it.
+#[derive(Clone, Debug)]
+pub struct Considered {
+    /// Its rollout.
+    pub rollout: RolloutId,
+    /// Its signed start; without one the entry is not believed at all.
+    pub start: Option<Start>,
+    /// The device's cohort in it.
+    pub cohort: Option<CohortId>,
+    /// The device's place in it.
+    pub bucket: Option<Bucket>,
+    /// How far it is open to the device.
+    pub limit: Option<Limit>,
+    /// What came of it.
+    pub finding: Finding,
+}
+
+/// What came of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Nothing speaks against it.
+    Go,
+    /// Everything that speaks against it now.
+    Against(Vec<Reason>),
+    /// It contradicts what people signed, or its manifest is not at hand.
+    Refused(String),
+}
+
+/// Decides.
+pub fn decide(situation: &Situation<'_>) -> Choice {
+    let Some(file) = situation.file else { return Choice::default() };
+    let mut believed: Vec<(&RolloutEntry, Option<Start>, Result<VerifiedRollout, String>)> = file
+        .rollouts
+        .iter()
+        .map(|entry| {
+            let start = pace::verify_start(entry, situation.policy);
+            let verified = verify(situation, entry, start.as_ref());
+            (entry, start.ok(), verified)
+        })
+        .collect();
+    believed.sort_by_key(|(_, start, _)| Reverse(version_of(start.as_ref())));
+    let complete = complete(situation, believed.iter().filter_map(|(_, _, v)| v.as_ref().ok()));
+    let considered: Vec<Considered> = believed
+        .iter()
+        .map(|(entry, start, verified)| {
+            consider(situation, &complete, entry, start.clone(), verified.as_ref())
+        })
+        .collect();
+    let chosen = considered.iter().position(|one| one.finding == Finding::Go);
+    Choice { considered, chosen, complete }
+}
+
+/// The channel that a device follows for a product: a signed grant's, its owner's, or the policy's
+/// default.
+pub fn channel(
+    policy: &Policy,
+    owner: Option<&ChannelId>,
+    grant: Option<&ChannelId>,
+    product: &ProductId,
+) -> Option<ChannelId> {
+    grant.or(owner).or_else(|| policy.default_place(product).map(|(channel, _)| channel)).cloned()
+}
+
+/// The channel and cohort that signed grants give this device for a product now; the newest counts.
+pub fn granted(
+    policy: &Policy,
+    grants: &[SignedAct],
+    device: &DeviceId,
+    product: &ProductId,
+    now: Moment,
+) -> Option<(ChannelId, CohortId)> {
+    grants
+        .iter()
+        .filter_map(|act| act.verify(policy).ok())
+        .filter_map(|act| match act.act() {
+            Act::Grant(grant) => Some(grant.clone()),
+            Act::Start(_) | Act::Approve(_) | Act::Lift(_) | Act::Waive(_) => None,
+        })
+        .filter(|grant| {
+            grant.device == *device
+                && grant.product == *product
+                && grant.issued <= now
+                && now < grant.expires
+        })
+        .max_by_key(|grant| grant.issued)
+        .map(|grant| (grant.channel, grant.cohort))
+}
+
+/// The manifests that a decision needs: those of verified starts on the device's channel, and of
+/// these only the ones that it may go to or that its pin counts.
+pub fn wanted(
+    policy: &Policy,
+    file: &RolloutFile,
+    channel: &ChannelId,
+    pin: &Pin,
+    running: Option<&Version>,
+) -> Vec<Start> {
+    let counts_all = match pin {
+        Pin::NMinus1 | Pin::NMinus2 => true,
+        Pin::Latest | Pin::Exact(_) => false,
+    };
+    file.rollouts
+        .iter()
+        .filter_map(|entry| pace::verify_start(entry, policy).ok())
+        .filter(|start| start.channel == *channel)
+        .filter(|start| counts_all || running.is_none_or(|running| start.version > *running))
+        .collect()
+}
+
+fn version_of(start: Option<&Start>) -> Option<Version> {
+    start.map(|start| start.version.clone())
+}
+
+fn verify(
+    situation: &Situation<'_>,
+    entry: &RolloutEntry,
+    start: Result<&Start, &pace::PaceError>,
+) -> Result<VerifiedRollout, String> {
+    let start = start.map_err(ToString::to_string)?;
+    let manifest = situation
+        .manifests
+        .get(&start.manifest)
+        .ok_or_else(|| "its manifest is not at hand".to_owned())?;
+    let memory = situation.memory.rollouts.get(&entry.rollout);
+    pace::verify(entry, situation.policy, manifest, &start.manifest, memory)
+        .map_err(|error| error.to_string())
+}
+
+fn complete<'a>(
+    situation: &Situation<'_>,
+    verified: impl Iterator<Item = &'a VerifiedRollout>,
+) -> Vec<Version> {
+    verified
+        .filter(|rollout| rollout.start().channel == *situation.own.channel)
+        .filter(|rollout| {
+            let manifest = situation.manifests.get(&rollout.start().manifest);
+            let memory = situation.memory.rollouts.get(&rollout.entry().rollout);
+            manifest
+                .zip(memory)
+                .is_some_and(|(manifest, memory)| rollout.complete(manifest, memory, situation.now))
+        })
+        .map(|rollout| rollout.start().version.clone())
+        .collect()
+}
+
+fn consider(
+    situation: &Situation<'_>,
+    complete: &[Version],
+    entry: &RolloutEntry,
+    start: Option<Start>,
+    verified: Result<&VerifiedRollout, &String>,
+) -> Considered {
+    let memory = situation.memory.rollouts.get(&entry.rollout);
+    let own = &situation.own;
+    let bucket = start.as_ref().map(|s| Bucket::of(&s.manifest, &s.channel, &own.id));
+    let (cohort, limit) = memory.map_or((None, None), |memory| {
+        (Some(memory.cohort.clone()), entry.limit_for(&memory.cohort, &memory.groups))
+    });
+    let finding = match (verified, memory) {
+        (Err(why), _) => Finding::Refused(why.clone()),
+        (Ok(_), None) => Finding::Refused("it was not seen before this decision".into()),
+        (Ok(rollout), Some(memory)) => match situation.manifests.get(&rollout.start().manifest) {
+            None => Finding::Refused("its manifest is not at hand".into()),
+            Some(manifest) => weigh(situation, complete, &Candidate { rollout, manifest, memory }),
+        },
+    };
+    Considered { rollout: entry.rollout, start, cohort, bucket, limit, finding }
+}
+
+fn weigh(situation: &Situation<'_>, complete: &[Version], candidate: &Candidate<'_>) -> Finding {
+    let own = &situation.own;
+    // Windows in orders stand in the place of the owner's own.
+    let windows = if own.orders.windows.is_empty() { own.windows } else { &own.orders.windows };
+    let freezes: &[Freeze] = &own.orders.freezes;
+    let passed: &[PassedStop] = &own.orders.stops;
+    let device = Device {
+        id: own.id,
+        tenant: own.tenant,
+        product: own.product,
+        channel: own.channel,
+        facts: own.facts,
+        conditions: own.conditions,
+        running: own.running,
+        pin: own.pin,
+        complete,
+        windows,
+        freezes,
+        preferences: own.preferences,
+        failed: own.failed,
+    };
+    let file = situation.file.map(|file| (file.issued, file.letters_offset));
+    let (file_issued, letters_offset) = file.unwrap_or_default();
+    let word = Word {
+        memory: situation.memory,
+        passed,
+        file_issued,
+        letters_offset,
+        timestamp_issued: situation.timestamp_issued,
+    };
+    let answer = eligibility::eligibility(candidate, &device, &word, situation.now);
+    if answer.go() { Finding::Go } else { Finding::Against(answer.reasons) }
+}
+
+impl Choice {
+    /// What is newer than what runs, on the device's own channel.
+    pub fn open(
+        &self,
+        channel: &ChannelId,
+        running: Option<&Version>,
+    ) -> impl Iterator<Item = &Considered> {
+        self.considered.iter().filter(move |one| {
+            one.start.as_ref().is_some_and(|start| {
+                start.channel == *channel && running.is_none_or(|running| start.version > *running)
+            })
+        })
+    }
+
+    /// The rollouts as a letter carries them: those with an open question, and those that the device
+    /// was let into.
+    pub fn views(
+        &self,
+        channel: &ChannelId,
+        running: Option<&Version>,
+        memory: &Memory,
+        treated: &dyn Fn(&RolloutId) -> bool,
+    ) -> Vec<RolloutView> {
+        let open: Vec<RolloutId> = self.open(channel, running).map(|one| one.rollout).collect();
+        self.considered
+            .iter()
+            .filter(|one| open.contains(&one.rollout) || treated(&one.rollout))
+            .filter_map(|one| {
+                let memory = memory.rollouts.get(&one.rollout)?;
+                let groups = match memory.first_letter {
+                    None => memory.groups.clone(),
+                    Some(_) => Vec::new(),
+                };
+                Some(RolloutView {
+                    rollout: one.rollout,
+                    cohort: memory.cohort.clone(),
+                    bucket: one.bucket?,
+                    habit: memory.habit,
+                    groups,
+                    treated: treated(&one.rollout),
+                    reasons: one.reasons(),
+                })
+            })
+            .take(limits::LETTER_ROLLOUTS)
+            .collect()
+    }
+}
+
+impl Considered {
+    /// Everything against it, as a letter carries it.
+    pub fn reasons(&self) -> Vec<ReasonRecord> {
+        match &self.finding {
+            Finding::Go => Vec::new(),
+            Finding::Against(reasons) => {
+                reasons.iter().take(limits::LETTER_REASONS).map(ReasonRecord::of).collect()
+            }
+            Finding::Refused(why) => vec![ReasonRecord { code: 0, text: short(why) }],
+        }
+    }
+
+    /// When everything against it may have passed by time alone: the latest moment, and none if
+    /// anything does not pass by itself.
+    pub fn until(&self) -> Option<Moment> {
+        match &self.finding {
+            Finding::Go | Finding::Refused(_) => None,
+            Finding::Against(reasons) => {
+                let each: Option<Vec<Moment>> = reasons.iter().map(Reason::until).collect();
+                each?.into_iter().max()
+            }
+        }
+    }
+}
+
+/// A text cut to what a letter carries, at a character's border.
+pub fn short(text: &str) -> String {
+    let mut end = text.len().min(limits::LETTER_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,20 @@
+//! What the agent decides: plain data in, plain data out. Nothing in here reads a clock, a disk, a
+//! socket or a source of randomness.
+//!
+//! | to find out | open |
+//! |---|---|
+//! | what a product does next | [`machine`] |
+//! | whether a release on trial is well | [`trial`] |
+//! | which release a device goes for, and every reason against the others | [`choice`] |
+//! | when to poll next | [`schedule`] |
+//! | when the device is usually on | [`habit`] |
+//! | how the agent's own replacement is guarded | [`handover`] |
+//! | which metadata a device believes | [`tuf`] |
+
+pub mod choice;
+pub mod habit;
+pub mod handover;
+pub mod machine;
+pub mod schedule;
+pub mod trial;
+pub mod tuf;

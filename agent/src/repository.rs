@@ -1,0 +1,234 @@
+//! What the device knows of the repository: the policy, its products' rollout files and the manifests
+//! that it needs, all through the TUF client and nothing past it.
+//!
+//! Only what changed is read. One product's broken file is that product's trouble and nobody else's.
+
+use std::{collections::BTreeMap, path::Path};
+
+use lockgate_shared::{
+    act::Start,
+    id::{Digest, ModelId, ProductId},
+    manifest::{Manifest, ManifestError},
+    policy::{POLICY_PATH, Policy, PolicyError},
+    rollout::RolloutFile,
+    time::Moment,
+    wire::{CodecError, decode_rollout_file},
+};
+use thiserror::Error;
+
+use crate::{
+    core::tuf::{Change, Floor, Status, StoreError, TufError, Updater},
+    tuf_store::FileStore,
+    world::{Reader, World},
+};
+
+/// Why something of the repository cannot be used.
+#[derive(Debug, Error)]
+pub enum RepositoryError {
+    /// The folder of trusted metadata.
+    #[error("the folder of trusted metadata cannot be used")]
+    Store(#[from] StoreError),
+    /// The TUF client refused.
+    #[error("the repository was not believed")]
+    Tuf(#[from] TufError),
+    /// The policy is not there.
+    #[error("the repository has no `{POLICY_PATH}`")]
+    NoPolicy,
+    /// The policy cannot be used.
+    #[error("the repository's `{POLICY_PATH}` is refused")]
+    Policy(#[from] PolicyError),
+    /// A rollout file cannot be read.
+    #[error("`{path}` cannot be read")]
+    File {
+        /// Its path.
+        path: String,
+        /// Why.
+        source: CodecError,
+    },
+    /// A rollout file that is another's.
+    #[error("`{path}` is about another repository, product or model")]
+    Other {
+        /// Its path.
+        path: String,
+    },
+    /// A manifest that is not there.
+    #[error("the repository has no `{path}`")]
+    NoManifest {
+        /// Its path.
+        path: String,
+    },
+    /// A manifest that cannot be used.
+    #[error("`{path}` is refused")]
+    Manifest {
+        /// Its path.
+        path: String,
+        /// Why.
+        source: ManifestError,
+    },
+    /// A manifest other than the one that people started.
+    #[error("`{path}` is not the manifest that was started")]
+    OtherManifest {
+        /// Its path.
+        path: String,
+    },
+}
+
+/// What is known of one repository.
+#[derive(Debug)]
+pub struct Repository {
+    updater: Updater,
+    store: FileStore,
+    policy: Option<Policy>,
+    files: BTreeMap<(ProductId, ModelId), Option<RolloutFile>>,
+    manifests: BTreeMap<Digest, Manifest>,
+}
+
+impl Repository {
+    /// Opens what was verified earlier, from the pinned root on.
+    pub fn open(anchor: &[u8], folder: &Path, floor: Floor) -> Result<Self, RepositoryError> {
+        let mut store = FileStore::open(folder)?;
+        let updater = Updater::open(anchor, &mut store, floor)?;
+        Ok(Self {
+            updater,
+            store,
+            policy: None,
+            files: BTreeMap::new(),
+            manifests: BTreeMap::new(),
+        })
+    }
+
+    /// Asks for news: root, timestamp, and more only if they say that something changed.
+    pub fn refresh(
+        &mut self,
+        world: &mut dyn World,
+        clock: Moment,
+    ) -> Result<Status, RepositoryError> {
+        let refreshed = self.updater.refresh(&mut Reader(world), &mut self.store, clock)?;
+        match refreshed.change {
+            Change::Content => {
+                self.policy = None;
+                self.files.clear();
+            }
+            Change::Nothing | Change::Renewed => {}
+        }
+        if self.policy.is_none() {
+            self.policy = Some(self.read_policy(world, clock)?);
+        }
+        Ok(refreshed.status)
+    }
+
+    /// The least that is believed of the time; persisted after each refresh.
+    pub fn floor(&self) -> &Floor {
+        self.updater.floor()
+    }
+
+    /// The clock's time, or the floor if that is later.
+    pub fn guarded(&self, clock: Moment) -> Moment {
+        self.updater.floor().effective(clock)
+    }
+
+    /// Versions and times, if the last refresh succeeded.
+    pub fn status(&self) -> Option<Status> {
+        self.updater.status()
+    }
+
+    /// The policy, once a refresh has succeeded in this process.
+    pub const fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
+    /// The manifests at hand.
+    pub const fn manifests(&self) -> &BTreeMap<Digest, Manifest> {
+        &self.manifests
+    }
+
+    /// The rollout file as last read.
+    pub fn file(&self, product: &ProductId, model: &ModelId) -> Option<&RolloutFile> {
+        self.files.get(&(product.clone(), model.clone())).and_then(Option::as_ref)
+    }
+
+    /// Reads the product's rollout file for this model, if the last refresh brought another one.
+    pub fn read_file(
+        &mut self,
+        world: &mut dyn World,
+        place: (&ProductId, &ModelId),
+        clock: Moment,
+    ) -> Result<(), RepositoryError> {
+        let key = (place.0.clone(), place.1.clone());
+        if self.files.contains_key(&key) {
+            return Ok(());
+        }
+        let path = RolloutFile::path(place.0, place.1);
+        let file = match self.target(world, &path, clock)? {
+            None => None,
+            Some(bytes) => Some(self.checked(path, &bytes, place)?),
+        };
+        self.files.insert(key, file);
+        Ok(())
+    }
+
+    /// Reads a started release's manifest. Gives its bytes where they are new.
+    pub fn read_manifest(
+        &mut self,
+        world: &mut dyn World,
+        start: &Start,
+        clock: Moment,
+    ) -> Result<Option<Vec<u8>>, RepositoryError> {
+        if self.manifests.contains_key(&start.manifest) {
+            return Ok(None);
+        }
+        let path = Manifest::path(&start.product, &start.version);
+        let Some(bytes) = self.target(world, &path, clock)? else {
+            return Err(RepositoryError::NoManifest { path });
+        };
+        if Digest::of(&bytes) != start.manifest {
+            return Err(RepositoryError::OtherManifest { path });
+        }
+        let manifest = Manifest::from_json(&bytes)
+            .map_err(|source| RepositoryError::Manifest { path, source })?;
+        self.manifests.insert(start.manifest, manifest);
+        Ok(Some(bytes))
+    }
+
+    /// Forgets all manifests but these.
+    pub fn keep(&mut self, wanted: &[Digest]) {
+        self.manifests.retain(|digest, _| wanted.contains(digest));
+    }
+
+    fn checked(
+        &self,
+        path: String,
+        bytes: &[u8],
+        (product, model): (&ProductId, &ModelId),
+    ) -> Result<RolloutFile, RepositoryError> {
+        let file = match decode_rollout_file(bytes) {
+            Ok(file) => file,
+            Err(source) => return Err(RepositoryError::File { path, source }),
+        };
+        let own = self.policy.as_ref().is_some_and(|policy| policy.repository == file.repository)
+            && file.product == *product
+            && file.model == *model;
+        if own { Ok(file) } else { Err(RepositoryError::Other { path }) }
+    }
+
+    fn read_policy(
+        &mut self,
+        world: &mut dyn World,
+        clock: Moment,
+    ) -> Result<Policy, RepositoryError> {
+        let bytes = self.target(world, POLICY_PATH, clock)?.ok_or(RepositoryError::NoPolicy)?;
+        Ok(Policy::from_json(&bytes)?)
+    }
+
+    fn target(
+        &mut self,
+        world: &mut dyn World,
+        path: &str,
+        clock: Moment,
+    ) -> Result<Option<Vec<u8>>, RepositoryError> {
+        let mut reader = Reader(world);
+        let found = self.updater.find_target(&mut reader, &mut self.store, path, clock)?;
+        let Some(target) = found else { return Ok(None) };
+        Ok(Some(self.updater.target_bytes(&mut reader, &target)?))
+    }
+}

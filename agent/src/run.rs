@@ -1,0 +1,599 @@
+//! The loop: gather, ask, write down, do. A turn refreshes what is known of the repository, decides
+//! for each product, does what follows, and writes to the server. Between turns nothing runs, except
+//! the probes of a trial, at their own pace.
+//!
+//! No failure of a server stops a trial: probes, verdict and the way back need none. Decisions are
+//! made in [`crate::core`]; what is about to be done stands in the journal before it is done.
+
+mod line;
+mod report;
+
+use std::path::PathBuf;
+
+use ed25519_dalek::SigningKey;
+use lockgate_shared::{
+    eligibility::Preferences,
+    facts::Facts,
+    id::{ChannelId, DeviceId, Digest, ProductId, RepositoryId, TenantId},
+    limits,
+    pace::Sight,
+    pin::Pin,
+    sign,
+    time::{Moment, Seconds},
+    version::Version,
+    window::Window,
+    wire::{Directive, Orders},
+};
+use thiserror::Error;
+
+pub use self::line::{Line, Role};
+use crate::{
+    core::{
+        choice,
+        habit::Hours,
+        machine::{Contact, Event, Now},
+        schedule::Schedule,
+        tuf::{Floor, Status as Trusted},
+    },
+    journal::{Found, Journal, JournalError, Spooled, to_json},
+    letters::{self, Beacons, Draft, Writer},
+    log,
+    perform::Hands,
+    repository::{Repository, RepositoryError},
+    slots::SlotError,
+    status::StatusError,
+    transport::Woken,
+    world::{Fate, Refusal, World, chain},
+};
+
+/// How many letters one turn sends: one that waited, one that tells the news, one in reserve.
+const LETTERS_IN_A_TURN: usize = 3;
+/// Facts are gathered again after this span: they change with updates and seldom otherwise.
+const FACTS_LAST: Seconds = Seconds(6 * 3600);
+/// The longest sleep: windows and clocks change, and a wake-up an hour costs nothing.
+const LONGEST_SLEEP: Seconds = Seconds(3600);
+
+/// What ends the agent.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The journal cannot be used: nothing may be done that cannot be written down.
+    #[error("the agent cannot write down what it is about to do")]
+    Journal(#[from] JournalError),
+    /// The trust anchor, or the folder of trusted metadata.
+    #[error("the agent cannot begin to trust its repository")]
+    Repository(#[from] RepositoryError),
+    /// A product's slots.
+    #[error("the slots of `{product}` cannot be used")]
+    Slots {
+        /// The product.
+        product: ProductId,
+        /// Why.
+        source: SlotError,
+    },
+    /// The snapshot for `status`.
+    #[error("the agent cannot tell its owner how it is")]
+    Status(#[from] StatusError),
+}
+
+/// Why the loop ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// The agent was replaced: the installed binary is to be run in this one's place.
+    Replaced(ProductId),
+}
+
+/// Who the agent is and what its owner wants.
+pub struct Setup {
+    /// Its state folder.
+    pub state: PathBuf,
+    /// The pinned root.
+    pub anchor: Vec<u8>,
+    /// The device's key.
+    pub key: SigningKey,
+    /// Where it was enrolled.
+    pub repository: RepositoryId,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// The agent's version.
+    pub agent: Version,
+    /// How often to poll until the server has said something.
+    pub poll: Seconds,
+    /// The owner's windows.
+    pub windows: Vec<Window>,
+    /// What the owner asks for.
+    pub preferences: Preferences,
+    /// The products.
+    pub products: Vec<Product>,
+}
+
+/// A product to be set up.
+pub struct Product {
+    /// Its name.
+    pub product: ProductId,
+    /// The channel, where the owner names one.
+    pub channel: Option<ChannelId>,
+    /// The owner's pin.
+    pub pin: Pin,
+    /// Whether it is the agent itself.
+    pub role: Role,
+    /// Its slots and processes.
+    pub hands: Box<dyn Hands>,
+}
+
+/// The agent.
+pub struct Agent<W> {
+    world: W,
+    journal: Journal,
+    repository: Repository,
+    writer: Writer,
+    state: PathBuf,
+    windows: Vec<Window>,
+    preferences: Preferences,
+    lines: Vec<Line>,
+    schedule: Schedule,
+    orders: Orders,
+    hours: Hours,
+    facts: Facts,
+    facts_at: Option<Seconds>,
+    facts_known: Option<Digest>,
+    beacons: Beacons,
+    notices: Vec<String>,
+    heard: Heard,
+    next_poll: Seconds,
+    last_poll: Option<Seconds>,
+    letter_due: bool,
+    replaced: Option<ProductId>,
+}
+
+/// What was last heard from outside.
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    refreshed: Option<Moment>,
+    refresh_problem: Option<String>,
+    trusted: Option<Trusted>,
+    contact: Option<Moment>,
+    contact_uptime: Option<Seconds>,
+    contact_problem: Option<String>,
+    clock_ahead_s: Option<i64>,
+}
+
+impl<W: World> Agent<W> {
+    /// Opens what an earlier run left and goes on where that stopped.
+    pub fn open(mut world: W, setup: Setup) -> Result<Self, RunError> {
+        let (journal, found) = Journal::open(&setup.state)?;
+        let mut notices = Vec::new();
+        if let Found::Broken(aside) = found {
+            let path = aside.display();
+            log::error(format!("the journal could not be read and was moved to `{path}`"));
+            notices.push("the journal could not be read: begun anew from the slots".to_owned());
+        }
+        let floor: Floor = journal.load("floor")?.unwrap_or_default();
+        let folder = setup.state.join("tuf");
+        let repository = Repository::open(&setup.anchor, &folder, floor)?;
+        let device = DeviceId::of_key(&sign::public(&setup.key));
+        let schedule: Schedule =
+            journal.load("schedule")?.unwrap_or_else(|| Schedule::new(setup.poll));
+        let lines = setup
+            .products
+            .into_iter()
+            .take(limits::DEVICE_PRODUCTS)
+            .map(|product| Line::open(product, &journal))
+            .collect::<Result<Vec<Line>, JournalError>>()?;
+        let facts = world.facts();
+        let next_poll = Seconds(world.uptime().0.saturating_add(schedule.first(&device).0));
+        let mut agent = Self {
+            facts_at: Some(world.uptime()),
+            orders: journal.load("orders")?.unwrap_or_default(),
+            hours: journal.load("hours")?.unwrap_or_default(),
+            facts_known: journal.load("facts-known")?,
+            writer: Writer {
+                device,
+                key: setup.key,
+                repository: setup.repository,
+                tenant: setup.tenant,
+                agent: setup.agent,
+            },
+            world,
+            journal,
+            repository,
+            state: setup.state,
+            windows: setup.windows,
+            preferences: setup.preferences,
+            lines,
+            schedule,
+            facts,
+            beacons: Beacons::default(),
+            notices,
+            heard: Heard::default(),
+            next_poll,
+            last_poll: None,
+            letter_due: false,
+            replaced: None,
+        };
+        agent.resume()?;
+        Ok(agent)
+    }
+
+    /// Runs until told to end or replaced.
+    pub fn run(&mut self) -> Result<Ended, RunError> {
+        loop {
+            if let Some(ended) = self.turn()? {
+                return Ok(ended);
+            }
+            match self.world.wait(self.pause()) {
+                Woken::Time => {}
+                Woken::Poked => self.hurry(),
+                Woken::Terminate => return Ok(Ended::Told),
+            }
+        }
+    }
+
+    /// One turn, without the sleep after it.
+    pub fn turn(&mut self) -> Result<Option<Ended>, RunError> {
+        let uptime = self.world.uptime();
+        // A machine that booted counts from zero again.
+        let behind = self.last_poll.is_some_and(|last| uptime < last);
+        if uptime >= self.next_poll || behind {
+            self.poll()?;
+        }
+        for index in 0..self.lines.len() {
+            self.drive(index, Event::Tick)?;
+        }
+        if self.letter_due {
+            self.write_letters()?;
+        }
+        self.world.rest();
+        self.snapshot().write(&self.state)?;
+        Ok(self.replaced.take().map(Ended::Replaced))
+    }
+
+    /// Has the next turn poll, whatever the schedule says: somebody asks for it now.
+    pub fn hurry(&mut self) {
+        self.next_poll = self.world.uptime();
+    }
+
+    /// How long there is nothing to do.
+    pub fn pause(&self) -> Seconds {
+        let poll = self.next_poll.0.saturating_sub(self.world.uptime().0);
+        let lines = self.lines.iter().filter_map(|line| line.record.state.rest());
+        let least = lines.fold(Seconds(poll), Seconds::min).min(LONGEST_SLEEP);
+        // A window that opens before the next poll brings that poll forward.
+        let now = self.now().clock;
+        let opening = self.lines.iter().filter_map(Line::until).map(|until| until.since(now));
+        let opening = opening.filter(|span| span.0 > 0).fold(least, Seconds::min);
+        Seconds(opening.0.max(1))
+    }
+
+    /// The moment, by the guarded clock and since the boot.
+    fn now(&self) -> Now {
+        Now { clock: self.repository.guarded(self.world.clock()), uptime: self.world.uptime() }
+    }
+
+    /// Tells each machine that the agent has started, and what was under way.
+    fn resume(&mut self) -> Result<(), RunError> {
+        for index in 0..self.lines.len() {
+            let Some(line) = self.lines.get(index) else { break };
+            let undone = self.journal.undone(&line.product)?;
+            self.drive(index, Event::Restarted { undone })?;
+        }
+        Ok(())
+    }
+
+    /// A poll: what is new, what follows, and a letter.
+    fn poll(&mut self) -> Result<(), RunError> {
+        self.notices.clear();
+        self.gather()?;
+        let refreshed = match self.refresh() {
+            Ok(()) => true,
+            Err(Trouble::World(error)) => {
+                let text = chain(&error);
+                log::warn(format!("the repository was not refreshed: {text}"));
+                self.notices.push(format!("refresh: {text}"));
+                self.heard.refresh_problem = Some(text);
+                false
+            }
+            Err(Trouble::Own(error)) => return Err(error),
+        };
+        if refreshed {
+            for index in 0..self.lines.len() {
+                let event = self.decide(index)?;
+                self.drive(index, event)?;
+            }
+        }
+        self.letter_due = false;
+        let retry = self.write_letters()?;
+        let reached = retry.is_none() && refreshed;
+        let device = self.writer.device;
+        let pause = if reached {
+            self.schedule.succeeded(&device)
+        } else {
+            self.schedule.failed(&device, retry.and_then(|refusal| refusal.retry_after))
+        };
+        self.journal.save("schedule", &self.schedule)?;
+        let uptime = self.world.uptime();
+        self.last_poll = Some(uptime);
+        self.next_poll = Seconds(uptime.0.saturating_add(pause.0));
+        Ok(())
+    }
+
+    /// Notes that the device is on, and looks at itself again now and then.
+    fn gather(&mut self) -> Result<(), RunError> {
+        let now = self.now();
+        let since =
+            self.last_poll.map_or(now.uptime, |last| Seconds(now.uptime.0.saturating_sub(last.0)));
+        self.hours.note(now.clock, since, &self.facts.time_zone);
+        self.journal.save("hours", &self.hours)?;
+        let old = self
+            .facts_at
+            .is_none_or(|at| now.uptime < at || now.uptime.0.saturating_sub(at.0) >= FACTS_LAST.0);
+        if old {
+            self.facts = self.world.facts();
+            self.facts_at = Some(now.uptime);
+        }
+        Ok(())
+    }
+
+    /// Asks the repository for news and takes in what each product's file shows.
+    fn refresh(&mut self) -> Result<(), Trouble> {
+        let clock = self.world.clock();
+        let result = self.repository.refresh(&mut self.world, clock);
+        // The floor may have risen by a refresh that failed, too.
+        self.journal.save("floor", self.repository.floor()).map_err(RunError::from)?;
+        self.heard.trusted = Some(result?);
+        self.heard.refreshed = Some(self.now().clock);
+        self.heard.refresh_problem = None;
+        let model = self.facts.model_id();
+        for index in 0..self.lines.len() {
+            let Some(line) = self.lines.get(index) else { break };
+            let product = line.product.clone();
+            let place = (&product, &model);
+            match self.repository.read_file(&mut self.world, place, clock) {
+                Ok(()) => self.observe(index)?,
+                Err(error) => self.complain(&product, &error),
+            }
+        }
+        self.forget_manifests();
+        Ok(())
+    }
+
+    /// Remembers what a product's file shows, and fetches the manifests that it needs.
+    fn observe(&mut self, index: usize) -> Result<(), Trouble> {
+        let (now, model) = (self.now().clock, self.facts.model_id());
+        let Some(line) = self.lines.get_mut(index) else { return Ok(()) };
+        let Some(policy) = self.repository.policy() else { return Ok(()) };
+        let product = line.product.clone();
+        let grants = &self.orders.grants;
+        let grant = choice::granted(policy, grants, &self.writer.device, &product, now);
+        let granted = grant.as_ref().map(|(channel, _)| channel);
+        line.follows = choice::channel(policy, line.channel.as_ref(), granted, &product);
+        let file = self.repository.file(&product, &model);
+        match file {
+            None => line.memory.observe_none(now),
+            Some(file) => {
+                let last = policy.default_place(&product).map(|(_, cohort)| cohort.clone());
+                let cohort = |start: &lockgate_shared::act::Start| match (&grant, &last) {
+                    (Some((channel, cohort)), _) if *channel == start.channel => cohort.clone(),
+                    (_, Some(cohort)) => cohort.clone(),
+                    (_, None) => start
+                        .cohorts
+                        .last()
+                        .map_or_else(line::no_cohort, |size| size.cohort.clone()),
+                };
+                let habit = self.hours.habit();
+                let sight = Sight { facts: &self.facts, habit, cohort: &cohort, now };
+                line.memory.observe(file, policy, &sight);
+            }
+        }
+        let key = line::memory_key(&product);
+        self.journal.save(&key, &line.memory).map_err(RunError::from)?;
+        let (pin, _) = line.pin(&self.orders);
+        let wanted = match (file, &line.follows) {
+            (Some(file), Some(channel)) => {
+                choice::wanted(policy, file, channel, &pin, line.running().as_ref())
+            }
+            (None, _) | (_, None) => Vec::new(),
+        };
+        line.needs = wanted.iter().map(|start| start.manifest).collect();
+        let clock = self.world.clock();
+        for start in &wanted {
+            if let Err(error) = self.repository.read_manifest(&mut self.world, start, clock) {
+                self.complain(&product, &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says why a product's file or manifest is not used, and goes on.
+    fn complain(&mut self, product: &ProductId, error: &RepositoryError) {
+        let text = chain(error);
+        log::warn(format!("`{product}`: {text}"));
+        self.notices.push(format!("{product}: {text}"));
+    }
+
+    fn forget_manifests(&mut self) {
+        let needed: Vec<Digest> =
+            self.lines.iter().flat_map(|line| line.needs.iter().copied()).collect();
+        self.repository.keep(&needed);
+    }
+
+    /// Sends what waits, then the news. Gives the refusal that ended it.
+    fn write_letters(&mut self) -> Result<Option<Refusal>, RunError> {
+        self.letter_due = false;
+        for _ in 0..LETTERS_IN_A_TURN {
+            let waiting = self.journal.waiting_letter()?;
+            let fresh = waiting.is_none();
+            let letter = match waiting {
+                Some(letter) => letter,
+                None => match self.compose()? {
+                    Some(letter) => letter,
+                    None => return Ok(None),
+                },
+            };
+            match self.send(&letter)? {
+                None if fresh => return self.contact(Contact::Reached).map(|()| None),
+                // An old letter was acknowledged: now for the news.
+                None => {}
+                Some(refusal) if refusal.fate == Fate::Keep => {
+                    self.contact(Contact::Missed)?;
+                    return Ok(Some(refusal));
+                }
+                Some(_) => {}
+            }
+        }
+        self.contact(Contact::Reached).map(|()| None)
+    }
+
+    /// Writes, seals and spools a letter.
+    fn compose(&mut self) -> Result<Option<Spooled>, RunError> {
+        let draft = self.draft()?;
+        match self.writer.write(draft) {
+            Ok(letter) => {
+                self.journal.spool(&letter)?;
+                Ok(Some(letter))
+            }
+            Err(error) => {
+                log::error(chain(&error));
+                self.heard.contact_problem = Some(chain(&error));
+                Ok(None)
+            }
+        }
+    }
+
+    fn draft(&mut self) -> Result<Draft, RunError> {
+        let sequence = self.journal.next_sequence()?;
+        let now = self.now();
+        let treated_of = |line: &Line| {
+            let treated = line.record.treated.clone();
+            move |rollout: &lockgate_shared::id::RolloutId| treated.contains(rollout)
+        };
+        let mut rollouts = Vec::new();
+        for line in &self.lines {
+            let running = line.running();
+            for view in line.views(running.as_ref(), &treated_of(line)) {
+                rollouts.push((line.product.clone(), view));
+            }
+        }
+        rollouts.truncate(limits::LETTER_ROLLOUTS);
+        Ok(Draft {
+            sequence,
+            now: now.clock,
+            uptime: now.uptime,
+            facts: self.facts.clone(),
+            facts_known: self.facts_known,
+            orders: self.orders.clone(),
+            timestamp_version: self.heard.trusted.map_or(0, |trusted| trusted.timestamp_version),
+            highest_stop: self.lines.iter().map(Line::highest_stop).max().unwrap_or_default(),
+            products: self.lines.iter().map(|line| line.report(&self.orders)).collect(),
+            rollouts,
+            beacons: self.beacons.take(),
+            chain: self.journal.outcomes()?,
+            outcomes: self.journal.waiting_outcomes(limits::LETTER_OUTCOMES)?,
+            notices: self.notices.clone(),
+        })
+    }
+
+    /// Sends one letter and settles it. Gives the refusal, if there was one.
+    fn send(&mut self, letter: &Spooled) -> Result<Option<Refusal>, RunError> {
+        let answer = match self.world.check_in(&letter.bytes) {
+            Ok(answer) => answer,
+            Err(refusal) => return self.refused(letter, refusal).map(Some),
+        };
+        match letters::read(&answer, letter) {
+            Ok(directive) => {
+                self.settle(letter, &directive)?;
+                Ok(None)
+            }
+            Err(error) => {
+                let text = chain(&error);
+                let refusal = Refusal { fate: Fate::Keep, text, retry_after: None };
+                self.refused(letter, refusal).map(Some)
+            }
+        }
+    }
+
+    fn refused(&mut self, letter: &Spooled, refusal: Refusal) -> Result<Refusal, RunError> {
+        log::warn(format!("letter {} was not acknowledged: {}", letter.sequence, refusal.text));
+        self.heard.contact_problem = Some(refusal.text.clone());
+        match refusal.fate {
+            Fate::Keep => {}
+            Fate::Jump => {
+                self.journal.drop_letter(letter.sequence)?;
+                self.journal.jump()?;
+                self.notices.push(format!("letter {} was taken for a replay", letter.sequence));
+            }
+            Fate::Drop => {
+                self.journal.drop_letter(letter.sequence)?;
+                self.notices.push(format!("letter {} was refused", letter.sequence));
+            }
+        }
+        Ok(refusal)
+    }
+
+    /// Takes in an acknowledgement: what was carried is settled, what was told is kept.
+    fn settle(&mut self, letter: &Spooled, directive: &Directive) -> Result<(), RunError> {
+        let now = self.now();
+        let mut saved = Vec::new();
+        for (product, rollout) in &letter.carries.grouped {
+            let Some(line) = self.lines.iter_mut().find(|line| line.product == *product) else {
+                continue;
+            };
+            if let Some(known) = line.memory.rollouts.get_mut(rollout) {
+                known.first_letter.get_or_insert(directive.offset);
+                let key = line::memory_key(product);
+                saved.push((key.clone(), to_json(&key, &line.memory)?));
+            }
+        }
+        if let Some(orders) = &directive.orders {
+            self.orders = orders.clone();
+            saved.push(("orders".to_owned(), to_json("orders", orders)?));
+        }
+        if letter.carries.facts.is_some() {
+            self.facts_known = letter.carries.facts;
+        }
+        if directive.want_facts {
+            self.facts_known = None;
+        }
+        saved.push(("facts-known".to_owned(), to_json("facts-known", &self.facts_known)?));
+        self.schedule.heed(directive);
+        saved.push(("schedule".to_owned(), to_json("schedule", &self.schedule)?));
+        self.journal.settle(letter, &saved)?;
+        self.heard.contact = Some(now.clock);
+        self.heard.contact_uptime = Some(now.uptime);
+        self.heard.contact_problem = None;
+        self.heard.clock_ahead_s =
+            Some(self.world.clock().0.saturating_sub(directive.server_time.0));
+        Ok(())
+    }
+
+    fn contact(&mut self, contact: Contact) -> Result<(), RunError> {
+        for index in 0..self.lines.len() {
+            self.drive(index, Event::Contact(contact))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whose fault a turn's trouble is.
+enum Trouble {
+    /// The world's: the turn goes on without.
+    World(RepositoryError),
+    /// Ours: the agent ends and says why.
+    Own(RunError),
+}
+
+impl From<RepositoryError> for Trouble {
+    fn from(error: RepositoryError) -> Self {
+        Self::World(error)
+    }
+}
+
+impl From<RunError> for Trouble {
+    fn from(error: RunError) -> Self {
+        Self::Own(error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,507 @@
+//! One product's line of work in the loop: deciding, stepping its machine, writing the step down and
+//! doing what follows.
+
+use std::collections::VecDeque;
+
+use lockgate_shared::{
+    id::{ChannelId, CohortId, Digest, ProductId, RolloutId},
+    manifest::{Artifact, Manifest, ProbeKind},
+    pace::Memory,
+    pin::Pin,
+    time::Moment,
+    version::Version,
+    wire::{Orders, ProductState, ReasonRecord, RolloutView},
+};
+
+use super::{Agent, Product, RunError, Trouble};
+use crate::{
+    core::{
+        choice::{self, Choice, Own, Situation},
+        machine::{self, Effect, Event, Fault, Plan, PlannedArtifact, State},
+        trial::{Answer, Health, Said},
+    },
+    journal::{Journal, JournalError, Record},
+    log,
+    perform::Hands,
+    slots::{Contents, Slot},
+    world::{World, chain},
+};
+
+/// How many steps one event may lead to: fetch, verify, look, activate, restart and a verdict, twice.
+const STEPS_AT_ONCE: usize = 32;
+
+/// Whether a product is the agent itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Another program, image or configuration.
+    Other,
+    /// The agent: to restart it is to end and be run anew.
+    Agent,
+}
+
+/// One product.
+pub struct Line {
+    pub(super) product: ProductId,
+    pub(super) channel: Option<ChannelId>,
+    pub(super) own_pin: Pin,
+    pub(super) role: Role,
+    pub(super) hands: Box<dyn Hands>,
+    pub(super) record: Record,
+    pub(super) memory: Memory,
+    pub(super) choice: Choice,
+    /// The channel as of the last decision.
+    pub(super) follows: Option<ChannelId>,
+    /// The manifests that its last decision needed.
+    pub(super) needs: Vec<Digest>,
+}
+
+/// The key of a product's memory in the journal.
+pub(super) fn memory_key(product: &ProductId) -> String {
+    format!("memory/{product}")
+}
+
+/// The cohort of a device whose policy and start both name none: no ladder has it.
+pub(super) fn no_cohort() -> CohortId {
+    "none".parse().expect("four letters are a name")
+}
+
+impl Line {
+    /// Opens what an earlier run left.
+    pub(super) fn open(product: Product, journal: &Journal) -> Result<Self, JournalError> {
+        let name = product.product;
+        Ok(Self {
+            record: journal.record(&name)?,
+            memory: journal.load(&memory_key(&name))?.unwrap_or_default(),
+            product: name,
+            channel: product.channel,
+            own_pin: product.pin,
+            role: product.role,
+            hands: product.hands,
+            choice: Choice::default(),
+            follows: None,
+            needs: Vec::new(),
+        })
+    }
+
+    /// What the active slot holds.
+    pub(super) fn active(&self) -> Option<(Slot, Option<Contents>)> {
+        let slot = self.hands.device().ok()?.active?;
+        Some((slot, self.hands.contents(slot).ok().flatten()))
+    }
+
+    /// The version in the active slot.
+    pub(super) fn running(&self) -> Option<Version> {
+        self.active()?.1.map(|contents| contents.version)
+    }
+
+    /// What the idle slot holds.
+    pub(super) fn idle(&self) -> Option<Contents> {
+        let slot = self.active().map_or(Slot::A, |(slot, _)| slot.other());
+        self.hands.contents(slot).ok().flatten()
+    }
+
+    /// The pin that counts, and who asked for it: an ordered one before the owner's own.
+    pub(super) fn pin(&self, orders: &Orders) -> (Pin, &'static str) {
+        match orders.pins.get(&self.product) {
+            Some(pin) if *pin != Pin::Latest => (pin.clone(), "orders"),
+            Some(_) | None if self.own_pin != Pin::Latest => (self.own_pin.clone(), "config"),
+            Some(_) | None => (Pin::Latest, "default"),
+        }
+    }
+
+    /// When waiting may end by time alone.
+    pub(super) fn until(&self) -> Option<Moment> {
+        match &self.record.state {
+            State::Waiting { until, .. } => *until,
+            State::Idle
+            | State::Fetching { .. }
+            | State::Staged { .. }
+            | State::Activating { .. }
+            | State::Trial { .. }
+            | State::Confirmed { .. }
+            | State::RollingBack { .. }
+            | State::Failed { .. } => None,
+        }
+    }
+
+    /// The highest stop it has seen.
+    pub(super) fn highest_stop(&self) -> u64 {
+        let seen = self.memory.stops.keys().next_back().copied();
+        let lifted = self.memory.lifted.last().copied();
+        seen.max(lifted).unwrap_or_default()
+    }
+
+    /// Its state as a letter carries it.
+    pub(super) fn report(&self, orders: &Orders) -> ProductState {
+        let active = self.active().and_then(|(_, contents)| contents);
+        let channel = self.follows.clone().or_else(|| self.channel.clone());
+        ProductState {
+            product: self.product.clone(),
+            channel: channel.unwrap_or_else(no_channel),
+            pin: self.pin(orders).0,
+            state: self.record.state.word(),
+            running: active.as_ref().map(|contents| contents.version.clone()),
+            running_manifest: active.map(|contents| contents.manifest),
+            other: self.idle().map(|contents| contents.version),
+        }
+    }
+
+    /// Its rollouts as a letter carries them.
+    pub(super) fn views(
+        &self,
+        running: Option<&Version>,
+        treated: &dyn Fn(&RolloutId) -> bool,
+    ) -> Vec<RolloutView> {
+        let Some(channel) = &self.follows else { return Vec::new() };
+        self.choice.views(channel, running, &self.memory, treated)
+    }
+}
+
+/// The channel of a product before the first refresh.
+fn no_channel() -> ChannelId {
+    "unknown".parse().expect("seven letters are a name")
+}
+
+impl<W: World> Agent<W> {
+    /// Decides what a product goes for, and what that means for its machine.
+    pub(super) fn decide(&mut self, index: usize) -> Result<Event, RunError> {
+        let now = self.now().clock;
+        let model = self.facts.model_id();
+        let mut conditions = self.world.conditions();
+        let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
+        let (Some(policy), Some(channel)) = (self.repository.policy(), line.follows.clone()) else {
+            return Ok(Event::NothingNewer);
+        };
+        let device = line
+            .hands
+            .device()
+            .map_err(|source| RunError::Slots { product: line.product.clone(), source })?;
+        // What the idle slot holds makes room, or is the release itself.
+        let idle = line.idle().and_then(|held| self.repository.manifests().get(&held.manifest));
+        let room =
+            idle.and_then(|held| held.artifact_for(&self.facts)).map_or(0, Artifact::unpacked);
+        conditions.free_disk_mib = conditions
+            .free_disk_mib
+            .map(|free| free.saturating_add(u32::try_from(room >> 20).unwrap_or(u32::MAX)));
+        let (pin, _) = line.pin(&self.orders);
+        let running = line.running();
+        let own = Own {
+            id: self.writer.device,
+            tenant: &self.writer.tenant,
+            product: &line.product,
+            channel: &channel,
+            facts: &self.facts,
+            conditions: &conditions,
+            running: running.as_ref(),
+            pin: &pin,
+            windows: &self.windows,
+            preferences: self.preferences,
+            failed: &line.record.failed,
+            orders: &self.orders,
+        };
+        let situation = Situation {
+            policy,
+            file: self.repository.file(&line.product, &model),
+            manifests: self.repository.manifests(),
+            memory: &line.memory,
+            timestamp_issued: self.heard.trusted.and_then(|t| t.timestamp_issued),
+            own,
+            now,
+        };
+        let choice = choice::decide(&situation);
+        let event = event_of(&choice, &situation, &device);
+        line.choice = choice;
+        let known = &line.memory.rollouts;
+        let plan = line.record.state.plan().map(|plan| plan.rollout);
+        line.record.treated.retain(|r| known.contains_key(r) || plan == Some(*r));
+        Ok(event)
+    }
+
+    /// Takes an event and everything that follows from it.
+    pub(super) fn drive(&mut self, index: usize, event: Event) -> Result<(), RunError> {
+        let mut events = VecDeque::from([event]);
+        for _ in 0..STEPS_AT_ONCE {
+            let Some(event) = events.pop_front() else { return Ok(()) };
+            for (number, effect) in self.step(index, event)? {
+                let follows = self.perform(index, &effect)?;
+                #[cfg(feature = "faults")]
+                crate::faults::did();
+                if let Some(number) = number {
+                    self.journal.done(number)?;
+                }
+                events.extend(follows);
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of a machine, written down. Gives what is to be done, with its number in the journal.
+    fn step(&mut self, index: usize, event: Event) -> Result<Vec<(Option<i64>, Effect)>, RunError> {
+        let now = self.now();
+        let Some(line) = self.lines.get_mut(index) else { return Ok(Vec::new()) };
+        let device = line
+            .hands
+            .device()
+            .map_err(|source| RunError::Slots { product: line.product.clone(), source })?;
+        let step = machine::step(line.record.state.clone(), event, &device, now);
+        for note in &step.notes {
+            log::info(format!("`{}`: {note}", line.product));
+        }
+        if step.state.word() != line.record.state.word() {
+            log::info(format!("`{}`: {:?}", line.product, step.state.word()));
+        }
+        let (probes, lasting): (Vec<Effect>, Vec<Effect>) =
+            step.effects.into_iter().partition(|effect| matches!(effect, Effect::RunProbe { .. }));
+        let mut to_do: Vec<(Option<i64>, Effect)> = Vec::new();
+        if lasting.is_empty() && quiet(&line.record.state, &step.state) {
+            // A probe's answer alone is not worth a sync: after a crash the soak begins anew.
+            line.record.state = step.state;
+        } else {
+            let mut record = Record { state: step.state, ..line.record.clone() };
+            if let Some(plan) = record.state.plan()
+                && !record.treated.contains(&plan.rollout)
+            {
+                record.treated.push(plan.rollout);
+            }
+            match self.journal.commit(&line.product, &mut record, &lasting) {
+                Ok(numbered) => {
+                    line.record = record;
+                    to_do.extend(numbered.into_iter().map(|(n, effect)| (Some(n), effect)));
+                }
+                // A disk that takes no more entries must not keep a device on a bad release: the
+                // switch back needs none, and the machine finds out after a start by itself.
+                Err(error) if matches!(record.state, State::RollingBack { .. }) => {
+                    log::error(chain(&error));
+                    line.record = record;
+                    to_do.extend(lasting.into_iter().map(|effect| (None, effect)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        to_do.extend(probes.into_iter().map(|effect| (None, effect)));
+        Ok(to_do)
+    }
+
+    fn perform(&mut self, index: usize, effect: &Effect) -> Result<Option<Event>, RunError> {
+        log::debug(format!("{effect:?}"));
+        match effect {
+            Effect::LastLook => self.last_look(index).map(Some),
+            Effect::SendLetter => {
+                self.letter_due = true;
+                Ok(None)
+            }
+            Effect::RunProbe { probe } => Ok(self.ask(index, probe).map(Event::Probed)),
+            Effect::Fetch => self.fetch(index).map(Some),
+            Effect::VerifySlot { slot } => self.verify(index, *slot).map(Some),
+            Effect::Activate { slot } => {
+                Ok(self.lines.get_mut(index).map(|line| line.hands.activate(*slot)))
+            }
+            Effect::DiscardSlot { slot } => {
+                if let Some(Err(error)) =
+                    self.lines.get_mut(index).map(|line| line.hands.discard(*slot))
+                {
+                    log::warn(chain(&error));
+                }
+                Ok(None)
+            }
+            Effect::Restart => Ok(self.restart(index)),
+            // Done with the journal's entry.
+            Effect::RecordOutcome { .. } | Effect::RememberFailed { .. } => Ok(None),
+        }
+    }
+
+    fn restart(&mut self, index: usize) -> Option<Event> {
+        let line = self.lines.get_mut(index)?;
+        match line.role {
+            Role::Agent => {
+                self.replaced = Some(line.product.clone());
+                None
+            }
+            Role::Other => {
+                let (slot, _) = line.active()?;
+                line.hands.restart(slot).err().map(|why| Event::RestartFailed { why })
+            }
+        }
+    }
+
+    /// The last look before the point of no return: everything once more, from the server's word on.
+    fn last_look(&mut self, index: usize) -> Result<Event, RunError> {
+        let manifest = self.lines.get(index).and_then(|line| line.record.state.plan());
+        let Some(manifest) = manifest.map(|plan| plan.manifest) else { return Ok(Event::Tick) };
+        let unreached = |text: String| Event::Refused {
+            until: None,
+            reasons: vec![ReasonRecord { code: 0, text: choice::short(&text) }],
+        };
+        match self.refresh() {
+            Ok(()) => {}
+            Err(Trouble::World(error)) => {
+                return Ok(unreached(format!("the last look failed: {}", chain(&error))));
+            }
+            Err(Trouble::Own(error)) => return Err(error),
+        }
+        if let Some(refusal) = self.last_letter()? {
+            return Ok(unreached(format!("the last look failed: {}", refusal.text)));
+        }
+        let event = self.decide(index)?;
+        let same = matches!(&event, Event::Chosen(plan) if plan.manifest == manifest);
+        Ok(if same { Event::Cleared { manifest } } else { event })
+    }
+
+    fn fetch(&mut self, index: usize) -> Result<Event, RunError> {
+        let failed = |why: &str| Event::FetchFailed { fault: Fault::Passing, why: why.into() };
+        let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
+        let Some(plan) = line.record.state.plan().cloned() else { return Ok(Event::Tick) };
+        let manifest = match self.repository.manifests().get(&plan.manifest) {
+            Some(manifest) => manifest.clone(),
+            None => match kept(&self.journal, &plan.manifest)? {
+                Some(manifest) => manifest,
+                None => return Ok(failed("its manifest is not at hand")),
+            },
+        };
+        let Some(artifact) = artifact(&manifest, &plan) else {
+            return Ok(failed("its manifest lists other bytes"));
+        };
+        // After a restart the list of files must be at hand without a server.
+        if self.journal.manifest(&plan.manifest)?.is_none()
+            && let Ok(bytes) = serde_json::to_vec(&manifest)
+        {
+            let others: Vec<Digest> = self
+                .lines
+                .iter()
+                .filter_map(|line| line.record.state.plan())
+                .map(|plan| plan.manifest)
+                .collect();
+            self.journal.keep_manifest(&plan.manifest, &bytes, &others)?;
+        }
+        let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
+        Ok(line.hands.fetch(&plan, artifact, &mut self.world))
+    }
+
+    fn verify(&mut self, index: usize, slot: Slot) -> Result<Event, RunError> {
+        let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
+        let Some(plan) = line.record.state.plan().cloned() else { return Ok(Event::Tick) };
+        let manifest = match self.repository.manifests().get(&plan.manifest) {
+            Some(manifest) => Some(manifest.clone()),
+            None => kept(&self.journal, &plan.manifest)?,
+        };
+        let files = manifest.as_ref().and_then(|manifest| artifact(manifest, &plan));
+        Ok(match files {
+            Some(artifact) => line.hands.verify(slot, &artifact.files),
+            None => Event::VerifyFailed { why: "its list of files is not at hand".into() },
+        })
+    }
+
+    /// Asks a probe of the release on trial.
+    fn ask(&mut self, index: usize, name: &str) -> Option<Answer> {
+        let line = self.lines.get_mut(index)?;
+        let plan = line.record.state.plan()?;
+        let (slot, product) = (plan.to, line.product.clone());
+        let probe = plan.trial.probes.iter().find(|probe| probe.name == name)?.clone();
+        let answer = match probe.kind {
+            ProbeKind::Contact => self.ask_contact(name, probe.interval_s),
+            ProbeKind::Command { .. } | ProbeKind::Http { .. } | ProbeKind::Process { .. } => {
+                line.hands.probe(&probe, slot)?
+            }
+        };
+        self.beacons.count(&product, &answer);
+        Some(answer)
+    }
+
+    /// Whether the agent reaches its server: a letter acknowledged within the interval is proof, else
+    /// the smallest file of the repository is asked for.
+    fn ask_contact(&mut self, name: &str, interval: lockgate_shared::time::Seconds) -> Answer {
+        let uptime = self.world.uptime();
+        let recent = self.heard.contact_problem.is_none()
+            && self
+                .heard
+                .contact_uptime
+                .is_some_and(|at| at <= uptime && uptime.0.saturating_sub(at.0) <= interval.0);
+        let reached = if recent {
+            Ok(())
+        } else {
+            let limit = crate::core::tuf::TIMESTAMP_LIMIT;
+            self.world.read("metadata/timestamp.json", limit).map(drop)
+        };
+        let (health, detail) = match reached {
+            Ok(()) => (Health::Held, "the server was reached".to_owned()),
+            Err(error) => (Health::Failed, choice::short(&chain(&error))),
+        };
+        Answer { probe: name.to_owned(), said: Said { health, detail }, latency_ms: 0 }
+    }
+
+    /// A letter on the way to the switch: what the server says against it counts.
+    fn last_letter(&mut self) -> Result<Option<crate::world::Refusal>, RunError> {
+        for _ in 0..super::LETTERS_IN_A_TURN {
+            let waiting = self.journal.waiting_letter()?;
+            let fresh = waiting.is_none();
+            let letter = match waiting {
+                Some(letter) => Some(letter),
+                None => self.compose()?,
+            };
+            let Some(letter) = letter else { return Ok(None) };
+            match self.send(&letter)? {
+                None if fresh => return Ok(None),
+                None => {}
+                Some(refusal) => return Ok(Some(refusal)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What a decision means for the machine.
+fn event_of(choice: &Choice, situation: &Situation<'_>, device: &machine::Device) -> Event {
+    let own = &situation.own;
+    let chosen = choice.chosen.and_then(|index| choice.considered.get(index));
+    if let Some(start) = chosen.and_then(|one| one.start.as_ref())
+        && let Some(manifest) = situation.manifests.get(&start.manifest)
+        && let Some(artifact) = manifest.artifact_for(own.facts)
+    {
+        return Event::Chosen(Box::new(Plan {
+            rollout: start.rollout(),
+            manifest: start.manifest,
+            version: start.version.clone(),
+            product: start.product.clone(),
+            artifact: PlannedArtifact {
+                kind: artifact.kind,
+                size: artifact.size,
+                sha256: artifact.sha256,
+            },
+            from: device.active,
+            to: device.active.map_or(Slot::A, Slot::other),
+            trial: manifest.trial.clone(),
+            previous: own.running.cloned(),
+            chosen: situation.now,
+        }));
+    }
+    let newest = choice.open(own.channel, own.running).next();
+    match newest {
+        Some(newest) => {
+            let until = choice.open(own.channel, own.running).filter_map(choice::Considered::until);
+            Event::Refused { until: until.min(), reasons: newest.reasons() }
+        }
+        None => Event::NothingNewer,
+    }
+}
+
+/// Whether a state is the same but for what a probe or the clock adds to a trial.
+fn quiet(before: &State, after: &State) -> bool {
+    match (before, after) {
+        (
+            State::Trial { watch: a, handover: x, .. },
+            State::Trial { watch: b, handover: y, .. },
+        ) => a.attempts_left == b.attempts_left && a.extensions == b.extensions && x == y,
+        (a, b) => a == b,
+    }
+}
+
+fn artifact<'m>(manifest: &'m Manifest, plan: &Plan) -> Option<&'m Artifact> {
+    manifest.artifacts.iter().find(|artifact| artifact.sha256 == plan.artifact.sha256)
+}
+
+/// A manifest that an earlier run kept. It was verified before it was written, and this disk is
+/// trusted with the agent itself.
+fn kept(journal: &Journal, digest: &Digest) -> Result<Option<Manifest>, JournalError> {
+    let bytes = journal.manifest(digest)?;
+    Ok(bytes.and_then(|bytes| Manifest::from_json(&bytes).ok()))
+}

@@ -1,0 +1,97 @@
+//! TLS as the agent speaks it: version 1.3 only, the owner's authorities only, and errors told apart by
+//! what somebody can do about them.
+
+use std::{io, path::Path, sync::Arc};
+
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, RootCertStore,
+    client::Resumption,
+    crypto::{CryptoProvider, ring},
+    version::TLS13,
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+
+use super::{Origin, TransportError};
+
+/// The most authorities in a `ca` file: a public bundle has some 150.
+pub const AUTHORITIES: usize = 1_000;
+/// The largest `ca` file.
+pub const CA_BYTES: u64 = 4 * 1024 * 1024;
+/// Sessions kept for resumption: one for the server and each mirror, and some to spare.
+const SESSIONS: usize = 16;
+
+/// The configuration of every connection.
+pub(super) fn client(ca: &Path) -> Result<Arc<ClientConfig>, TransportError> {
+    let roots = authorities(ca)?;
+    let suites = ring::default_provider().cipher_suites;
+    // Only the suites of TLS 1.3, and AES-128 first: quickest where the processor has AES, as the
+    // server's has, and it is the server that carries a fleet.
+    let mut suites: Vec<_> = suites.into_iter().filter(|suite| suite.tls13().is_some()).collect();
+    suites.sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let provider = CryptoProvider { cipher_suites: suites, ..ring::default_provider() };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(TransportError::Setup)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    Ok(Arc::new(config))
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, TransportError> {
+    use io::Read as _;
+    let refuse = |reason: String| TransportError::Ca { path: path.to_path_buf(), reason };
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| refuse(error.to_string()))?;
+    file.take(CA_BYTES + 1).read_to_end(&mut pem).map_err(|error| refuse(error.to_string()))?;
+    if pem.len() as u64 > CA_BYTES {
+        return Err(refuse(format!("it has more than {CA_BYTES} bytes")));
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
+        roots.add(certificate).map_err(|error| refuse(error.to_string()))?;
+        if roots.len() > AUTHORITIES {
+            return Err(refuse(format!("it names more than {AUTHORITIES} authorities")));
+        }
+    }
+    if roots.is_empty() { Err(refuse("it holds no certificate".to_owned())) } else { Ok(roots) }
+}
+
+/// What a failed handshake means.
+pub(super) fn explain(error: io::Error, origin: &Origin, ca: &Path) -> TransportError {
+    let origin = origin.clone();
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(fault)) => certificate(fault, origin, ca),
+        Some(
+            rustls::Error::PeerIncompatible(_)
+            | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion),
+        ) => TransportError::TlsVersion { origin },
+        Some(_) | None => TransportError::Tls { origin, source: error },
+    }
+}
+
+fn certificate(fault: &CertificateError, origin: Origin, ca: &Path) -> TransportError {
+    use CertificateError as Fault;
+    if matches!(fault, Fault::NotValidForName | Fault::NotValidForNameContext { .. }) {
+        return TransportError::WrongName { origin };
+    }
+    let time = matches!(
+        fault,
+        Fault::Expired
+            | Fault::ExpiredContext { .. }
+            | Fault::NotValidYet
+            | Fault::NotValidYetContext { .. }
+    );
+    if time {
+        return TransportError::CertificateTime { origin };
+    }
+    let reason = if matches!(fault, Fault::UnknownIssuer) {
+        "its issuer is not known here".to_owned()
+    } else {
+        fault.to_string()
+    };
+    TransportError::Untrusted { origin, ca: ca.to_path_buf(), reason }
+}

@@ -1,0 +1,115 @@
+//! `lockgate act`: carrying what people signed to the gatekeeper, and waiting for its word.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Subcommand};
+use lockgate_shared::{act::SignedAct, limits};
+
+use super::{Session, client::Client, exit::CliError};
+use crate::api::admin::{
+    Appended,
+    acts::{EntryState, Standing},
+};
+
+/// How often to ask whether the gatekeeper has spoken.
+const ASK: Duration = Duration::from_secs(1);
+/// The largest file that is read as an act: its text may be escaped to twice its size.
+const FILE_BYTES: u64 = 2 * limits::ACT_BYTES as u64 + 16 * 1024;
+
+/// What can be done with acts.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Hand a signed act in
+    Submit {
+        /// The act's file
+        file: PathBuf,
+        /// Whether to wait
+        #[command(flatten)]
+        wait: Wait,
+    },
+}
+
+/// Whether to wait for the gatekeeper.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Wait {
+    /// Wait until the gatekeeper has accepted or refused it
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, default_value_t = 120, requires = "wait", value_name = "SECONDS")]
+    timeout: u64,
+}
+
+/// Does it.
+pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
+    match command {
+        Command::Submit { file, wait } => {
+            let signed = read(&file)?;
+            let client = session.client()?;
+            let appended: Appended = client.post("/v1/acts", &signed).await?;
+            finish(session, &client, appended, &wait).await
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<SignedAct, CliError> {
+    let failed = |source| CliError::File { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(failed)?.len() > FILE_BYTES {
+        return Err(CliError::Usage(format!("`{}` is larger than any act", path.display())));
+    }
+    let text = std::fs::read(path).map_err(failed)?;
+    serde_json::from_slice(&text).map_err(|error| {
+        CliError::Usage(format!(
+            "`{}` is not a signed act: {error}\nhint: `lockgate rollout start` and others write them",
+            path.display()
+        ))
+    })
+}
+
+/// Says what became of an entry: at once, or when the gatekeeper has spoken.
+pub async fn finish(
+    session: &Session,
+    client: &Client,
+    appended: Appended,
+    wait: &Wait,
+) -> Result<(), CliError> {
+    let offset = appended.offset;
+    if !wait.wait {
+        return session.print(&appended, |appended| {
+            let rollout = appended.rollout.map(|id| format!(", rollout {id}"));
+            format!("handed in: entry {offset}{}", rollout.unwrap_or_default())
+        });
+    }
+    let until = Instant::now() + Duration::from_secs(wait.timeout);
+    loop {
+        let state: EntryState = client.get(&format!("/v1/entries/{offset}")).await?;
+        match state.state {
+            Standing::Accepted => {
+                let whole = serde_json::json!({
+                    "offset": offset, "rollout": appended.rollout,
+                    "state": state.state, "reasons": state.reasons,
+                });
+                return session.print(&whole, |_| {
+                    let rollout = appended.rollout.map(|id| format!(", rollout {id}"));
+                    let mut text =
+                        format!("accepted: entry {offset}{}", rollout.unwrap_or_default());
+                    state.reasons.iter().for_each(|reason| text += &format!("\n  {reason}"));
+                    text
+                });
+            }
+            Standing::Refused => {
+                return Err(CliError::RefusedEntry { offset, reasons: state.reasons });
+            }
+            Standing::Pending if Instant::now() >= until => {
+                return Err(CliError::NotYet(format!(
+                    "the gatekeeper has not spoken about entry {offset} in {} s\nhint: nothing is lost; is the gatekeeper running?",
+                    wait.timeout
+                )));
+            }
+            Standing::Pending => tokio::time::sleep(ASK).await,
+        }
+    }
+}

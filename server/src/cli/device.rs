@@ -1,0 +1,187 @@
+//! `lockgate device`: the list, one device, and why it does or does not install.
+
+use clap::Subcommand;
+use lockgate_shared::id::TenantId;
+
+use super::{Session, device_id, exit::CliError, table};
+use crate::{
+    api::admin::{
+        desk::KnownDevice,
+        devices::{DEVICES_MAX, DeviceShown, Explanation, Line, Mouth},
+    },
+    clock,
+};
+
+/// What can be asked about devices.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List devices
+    List {
+        /// Of one tenant
+        #[arg(long)]
+        tenant: Option<TenantId>,
+        /// How many at most
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
+    },
+    /// Show a device: what it is, what it said, what it is told
+    Show {
+        /// The device, or its first digits
+        device: String,
+    },
+    /// Show why a device does or does not install, and who says so
+    Explain {
+        /// The device, or its first digits
+        device: String,
+    },
+}
+
+/// Does it.
+pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
+    match command {
+        Command::List { tenant, limit } => list(session, tenant, limit).await,
+        Command::Show { device } => {
+            let client = session.client()?;
+            let device = one(device_id(&client, &device).await?)?;
+            let shown: DeviceShown = client.get(&format!("/v1/devices/{device}")).await?;
+            session.print(&shown, show_text)
+        }
+        Command::Explain { device } => {
+            let client = session.client()?;
+            let device = one(device_id(&client, &device).await?)?;
+            let explanation: Explanation =
+                client.get(&format!("/v1/devices/{device}/explain")).await?;
+            session.print(&explanation, explain_text)
+        }
+    }
+}
+
+fn one(device: String) -> Result<String, CliError> {
+    if device == "*" {
+        return Err(CliError::Usage("name one device; `*` is for pins and windows".into()));
+    }
+    Ok(device)
+}
+
+async fn list(session: &Session, tenant: Option<TenantId>, limit: usize) -> Result<(), CliError> {
+    let client = session.client()?;
+    let tenant = tenant.map(|tenant| format!("&tenant={tenant}")).unwrap_or_default();
+    let mut found: Vec<KnownDevice> = Vec::new();
+    while found.len() < limit {
+        let page = DEVICES_MAX.min(limit - found.len());
+        let after = found.last().map(|known| format!("&after={}", known.device));
+        let path = format!("/v1/devices?limit={page}{tenant}{}", after.unwrap_or_default());
+        let next: Vec<KnownDevice> = client.get(&path).await?;
+        let last = next.len() < page;
+        found.extend(next);
+        if last {
+            break;
+        }
+    }
+    session.print(&found, |found| {
+        let header = ["device", "tenant", "model", "seen", "products"];
+        table::of(&header, found.iter().map(row).collect(), "no device has enrolled yet")
+    })
+}
+
+fn row(known: &KnownDevice) -> Vec<String> {
+    let model = known.facts.as_ref().map(|facts| format!("{} {}", facts.vendor, facts.model));
+    let products = known.letter.iter().flat_map(|letter| &letter.products).map(|product| {
+        format!(
+            "{} {} ({})",
+            product.product,
+            table::dash(product.running.as_ref()),
+            table::word(&product.state)
+        )
+    });
+    vec![
+        table::short(known.device),
+        known.tenant.to_string(),
+        table::dash(model),
+        table::ago(clock::now(), known.seen),
+        products.collect::<Vec<_>>().join(", "),
+    ]
+}
+
+fn show_text(shown: &DeviceShown) -> String {
+    let known = &shown.known;
+    let mut rows = vec![
+        ("device", known.device.to_string()),
+        ("tenant", known.tenant.to_string()),
+        ("enrolled", known.enrolled.to_string()),
+        ("seen", table::ago(clock::now(), known.seen)),
+        ("letters", known.sequence.to_string()),
+    ];
+    if known.replayed > 0 {
+        let text = format!("{} letters under used numbers: perhaps a clone", known.replayed);
+        rows.push(("replayed", text));
+    }
+    if let Some(facts) = &known.facts {
+        rows.push(("hardware", format!("{} {} ({})", facts.vendor, facts.model, facts.arch)));
+        rows.push(("system", format!("{} {}", facts.os_id, facts.os_version)));
+        rows.push(("firmware", facts.firmware_version.clone()));
+    }
+    if let Some(letter) = &known.letter {
+        rows.push(("agent", letter.agent.to_string()));
+        rows.push(("highest stop", letter.highest_stop.to_string()));
+        for product in &letter.products {
+            let text = format!(
+                "{} {}, other slot {}, channel {}, pin {}, {}",
+                product.product,
+                table::dash(product.running.as_ref()),
+                table::dash(product.other.as_ref()),
+                product.channel,
+                product.pin,
+                table::word(&product.state)
+            );
+            rows.push(("product", text));
+        }
+        rows.extend(letter.notices.iter().map(|notice| ("notice", notice.clone())));
+    }
+    let held =
+        if shown.orders_held { "the device holds them" } else { "the device has others yet" };
+    rows.push((
+        "orders",
+        format!(
+            "{} pins, {} windows, {} freezes, {} stops, {} grants; {held}",
+            shown.orders.pins.len(),
+            shown.orders.windows.len(),
+            shown.orders.freezes.len(),
+            shown.orders.stops.len(),
+            shown.orders.grants.len()
+        ),
+    ));
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let lines: Vec<String> =
+        rows.iter().map(|(name, text)| format!("{name:width$}  {text}")).collect();
+    lines.join("\n")
+}
+
+fn explain_text(explanation: &Explanation) -> String {
+    let mut text = format!(
+        "device {}, last letter {}",
+        explanation.device,
+        table::ago(clock::now(), explanation.seen)
+    );
+    for mouth in [Mouth::Device, Mouth::Server, Mouth::Gatekeeper] {
+        let own: Vec<&Line> = explanation.lines.iter().filter(|line| line.says == mouth).collect();
+        if own.is_empty() {
+            continue;
+        }
+        text += match mouth {
+            Mouth::Device => "\n\nthe device says, signed:",
+            Mouth::Server => "\n\nthe server says:",
+            Mouth::Gatekeeper => "\n\nthe gatekeeper says:",
+        };
+        for line in own {
+            let about = match (&line.product, &line.rollout) {
+                (Some(product), None) => format!("{product}: "),
+                (_, Some(rollout)) => format!("rollout {}: ", table::short(rollout)),
+                (None, None) => String::new(),
+            };
+            let code = line.code.map(|code| format!(" [{code}]")).unwrap_or_default();
+            text += &format!("\n  {about}{}{code}", line.text);
+        }
+    }
+    text
+}

@@ -1,0 +1,166 @@
+//! How a command ends: an exit code that programs can act on, and a message that people can.
+
+use std::{error::Error, fmt, path::PathBuf, process::ExitCode};
+
+use lockgate_shared::wire::Problem;
+
+/// The codes, as `--help` shows them.
+pub const HELP: &str = "\
+exit codes:
+  0  done
+  1  this program failed
+  2  the command line is wrong
+  3  the server refused
+  4  the server cannot be reached, or cannot answer now
+  5  not yet: what was waited for has not happened in time
+  6  a verification failed";
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// This program failed.
+    Ours = 1,
+    /// The command line or what it names is wrong.
+    Usage = 2,
+    /// The server refused.
+    Refused = 3,
+    /// The server cannot be reached, or cannot answer now.
+    Unreachable = 4,
+    /// What was waited for has not happened in time.
+    NotYet = 5,
+    /// A verification failed.
+    False = 6,
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub enum CliError {
+    /// The command line or what it names is wrong.
+    Usage(String),
+    /// A file cannot be read or written.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The server said no.
+    Refused(Box<Problem>),
+    /// The gatekeeper said no.
+    RefusedEntry {
+        /// The entry.
+        offset: u64,
+        /// Its reasons.
+        reasons: Vec<String>,
+    },
+    /// The server cannot be reached.
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// It has not happened in time.
+    NotYet(String),
+    /// A verification failed.
+    False(String),
+    /// This program failed.
+    Ours(Box<dyn Error + Send + Sync>),
+}
+
+impl CliError {
+    /// The code with which the program ends.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::File { .. } => Exit::Usage,
+            Self::Refused(problem) if problem.status >= 500 => Exit::Unreachable,
+            Self::Refused(_) | Self::RefusedEntry { .. } => Exit::Refused,
+            Self::Unreachable { .. } => Exit::Unreachable,
+            Self::NotYet(_) => Exit::NotYet,
+            Self::False(_) => Exit::False,
+            Self::Ours(_) => Exit::Ours,
+        }
+    }
+
+    /// A failure of this program.
+    pub fn ours(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Ours(error.into())
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::NotYet(text) | Self::False(text) => f.write_str(text),
+            Self::File { path, source } => write!(f, "`{}`: {source}", path.display()),
+            Self::Refused(problem) => {
+                f.write_str(&problem.detail)?;
+                match &problem.hint {
+                    Some(hint) => write!(f, "\nhint: {hint}"),
+                    None => Ok(()),
+                }
+            }
+            Self::RefusedEntry { offset, reasons } => {
+                write!(f, "the gatekeeper refused entry {offset}")?;
+                reasons.iter().try_for_each(|reason| write!(f, "\n  {reason}"))
+            }
+            Self::Unreachable { server, source } => {
+                write!(f, "`{server}` cannot be reached: {source}")?;
+                let mut cause = source.source();
+                while let Some(error) = cause {
+                    write!(f, ": {error}")?;
+                    cause = error.source();
+                }
+                f.write_str("\nhint: check `--server` and `--ca`, and that the server runs")
+            }
+            Self::Ours(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl Error for CliError {}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_and_a_server_in_trouble_end_with_different_codes() {
+        let problem = |status| {
+            CliError::Refused(Box::new(Problem {
+                kind: "x".into(),
+                title: "x".into(),
+                status,
+                detail: "no such thing".into(),
+                hint: Some("look".into()),
+            }))
+        };
+        assert_eq!(problem(404).exit(), Exit::Refused);
+        assert_eq!(problem(503).exit(), Exit::Unreachable);
+        assert_eq!(problem(404).to_string(), "no such thing\nhint: look");
+    }
+
+    #[test]
+    fn every_code_stands_in_the_help() {
+        for exit in [
+            Exit::Done,
+            Exit::Ours,
+            Exit::Usage,
+            Exit::Refused,
+            Exit::Unreachable,
+            Exit::NotYet,
+            Exit::False,
+        ] {
+            assert!(HELP.contains(&format!("\n  {}  ", exit as u8)), "{exit:?}");
+        }
+    }
+}

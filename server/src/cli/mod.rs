@@ -1,0 +1,297 @@
+//! The operator's tool, `lockgate`: one noun for each thing an operator works with, a table for
+//! people, `--json` for programs.
+//!
+//! What only restricts or reads asks the server with a token ([`client`]). What expands is made and
+//! signed in files, without a server, in `offline`; `act submit` carries it there.
+
+pub mod act;
+pub mod audit;
+pub mod client;
+pub mod cohort;
+pub mod device;
+pub mod exit;
+pub mod offline;
+pub mod release;
+pub mod restrict;
+pub mod rollout;
+pub mod table;
+pub mod token;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use lockgate_shared::id::{DeviceId, ProductId, TenantId};
+use lockgate_shared::rollout::Scope;
+use serde::Serialize;
+
+use self::{
+    client::{Access, Client},
+    exit::{CliError, Exit},
+};
+use crate::{api::admin::Caller, stream::StopHow};
+
+/// Moves releases through a fleet: a gate opens only when what came before it is well.
+#[derive(Debug, Parser)]
+#[command(name = "lockgate", version, after_help = exit::HELP)]
+pub struct Cli {
+    #[command(flatten)]
+    access: Access,
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What can be asked for. The offline half joins here and in the enums of the nouns, by
+/// `#[command(flatten)]`.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Rollouts: how far they are, and stopping them
+    #[command(subcommand)]
+    Rollout(rollout::Command),
+    /// Cohorts
+    #[command(subcommand)]
+    Cohort(cohort::Command),
+    /// Devices, and why they do or do not install
+    #[command(subcommand)]
+    Device(device::Command),
+    /// Releases
+    #[command(subcommand)]
+    Release(release::Command),
+    /// Signed acts of people
+    #[command(subcommand)]
+    Act(act::Command),
+    /// Pins: which release a device wants
+    #[command(subcommand)]
+    Pin(restrict::PinCommand),
+    /// Maintenance windows: when a device may install
+    #[command(subcommand)]
+    Window(restrict::WindowCommand),
+    /// Freezes: when a device may not install
+    #[command(subcommand)]
+    Freeze(restrict::FreezeCommand),
+    /// The audit chains
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// API tokens
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Stop everything, a product, or a tenant's devices, at once
+    Stop(Stop),
+    /// Show whose token this is
+    Whoami,
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args, Debug)]
+struct Stop {
+    #[command(flatten)]
+    what: What,
+    /// Why; whoever lifts the stop reads it
+    #[arg(long)]
+    reason: String,
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+struct What {
+    /// Every rollout of every product
+    #[arg(long)]
+    everything: bool,
+    /// Every rollout of one product
+    #[arg(long, value_name = "PRODUCT")]
+    product: Option<ProductId>,
+    /// One tenant's devices
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<TenantId>,
+}
+
+/// What every command has at hand.
+#[derive(Debug)]
+pub struct Session {
+    access: Access,
+    json: bool,
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let Cli { access, json, command } = Cli::parse();
+    let session = Session { access, json };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&CliError::ours(error)),
+    };
+    match runtime.block_on(run(command, &session)) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &CliError) -> ExitCode {
+    // When standard error is gone too, the exit code still speaks.
+    let _ = writeln!(io::stderr(), "error: {error}");
+    error.exit().into()
+}
+
+async fn run(command: Command, session: &Session) -> Result<(), CliError> {
+    match command {
+        Command::Rollout(command) => rollout::run(command, session).await,
+        Command::Cohort(command) => cohort::run(command, session).await,
+        Command::Device(command) => device::run(command, session).await,
+        Command::Release(command) => release::run(command, session).await,
+        Command::Act(command) => act::run(command, session).await,
+        Command::Pin(command) => restrict::pin(command, session).await,
+        Command::Window(command) => restrict::window(command, session).await,
+        Command::Freeze(command) => restrict::freeze(command, session).await,
+        Command::Audit(command) => audit::run(command, session).await,
+        Command::Token(command) => token::run(command, session).await,
+        Command::Stop(Stop { what, reason }) => {
+            let scope = match (what.product, what.tenant) {
+                (Some(product), _) => Scope::Product(product),
+                (None, Some(tenant)) => Scope::Tenant(tenant),
+                (None, None) => Scope::Everything,
+            };
+            rollout::stop(session, scope, StopHow::Pause, reason).await
+        }
+        Command::Whoami => {
+            let caller: Caller = session.client()?.get("/v1/whoami").await?;
+            session.print(&caller, |caller| {
+                let tenant = caller.tenant.as_ref().map(|tenant| format!(", tenant `{tenant}`"));
+                format!(
+                    "token `{}`, role `{}`{}",
+                    caller.name,
+                    caller.role,
+                    tenant.unwrap_or_default()
+                )
+            })
+        }
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "lockgate", &mut text);
+            say(&String::from_utf8_lossy(&text))
+        }
+    }
+}
+
+impl Session {
+    /// The connection to the server.
+    pub fn client(&self) -> Result<Client, CliError> {
+        self.access.client()
+    }
+
+    /// Whether programs read what is printed.
+    pub const fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints a value: as JSON for programs, else as `text` makes it.
+    pub fn print<T: Serialize>(
+        &self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), CliError> {
+        if self.json {
+            say(&serde_json::to_string_pretty(value).map_err(CliError::ours)?)
+        } else {
+            say(&text(value))
+        }
+    }
+
+    /// Prints that something was done.
+    pub fn done(&self, what: &str) -> Result<(), CliError> {
+        self.print(&serde_json::json!({ "done": what }), |_| what.to_owned())
+    }
+}
+
+/// Writes to standard output. A reader that left early, such as `head`, is no failure.
+pub fn say(text: &str) -> Result<(), CliError> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::ours(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The whole id of a device of which the first digits were given; `*` stays.
+pub async fn device_id(client: &Client, text: &str) -> Result<String, CliError> {
+    if text == "*" || text.parse::<DeviceId>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let after = before(text).ok_or_else(|| {
+        CliError::Usage(format!(
+            "`{text}` is not a device\nhint: give an id, or its first digits; `lockgate device list` shows them"
+        ))
+    })?;
+    let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
+    let found: Vec<crate::api::admin::desk::KnownDevice> =
+        client.get(&format!("/v1/devices?limit=2{after}")).await?;
+    let mut fitting =
+        found.iter().map(|known| known.device.to_string()).filter(|id| id.starts_with(text));
+    match (fitting.next(), fitting.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => Err(CliError::Usage(format!(
+            "several devices begin with `{text}`\nhint: give more digits"
+        ))),
+        (None, _) => Err(CliError::Usage(format!(
+            "no device begins with `{text}`\nhint: `lockgate device list` shows them"
+        ))),
+    }
+}
+
+/// The id just before all that begin with these digits: none outside when they are no digits, none
+/// inside when there is none before.
+#[expect(clippy::option_option, reason = "no digits, and nothing before them, are two things")]
+fn before(digits: &str) -> Option<Option<DeviceId>> {
+    let good = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    if digits.is_empty() || digits.len() > 64 || !digits.chars().all(good) {
+        return None;
+    }
+    let first: DeviceId = format!("{digits:0<64}").parse().ok()?;
+    let mut bytes = first.0;
+    for byte in bytes.iter_mut().rev() {
+        let (less, borrow) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrow {
+            return Some(Some(DeviceId(bytes)));
+        }
+    }
+    Some(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_stop_needs_one_target_and_a_reason() {
+        for bad in [
+            "lockgate stop --reason x",
+            "lockgate stop --everything",
+            "lockgate stop --everything --product app --reason x",
+        ] {
+            assert!(Cli::try_parse_from(bad.split(' ')).is_err(), "{bad}");
+        }
+        let good = "lockgate stop --tenant acme --reason x --json";
+        assert!(Cli::try_parse_from(good.split(' ')).expect("well formed").json);
+    }
+
+    #[test]
+    fn the_page_before_some_digits_ends_just_before_them() {
+        let id = before("ab01").flatten().expect("an id");
+        assert!(id.to_string().starts_with("ab00ffff"));
+        assert_eq!(before("000"), Some(None));
+        assert_eq!(before("xyz"), None);
+    }
+}

@@ -1,0 +1,313 @@
+//! The commands that need no server: keys, ceremony, releases, acts, enrolment tokens. Each noun has
+//! a file with its subcommands and one `run`; what they do is done by the modules that they call.
+//!
+//! Nothing here opens a connection.
+
+pub mod act;
+pub mod grant;
+pub mod key;
+pub mod release;
+pub mod repo;
+pub mod rollout;
+pub mod token;
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use lockgate_shared::{
+    act::{Act, ActError, SignedAct},
+    id::Digest,
+    limits,
+    manifest::{Manifest, ManifestError},
+    policy::{Policy, PolicyError},
+    time::Moment,
+    wire::{CodecError, TokenError},
+};
+use thiserror::Error;
+
+use crate::{
+    acts::{self, ActsError},
+    ceremony::{CeremonyError, metadata::MetadataError, plan::PlanError},
+    keys::{KeyError, PassphraseSource},
+    release::{
+        CreateError, plan::PlanError as ReleasePlanError, role::LocalRepository, role::RoleError,
+        sign::SignError,
+    },
+    whole_folder::{self, FolderError, Readers},
+};
+
+/// Where a key's passphrase comes from: never from the command line itself.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PassphraseArgs {
+    /// File whose first line is the passphrase; else LOCKGATE_PASSPHRASE, else a prompt
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// Where the policy comes from.
+#[derive(Clone, Debug, Args)]
+pub struct PolicyArgs {
+    /// The repository's policy.json
+    #[arg(long, value_name = "FILE", conflicts_with = "repository")]
+    pub policy: Option<PathBuf>,
+    /// A local copy of the repository, whose policy is verified and used
+    #[arg(long, value_name = "DIR")]
+    pub repository: Option<PathBuf>,
+    /// The root file at which trust begins; else the oldest root in the copy
+    #[arg(long, value_name = "FILE", requires = "repository")]
+    pub anchor: Option<PathBuf>,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// A file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(#[from] FolderError),
+    /// The answer cannot be printed.
+    #[error("cannot print")]
+    Print(#[from] io::Error),
+    /// A key or a passphrase.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The ceremony's plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The ceremony.
+    #[error(transparent)]
+    Ceremony(#[from] CeremonyError),
+    /// The making of a release.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// A release's plan.
+    #[error(transparent)]
+    ReleasePlan(#[from] ReleasePlanError),
+    /// A copy of a repository.
+    #[error(transparent)]
+    Role(#[from] RoleError),
+    /// The signing of a release.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// TUF metadata.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// A manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// A policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The making of an act.
+    #[error(transparent)]
+    Acts(#[from] ActsError),
+    /// An act's file.
+    #[error(transparent)]
+    Act(#[from] ActError),
+    /// An enrolment token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The text of an enrolment token.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// No policy was named.
+    #[error("this needs the policy\nhint: pass `--policy policy.json` or `--repository DIR`")]
+    NoPolicy,
+    /// Nobody said yes.
+    #[error("nothing was signed\nhint: read the text above, then answer `yes` or pass `--yes`")]
+    NotConfirmed,
+    /// A key whose signature would not count.
+    #[error("the key of `{}` is no approver's\nhint: approvers and their keys stand in policy.json", .0.display())]
+    NoApprover(PathBuf),
+    /// A key that enrols nobody.
+    #[error("the key of `{}` is no enrolment key of tenant `{tenant}`", path.display())]
+    NoEnrolmentKey {
+        /// The key's file.
+        path: PathBuf,
+        /// The tenant.
+        tenant: String,
+    },
+    /// An option that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// What kind of failure it was: programs act on it by the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The command line, or what it names, is wrong.
+    Usage,
+    /// Signatures or a confirmation are still missing.
+    NotYet,
+    /// Something is not what its signers signed.
+    False,
+    /// This program or its disk failed.
+    Ours,
+}
+
+impl CliError {
+    /// What kind of failure it was.
+    pub const fn ending(&self) -> Ending {
+        match self {
+            Self::NotConfirmed | Self::Sign(SignError::Threshold { .. }) => Ending::NotYet,
+            Self::Role(RoleError::Unverified { .. } | RoleError::OtherPolicy)
+            | Self::Sign(SignError::OtherRole(_) | SignError::Artifact { .. })
+            | Self::Token(_) => Ending::False,
+            Self::Write(_) | Self::Print(_) | Self::Metadata(_) | Self::Codec(_) => Ending::Ours,
+            Self::Read { .. }
+            | Self::Key(_)
+            | Self::Plan(_)
+            | Self::Ceremony(_)
+            | Self::Create(_)
+            | Self::ReleasePlan(_)
+            | Self::Role(_)
+            | Self::Sign(_)
+            | Self::Manifest(_)
+            | Self::Policy(_)
+            | Self::Acts(_)
+            | Self::Act(_)
+            | Self::NoPolicy
+            | Self::NoApprover(_)
+            | Self::NoEnrolmentKey { .. }
+            | Self::Usage(_) => Ending::Usage,
+        }
+    }
+}
+
+impl PassphraseArgs {
+    /// The source that the options name.
+    pub fn source(&self) -> PassphraseSource {
+        self.passphrase_file
+            .clone()
+            .map_or(PassphraseSource::EnvironmentOrPrompt, PassphraseSource::File)
+    }
+}
+
+impl PolicyArgs {
+    /// The policy, if one was named.
+    pub fn load(&self) -> Result<Option<Policy>, CliError> {
+        if let Some(path) = &self.policy {
+            return Ok(Some(Policy::from_json(&read(path, limits::POLICY_BYTES)?)?));
+        }
+        match &self.repository {
+            Some(folder) => {
+                let copy = LocalRepository::open(folder, self.anchor.as_deref())?;
+                Ok(Some(copy.policy()?))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The policy, which must be named.
+    pub fn require(&self) -> Result<Policy, CliError> {
+        self.load()?.ok_or(CliError::NoPolicy)
+    }
+}
+
+/// A file's bytes, if they are not more than `limit`.
+pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>, CliError> {
+    let failed = |source| CliError::Read { path: path.to_owned(), source };
+    let size = fs::metadata(path).map_err(failed)?.len();
+    if size > limit as u64 {
+        let text = format!("`{}` has {size} bytes, at most {limit} are read", path.display());
+        return Err(CliError::Usage(text));
+    }
+    fs::read(path).map_err(failed)
+}
+
+/// A manifest that was named as a file, or by its digest.
+#[derive(Clone, Debug)]
+pub enum ManifestSource {
+    /// Read from a file.
+    File(Box<Manifest>, Digest),
+    /// Known by digest only.
+    Digest(Digest),
+}
+
+impl ManifestSource {
+    /// What the option's text names: a digest, a manifest, or a folder with a `manifest.json`.
+    pub fn of(text: &str) -> Result<Self, CliError> {
+        if let Ok(digest) = text.parse() {
+            return Ok(Self::Digest(digest));
+        }
+        let mut path = PathBuf::from(text);
+        if path.is_dir() {
+            path.push("manifest.json");
+        }
+        let bytes = read(&path, limits::MANIFEST_BYTES)?;
+        Ok(Self::File(Box::new(Manifest::from_json(&bytes)?), Digest::of(&bytes)))
+    }
+
+    /// As the makers of acts take it.
+    pub fn release(&self) -> acts::Release<'_> {
+        match self {
+            Self::File(manifest, digest) => acts::Release::Known { manifest, digest: *digest },
+            Self::Digest(digest) => acts::Release::Digest(*digest),
+        }
+    }
+}
+
+/// Writes an unsigned act to a new file and says what comes next.
+fn write_act(act: &Act, path: &Path, out: &mut dyn Write) -> Result<(), CliError> {
+    let signed = acts::to_file(act)?;
+    whole_folder::write_new(path, act_bytes(&signed)?.as_slice(), Readers::Everybody)?;
+    write!(out, "{}", crate::acts_text::describe(act))?;
+    writeln!(out, "\nwritten to `{}`, signed by nobody yet", path.display())?;
+    writeln!(out, "next: `lockgate act sign {} --key people/<approver>.key`", path.display())?;
+    Ok(())
+}
+
+fn act_bytes(signed: &SignedAct) -> Result<Vec<u8>, CliError> {
+    let mut bytes = serde_json::to_vec_pretty(signed).map_err(ActError::from)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Asks a person to confirm what was shown; without a terminal only `--yes` confirms.
+fn confirm(yes: Confirmation, out: &mut dyn Write) -> Result<(), CliError> {
+    match yes {
+        Confirmation::Given => return Ok(()),
+        Confirmation::Ask if !io::stdin().is_terminal() => return Err(CliError::NotConfirmed),
+        Confirmation::Ask => {}
+    }
+    write!(out, "sign exactly this? Type `yes`: ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    if answer.trim() == "yes" { Ok(()) } else { Err(CliError::NotConfirmed) }
+}
+
+/// Whether the person has confirmed already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Confirmation {
+    Given,
+    Ask,
+}
+
+impl From<bool> for Confirmation {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Given } else { Self::Ask }
+    }
+}
+
+/// A moment from an option, else now.
+fn moment(text: Option<&str>) -> Result<Moment, CliError> {
+    match text {
+        None => Ok(crate::clock::now()),
+        Some(text) => Moment::parse_rfc3339(text).ok_or_else(|| {
+            let hint = "hint: write it like `2026-11-21T09:30:00Z`";
+            CliError::Usage(format!("`{text}` is not a moment\n{hint}"))
+        }),
+    }
+}

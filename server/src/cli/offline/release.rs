@@ -1,0 +1,210 @@
+//! `lockgate release`: made, signed and checked away from the server.
+
+use std::{io::Write, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use lockgate_shared::{
+    id::ProductId,
+    limits,
+    manifest::Manifest,
+    time::{Moment, Seconds},
+    version::Version,
+};
+
+use super::{CliError, Confirmation, PassphraseArgs, PolicyArgs, confirm, read};
+use crate::{
+    clock, keys,
+    release::{
+        self, ArtifactSource, Create,
+        plan::ReleasePlan,
+        role::{CurrentRole, LocalRepository},
+        sign::{Draft, PUBLICATION_FILE, Standing},
+    },
+    span::Span,
+};
+
+/// Releases, before they are published.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ReleaseCommand {
+    /// Pack files and write a release's folder
+    Create(CreateArgs),
+    /// Show a release, then sign it with one author's key
+    Sign(SignArgs),
+    /// Say how far a release is signed
+    Check(CheckArgs),
+}
+
+/// Options of `release create`.
+#[derive(Clone, Debug, Args)]
+pub struct CreateArgs {
+    /// The product
+    #[arg(long)]
+    pub product: ProductId,
+    /// The version
+    #[arg(long)]
+    pub version: Version,
+    /// Folder to pack for every device that no `--artifact` fits
+    #[arg(long, value_name = "DIR", required_unless_present = "artifact")]
+    pub files: Option<PathBuf>,
+    /// Folder for some devices: `DIR:arch=aarch64:os=debian:model=Acme Slate 3`
+    #[arg(long, value_name = "DIR:KEY=VALUE…", value_parser = artifact_source)]
+    pub artifact: Vec<ArtifactSource>,
+    /// Severity, trial, probes, ladder, notes, in TOML
+    #[arg(long, value_name = "FILE")]
+    pub release: PathBuf,
+    /// The folder to make
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The policy, for a ladder preset and to check the cohorts
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+}
+
+/// Where a repository's copy is, and where trust in it begins.
+#[derive(Clone, Debug, Args)]
+pub struct CopyArgs {
+    /// A local copy of the repository
+    #[arg(long, value_name = "DIR")]
+    pub repository: PathBuf,
+    /// The root file at which trust begins; else the oldest root in the copy
+    #[arg(long, value_name = "FILE")]
+    pub anchor: Option<PathBuf>,
+}
+
+/// Options of `release sign`.
+#[derive(Clone, Debug, Args)]
+pub struct SignArgs {
+    /// The release's folder
+    #[arg(value_name = "RELEASE")]
+    pub folder: PathBuf,
+    /// The repository's copy
+    #[command(flatten)]
+    pub copy: CopyArgs,
+    /// The author's key
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// The key's passphrase
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+    /// For the first signer: how long the role's metadata is good
+    #[arg(long, default_value = "180d")]
+    pub expires: Span,
+    /// Sign without asking
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Options of `release check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// The release's folder
+    #[arg(value_name = "RELEASE")]
+    pub folder: PathBuf,
+    /// The repository's copy
+    #[command(flatten)]
+    pub copy: CopyArgs,
+}
+
+/// Does what was asked.
+pub fn run(command: &ReleaseCommand, out: &mut dyn Write) -> Result<(), CliError> {
+    match command {
+        ReleaseCommand::Create(args) => create(args, out),
+        ReleaseCommand::Sign(args) => sign(args, out),
+        ReleaseCommand::Check(args) => check(args, out),
+    }
+}
+
+fn create(args: &CreateArgs, out: &mut dyn Write) -> Result<(), CliError> {
+    let mut artifacts = args.artifact.clone();
+    artifacts.extend(
+        args.files.clone().map(|folder| ArtifactSource { folder, ..ArtifactSource::default() }),
+    );
+    let (plan, policy) = (ReleasePlan::read(&args.release)?, args.policy.load()?);
+    let made = release::create(&Create {
+        product: &args.product,
+        version: &args.version,
+        artifacts: &artifacts,
+        plan: &plan,
+        policy: policy.as_ref(),
+        out: &args.out,
+    })?;
+    write!(out, "{}", release::describe(&made.manifest, &made.digest))?;
+    for warning in &made.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    let at = args.out.display();
+    writeln!(out, "\nwritten to `{at}`, signed by nobody yet")?;
+    writeln!(out, "next: `lockgate release sign {at} --repository DIR --key people/<author>.key`")?;
+    Ok(())
+}
+
+fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<(), CliError> {
+    let Span(life) = args.expires;
+    let (mut draft, current) = open(&args.folder, &args.copy, clock::now(), life)?;
+    show(&draft, &current, out)?;
+    confirm(Confirmation::from(args.yes), out)?;
+    let key = keys::read(&args.key, &args.passphrase.source())?;
+    let standing = draft.sign(&current, &key)?;
+    report(&standing, args.folder.join(PUBLICATION_FILE), out)
+}
+
+fn check(args: &CheckArgs, out: &mut dyn Write) -> Result<(), CliError> {
+    // The span only matters where nobody has signed yet, and nothing is written then.
+    let (draft, current) = open(&args.folder, &args.copy, clock::now(), Seconds(86_400))?;
+    show(&draft, &current, out)?;
+    let standing = draft.settle(&current)?;
+    report(&standing, args.folder.join(PUBLICATION_FILE), out)?;
+    draft.publication(&current)?;
+    Ok(())
+}
+
+fn open(
+    folder: &std::path::Path,
+    copy: &CopyArgs,
+    now: Moment,
+    life: Seconds,
+) -> Result<(Draft, CurrentRole), CliError> {
+    let bytes = read(&folder.join("manifest.json"), limits::MANIFEST_BYTES)?;
+    let product = Manifest::from_json(&bytes)?.product;
+    let current =
+        LocalRepository::open(&copy.repository, copy.anchor.as_deref())?.role(&product)?;
+    let draft = Draft::open(folder, &current, now, life)?;
+    Ok((draft, current))
+}
+
+fn show(draft: &Draft, current: &CurrentRole, out: &mut dyn Write) -> Result<(), CliError> {
+    let standing = draft.standing(current)?;
+    write!(out, "{}", release::describe(draft.manifest(), &draft.digest()))?;
+    writeln!(
+        out,
+        "\nrole      `{}` version {}, good until {}, keeps {} earlier targets",
+        standing.role,
+        standing.version,
+        draft.expires(),
+        standing.kept
+    )?;
+    if current.cohorts.is_none() {
+        writeln!(out, "warning: the copy holds no policy: the ladder's cohorts were not compared")?;
+    }
+    for sha256 in &standing.unchecked {
+        writeln!(out, "warning: artifact {sha256} is not in the folder and was not checked")?;
+    }
+    Ok(())
+}
+
+fn report(standing: &Standing, publication: PathBuf, out: &mut dyn Write) -> Result<(), CliError> {
+    for key in &standing.signers {
+        writeln!(out, "signed by {key}")?;
+    }
+    writeln!(out, "{} of {} signatures hold", standing.signers.len(), standing.needed)?;
+    if standing.complete() {
+        writeln!(out, "enough: `{}` is written", publication.display())?;
+    } else {
+        writeln!(out, "next: another author runs `lockgate release sign` on the same folder")?;
+    }
+    Ok(())
+}
+
+fn artifact_source(text: &str) -> Result<ArtifactSource, String> {
+    text.parse().map_err(|error: release::CreateError| error.to_string())
+}

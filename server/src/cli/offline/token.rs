@@ -1,0 +1,75 @@
+//! `lockgate token enrol`: permission for devices to come into a tenant, signed by the tenant's
+//! enrolment key, which the server does not hold.
+
+use std::{io::Write, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use lockgate_shared::{
+    id::{TenantId, TokenId},
+    sign,
+    wire::{EnrolmentToken, SignedToken},
+};
+
+use super::{CliError, PassphraseArgs, PolicyArgs};
+use crate::{clock, dice, keys, span::Span};
+
+/// Tokens that need no server.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make an enrolment token and print its text
+    Enrol(EnrolArgs),
+}
+
+/// Options of `token enrol`.
+#[derive(Clone, Debug, Args)]
+pub struct EnrolArgs {
+    /// The tenant
+    #[arg(long)]
+    pub tenant: TenantId,
+    /// For how many devices
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: u32,
+    /// For how long
+    #[arg(long, value_name = "SPAN")]
+    pub expires: Span,
+    /// The tenant's enrolment key
+    #[arg(long, value_name = "FILE")]
+    pub key: PathBuf,
+    /// The key's passphrase
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+    /// The policy
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+}
+
+/// Does what was asked: prints the token's text and nothing else, so that it can be piped.
+pub fn run(command: &TokenCommand, out: &mut dyn Write) -> Result<(), CliError> {
+    match command {
+        TokenCommand::Enrol(args) => {
+            let policy = args.policy.require()?;
+            let key = keys::read(&args.key, &args.passphrase.source())?;
+            let known = policy
+                .tenants
+                .get(&args.tenant)
+                .is_some_and(|tenant| tenant.enrolment_keys.contains(&sign::public(&key)));
+            if !known {
+                let (path, tenant) = (args.key.clone(), args.tenant.to_string());
+                return Err(CliError::NoEnrolmentKey { path, tenant });
+            }
+            let (now, Span(life)) = (clock::now(), args.expires);
+            let token = EnrolmentToken {
+                repository: policy.repository.clone(),
+                tenant: args.tenant.clone(),
+                id: TokenId(dice::bytes()),
+                issued: now,
+                expires: now.plus(life),
+                uses: args.uses,
+            };
+            let signed = SignedToken::make(&token, &key)?;
+            signed.verify(&policy, now)?;
+            writeln!(out, "{}", signed.to_text()?)?;
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! `lockgate release`: what was published, and carrying a signed release to the server.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use lockgate_shared::{
+    id::{Digest, ProductId},
+    time::Seconds,
+    version::Version,
+};
+
+use super::{Session, act, exit::CliError, table};
+use crate::{api::admin::Appended, registry::rows::ReleaseRow, stream::Publication};
+
+/// What can be done with releases.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List releases
+    List {
+        /// Of one product
+        #[arg(long)]
+        product: Option<ProductId>,
+    },
+    /// Show a release: its artifacts and its ladder
+    Show {
+        /// The product
+        product: ProductId,
+        /// The version
+        version: Version,
+    },
+    /// Upload a signed release: its artifacts, then its metadata
+    Publish {
+        /// The release's folder, with `publication.json` and `artifacts`
+        #[arg(long)]
+        dir: PathBuf,
+        /// Whether to wait
+        #[command(flatten)]
+        wait: act::Wait,
+    },
+}
+
+/// Does it.
+pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
+    match command {
+        Command::List { product } => {
+            let ask = product.map(|product| format!("?product={product}")).unwrap_or_default();
+            let rows: Vec<ReleaseRow> =
+                session.client()?.get(&format!("/v1/releases{ask}")).await?;
+            session.print(&rows, |rows| list_text(rows))
+        }
+        Command::Show { product, version } => {
+            let row: ReleaseRow =
+                session.client()?.get(&format!("/v1/releases/{product}/{version}")).await?;
+            session.print(&row, show_text)
+        }
+        Command::Publish { dir, wait } => publish(session, &dir, &wait).await,
+    }
+}
+
+async fn publish(session: &Session, dir: &Path, wait: &act::Wait) -> Result<(), CliError> {
+    let path = dir.join("publication.json");
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CliError::File { path, source }
+    };
+    let text = std::fs::read(&path).map_err(failed(&path))?;
+    let publication: Publication = serde_json::from_slice(&text).map_err(|error| {
+        CliError::Usage(format!(
+            "`{}` is not a publication: {error}\nhint: `lockgate release sign` writes it when enough people have signed",
+            path.display()
+        ))
+    })?;
+    let client = session.client()?;
+    for (digest, file) in artifacts(&dir.join("artifacts"))? {
+        let new = client.upload(&format!("/v1/artifacts/{digest}"), &file).await?;
+        if !session.json() {
+            let what = if new { "uploaded" } else { "was there" };
+            super::say(&format!("artifact {} {what}", table::short(digest)))?;
+        }
+    }
+    let appended: Appended = client.post("/v1/publications", &publication).await?;
+    act::finish(session, &client, appended, wait).await
+}
+
+/// The files of a folder that are named by their hash. Without a folder there are none: a root or a
+/// policy is published without artifacts.
+fn artifacts(folder: &Path) -> Result<Vec<(Digest, PathBuf)>, CliError> {
+    let failed = |source| CliError::File { path: folder.to_owned(), source };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let digest = name.parse().map_err(|_| {
+            CliError::Usage(format!(
+                "`{}` is not named by its SHA-256\nhint: `lockgate release create` fills this folder",
+                entry.path().display()
+            ))
+        })?;
+        found.push((digest, entry.path()));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn list_text(rows: &[ReleaseRow]) -> String {
+    let rows = rows.iter().map(|row| {
+        vec![
+            row.product.to_string(),
+            row.version.to_string(),
+            row.summary.severity.clone(),
+            row.published.map_or_else(
+                || format!("not yet: entry {}", row.offset),
+                |published| published.to_string(),
+            ),
+            table::short(row.manifest),
+        ]
+    });
+    let header = ["product", "version", "severity", "published", "manifest"];
+    table::of(&header, rows.collect(), "no release was handed in yet")
+}
+
+fn show_text(row: &ReleaseRow) -> String {
+    let summary = &row.summary;
+    let artifacts = summary.artifacts.iter().map(|artifact| {
+        vec![
+            artifact.arch.clone().unwrap_or_else(|| "any".into()),
+            artifact.size.to_string(),
+            artifact.files.to_string(),
+            artifact.sha256.to_string(),
+        ]
+    });
+    let stages = summary.stages.iter().map(|stage| {
+        vec![
+            stage.cohort.clone(),
+            format!("{} %", f64::from(stage.ceiling_ppm) / 10_000.0),
+            Seconds(stage.floor_s).to_string(),
+            Seconds(stage.bake_s).to_string(),
+            if stage.approval { "needed" } else { "-" }.to_owned(),
+        ]
+    });
+    let mut text = format!(
+        "{} {}, {}\nmanifest {}\npublished {}",
+        row.product,
+        row.version,
+        summary.severity,
+        row.manifest,
+        table::dash(row.published)
+    );
+    if summary.irreversible {
+        text += "\nit cannot be undone";
+    }
+    if let Some(barrier) = &summary.barrier {
+        text += &format!("\nit installs from version {barrier} on");
+    }
+    if let Some(end) = summary.end_of_support {
+        text += &format!("\nit is supported until {end}");
+    }
+    if !summary.notes.is_empty() {
+        text += &format!("\n\n{}", summary.notes);
+    }
+    text += "\n\n";
+    text += &table::of(&["arch", "bytes", "files", "sha256"], artifacts.collect(), "");
+    text += "\n\n";
+    text += &table::of(&["stage", "ceiling", "floor", "bake", "approval"], stages.collect(), "");
+    text
+}

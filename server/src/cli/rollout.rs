@@ -1,0 +1,303 @@
+//! `lockgate rollout`: how far rollouts are, and stopping them. A stop restricts, so a token is enough;
+//! starting, approving and lifting take signatures and are made offline.
+
+use std::{
+    io::{IsTerminal, stdout},
+    time::Duration,
+};
+
+use clap::Subcommand;
+use lockgate_shared::{id::RolloutId, rollout::Scope};
+
+use super::{Session, client::Client, exit::CliError, say, table};
+use crate::{
+    api::admin::{Appended, stops::StopAsked},
+    status::{Decision, RolloutState, RolloutStatus, StageStatus, Status, Verdict},
+    stream::StopHow,
+};
+
+/// How often `--watch` looks: the gatekeeper's shortest tick is a few seconds.
+const LOOK: Duration = Duration::from_secs(2);
+/// Verdicts that `explain` shows: the last few decisions of every stage.
+const VERDICTS_SHOWN: usize = 20;
+
+/// What can be asked about rollouts.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List rollouts
+    List,
+    /// Show each stage of a rollout, or of all that are in progress
+    Status {
+        /// The rollout, or its first digits
+        id: Option<String>,
+        /// Look again until it is complete, halted or ended
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Show why a rollout stands where it does
+    Explain {
+        /// The rollout, or its first digits
+        id: String,
+    },
+    /// Pause a rollout; approvers lift the pause
+    Pause {
+        /// The rollout, or its first digits
+        id: String,
+        /// Why; whoever lifts the pause reads it
+        #[arg(long)]
+        reason: String,
+    },
+    /// End a rollout for good
+    Stop {
+        /// The rollout, or its first digits
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// Does it.
+pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
+    match command {
+        Command::List => {
+            let rollouts: Vec<RolloutStatus> = session.client()?.get("/v1/rollouts").await?;
+            session.print(&rollouts, |rollouts| list_text(rollouts))
+        }
+        Command::Status { id, watch: false } => {
+            let status = look(&session.client()?, id.as_deref()).await?;
+            session.print(&status.rollouts, |_| status_text(&status))
+        }
+        Command::Status { id, watch: true } => watch(session, id.as_deref()).await,
+        Command::Explain { id } => explain(session, &id).await,
+        Command::Pause { id, reason } => {
+            let id = resolve(&session.client()?, &id).await?;
+            stop(session, Scope::Rollout(id), StopHow::Pause, reason).await
+        }
+        Command::Stop { id, reason } => {
+            let id = resolve(&session.client()?, &id).await?;
+            stop(session, Scope::Rollout(id), StopHow::End, reason).await
+        }
+    }
+}
+
+/// Stops something at once.
+pub async fn stop(
+    session: &Session,
+    scope: Scope,
+    how: StopHow,
+    reason: String,
+) -> Result<(), CliError> {
+    let asked = StopAsked { scope, how, reason };
+    let appended: Appended = session.client()?.post("/v1/stops", &asked).await?;
+    session.print(&appended, |appended| {
+        let lift = match asked.how {
+            StopHow::Pause => {
+                "\nhint: it ends with `lockgate rollout lift`, signed by approvers; `lockgate rollout status` shows its number"
+            }
+            StopHow::End => "",
+        };
+        format!(
+            "stopped: entry {}; every device it covers hears of it at its next check-in{lift}",
+            appended.offset
+        )
+    })
+}
+
+/// The rollout whose first digits were given.
+async fn resolve(client: &Client, text: &str) -> Result<RolloutId, CliError> {
+    // A whole id is not looked up: a stop must not wait for a second answer.
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let rollouts: Vec<RolloutStatus> = client.get("/v1/rollouts").await?;
+    pick(&rollouts, text)
+}
+
+fn pick(rollouts: &[RolloutStatus], text: &str) -> Result<RolloutId, CliError> {
+    let mut fitting =
+        rollouts.iter().map(|r| r.rollout).filter(|id| id.to_string().starts_with(text));
+    match (fitting.next(), fitting.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => Err(CliError::Usage(format!(
+            "several rollouts begin with `{text}`\nhint: give more digits"
+        ))),
+        (None, _) => Err(CliError::Usage(format!(
+            "no rollout begins with `{text}`\nhint: `lockgate rollout list` shows them"
+        ))),
+    }
+}
+
+/// The status, with one rollout or with all that are in progress.
+async fn look(client: &Client, id: Option<&str>) -> Result<Status, CliError> {
+    let mut status: Status = client.get("/v1/status").await?;
+    match id {
+        Some(text) => {
+            let id = pick(&status.rollouts, text)?;
+            status.rollouts.retain(|rollout| rollout.rollout == id);
+        }
+        None => status.rollouts.retain(|rollout| !over(rollout.state)),
+    }
+    Ok(status)
+}
+
+const fn over(state: RolloutState) -> bool {
+    match state {
+        RolloutState::Complete | RolloutState::Ended => true,
+        RolloutState::Running | RolloutState::Paused | RolloutState::Halted => false,
+    }
+}
+
+async fn watch(session: &Session, id: Option<&str>) -> Result<(), CliError> {
+    let client = session.client()?;
+    let mut before = String::new();
+    loop {
+        let status = look(&client, id).await?;
+        if session.json() {
+            let line = serde_json::to_string(&status.rollouts).map_err(CliError::ours)?;
+            if line != before {
+                say(&line)?;
+                before = line;
+            }
+        } else {
+            let text = status_text(&status);
+            if text != before {
+                // Clears the screen, and what has scrolled stays where it is.
+                let clear = if stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+                say(&format!("{clear}{text}"))?;
+                before = text;
+            }
+        }
+        let settled =
+            |rollout: &RolloutStatus| over(rollout.state) || rollout.state == RolloutState::Halted;
+        if status.rollouts.iter().all(settled) {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn explain(session: &Session, id: &str) -> Result<(), CliError> {
+    let client = session.client()?;
+    let status = look(&client, Some(id)).await?;
+    let Some(rollout) = status.rollouts.first() else { return Ok(()) };
+    let path = format!("/v1/verdicts?rollout={}", rollout.rollout);
+    // Only the vendor's people read verdicts; the rest of the explanation is everybody's.
+    let mut verdicts: Vec<Verdict> = match client.get(&path).await {
+        Ok(verdicts) => verdicts,
+        Err(CliError::Refused(problem)) if problem.status == 403 => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let skip = verdicts.len().saturating_sub(VERDICTS_SHOWN);
+    verdicts.drain(..skip);
+    let whole =
+        serde_json::json!({ "rollout": rollout, "stops": status.stops, "verdicts": verdicts });
+    session.print(&whole, |_| {
+        let mut text = status_text(&status);
+        for stage in &rollout.stages {
+            text += &format!("\n\n{} ({}):", stage.cohort, table::word(&stage.decision));
+            for reason in &stage.reasons {
+                text += &format!("\n  {reason}");
+            }
+        }
+        for verdict in &verdicts {
+            text += &format!(
+                "\n\nverdict {} at {}: {}",
+                verdict.number,
+                verdict.at,
+                table::word(&verdict.decision)
+            );
+            for reason in &verdict.reasons {
+                text += &format!("\n  {reason}");
+            }
+        }
+        text
+    })
+}
+
+fn list_text(rollouts: &[RolloutStatus]) -> String {
+    let rows = rollouts.iter().map(|rollout| {
+        vec![
+            table::short(rollout.rollout),
+            rollout.product.to_string(),
+            rollout.channel.to_string(),
+            rollout.version.to_string(),
+            table::word(&rollout.risk),
+            table::word(&rollout.state),
+            rollout.owner.to_string(),
+            rollout.started.to_string(),
+        ]
+    });
+    table::of(
+        &["rollout", "product", "channel", "version", "risk", "state", "owner", "started"],
+        rows.collect(),
+        "no rollout was started yet",
+    )
+}
+
+/// Rollouts stage by stage, and what is stopped.
+fn status_text(status: &Status) -> String {
+    if status.rollouts.is_empty() {
+        return "no rollout is in progress\nhint: `lockgate rollout list` shows the others".into();
+    }
+    let mut parts = Vec::new();
+    for rollout in &status.rollouts {
+        parts.push(format!(
+            "{} {} on `{}`: {} ({})\n{}",
+            rollout.product,
+            rollout.version,
+            rollout.channel,
+            table::word(&rollout.state),
+            table::short(rollout.rollout),
+            table::of(
+                &[
+                    "stage", "devices", "let in", "treated", "kept", "back", "failed", "silent",
+                    "open to", "decision", "because",
+                ],
+                rollout.stages.iter().map(stage_row).collect(),
+                "it has no stage",
+            )
+        ));
+    }
+    for stop in &status.stops {
+        parts.push(format!(
+            "stop {} ({}) of {} since {}: {}",
+            stop.number,
+            table::word(&stop.kind),
+            table::word(&stop.scope),
+            stop.since,
+            stop.reason
+        ));
+    }
+    for alarm in &status.alarms {
+        let device = alarm.device.map(|id| format!(" device {}", table::short(id)));
+        parts.push(format!("alarm at {}{}: {}", alarm.at, device.unwrap_or_default(), alarm.text));
+    }
+    parts.join("\n\n")
+}
+
+fn stage_row(stage: &StageStatus) -> Vec<String> {
+    let closed = match stage.decision {
+        Decision::Complete => "complete",
+        Decision::Accepted
+        | Decision::Refused
+        | Decision::Open
+        | Decision::Wait
+        | Decision::Hold
+        | Decision::Halt
+        | Decision::End => "closed",
+    };
+    vec![
+        stage.cohort.to_string(),
+        stage.devices.to_string(),
+        stage.authorised.to_string(),
+        stage.treated.to_string(),
+        stage.confirmed.to_string(),
+        stage.rolled_back.to_string(),
+        stage.failed.to_string(),
+        stage.silent.to_string(),
+        stage.limit.map_or_else(|| closed.to_owned(), |limit| limit.to_string()),
+        table::word(&stage.decision),
+        stage.reasons.first().cloned().unwrap_or_default(),
+    ]
+}

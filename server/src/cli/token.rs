@@ -1,0 +1,69 @@
+//! `lockgate token`: API tokens. A new one is printed once; nobody can show it again.
+
+use clap::Subcommand;
+use lockgate_shared::id::TenantId;
+
+use super::{Session, exit::CliError, table};
+use crate::{
+    api::admin::tokens::{TokenAsked, TokenMade, TokenShown},
+    registry::rows::TokenRole,
+};
+
+/// What can be done with tokens.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a token and print it, this once
+    Create {
+        /// Its name; the policy gives each name to one person
+        name: String,
+        /// What it may do
+        #[arg(long, value_enum)]
+        role: TokenRole,
+        /// The only tenant whose devices it sees
+        #[arg(long)]
+        tenant: Option<TenantId>,
+    },
+    /// Revoke a token for good
+    Revoke {
+        /// Its name
+        name: String,
+    },
+    /// List tokens, without their secrets
+    List,
+}
+
+/// Does it.
+pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
+    match command {
+        Command::Create { name, role, tenant } => {
+            let asked = TokenAsked { name, role, tenant };
+            let made: TokenMade = session.client()?.post("/v1/tokens", &asked).await?;
+            session.print(&made, |made| made.token.clone())
+        }
+        Command::Revoke { name } => {
+            session.client()?.delete(&format!("/v1/tokens/{}", path_part(&name)?)).await?;
+            session.done(&format!("token `{name}` is revoked"))
+        }
+        Command::List => {
+            let tokens: Vec<TokenShown> = session.client()?.get("/v1/tokens").await?;
+            session.print(&tokens, |tokens| {
+                let rows = tokens.iter().map(|token| {
+                    vec![
+                        token.name.clone(),
+                        token.role.to_string(),
+                        table::dash(token.tenant.as_ref()),
+                        token.created.to_string(),
+                        table::dash(token.revoked),
+                    ]
+                });
+                let header = ["name", "role", "tenant", "created", "revoked"];
+                table::of(&header, rows.collect(), "no token was made yet")
+            })
+        }
+    }
+}
+
+/// A token's name has the form of every name, and so needs no escaping in a path.
+fn path_part(name: &str) -> Result<&str, CliError> {
+    name.parse::<TenantId>().map(|_| name).map_err(|error| CliError::Usage(error.to_string()))
+}

@@ -1,0 +1,293 @@
+//! `release.toml`: what the author of a release decides, beside its bytes.
+//!
+//! It refuses fields it does not know, also inside trial and ladder. Presets are starting values for
+//! a ladder over a product's cohorts; what is signed is always the ladder itself.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use lockgate_shared::{
+    id::{CohortId, Digest},
+    manifest::{
+        ArtifactKind, Compatibility, GateRule, Ladder, Severity, Stage, StageApproval, Trial,
+    },
+    time::{Moment, Seconds},
+    version::Version,
+};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, MapAccess, value::MapAccessDeserializer},
+};
+use thiserror::Error;
+
+/// The largest `release.toml` that is read: notes and sixteen stages stay far below it.
+const MAX_PLAN: u64 = 256 * 1024;
+
+/// What the author decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleasePlan {
+    /// What the artifacts are.
+    #[serde(default = "app")]
+    pub kind: ArtifactKind,
+    /// How grave it is to be without it.
+    #[serde(default = "routine")]
+    pub severity: Severity,
+    /// What a device must be.
+    #[serde(default)]
+    pub compatibility: Compatibility,
+    /// The oldest version from which it may be installed.
+    #[serde(default)]
+    pub barrier: Option<Version>,
+    /// There is no way back once it is confirmed.
+    #[serde(default)]
+    pub irreversible: bool,
+    /// It changes data that both slots share.
+    #[serde(default)]
+    pub migrates_data: bool,
+    /// SHA-256 of the software bill of materials.
+    #[serde(default)]
+    pub sbom: Option<Digest>,
+    /// SHA-256 of the statement of its provenance.
+    #[serde(default)]
+    pub provenance: Option<Digest>,
+    /// Notes for the devices' owners.
+    #[serde(default)]
+    pub notes: String,
+    /// When support ends.
+    #[serde(default)]
+    pub end_of_support: Option<Moment>,
+    /// How it proves itself healthy.
+    pub trial: Trial,
+    /// The stages: a preset's name, or all of them.
+    pub ladder: LadderPlan,
+}
+
+/// A ladder by name or in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum LadderPlan {
+    /// Starting values over the product's cohorts.
+    Preset(Preset),
+    /// As it stands.
+    Explicit(Ladder),
+}
+
+/// Starting values for a ladder, by urgency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// A day for each stage: every device has had its working day and its night.
+    Routine,
+    /// Four hours for each stage: half a working shift.
+    Security,
+    /// A quarter of an hour for each stage: short, never absent.
+    Emergency,
+}
+
+/// Why a release's plan cannot be used.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// The file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Larger than any plan.
+    #[error("the release's plan has {0} bytes, at most {MAX_PLAN} are read")]
+    TooLarge(u64),
+    /// Not TOML of this shape.
+    #[error("the release's plan cannot be read\n{0}")]
+    Toml(#[from] toml::de::Error),
+    /// A field that nobody would have read.
+    #[error(
+        "the release's plan has a field `{0}` that nobody reads\nhint: compare its spelling with the documentation"
+    )]
+    Unknown(String),
+    /// A preset without the product's cohorts.
+    #[error(
+        "a ladder preset needs the product's cohorts\nhint: pass `--policy policy.json` or `--repository DIR`, or write `[[ladder.stages]]`"
+    )]
+    NoCohorts,
+}
+
+impl ReleasePlan {
+    /// Reads a plan from a file.
+    pub fn read(path: &Path) -> Result<Self, PlanError> {
+        let failed = |source| PlanError::Read { path: path.to_owned(), source };
+        let size = fs::metadata(path).map_err(failed)?.len();
+        if size > MAX_PLAN {
+            return Err(PlanError::TooLarge(size));
+        }
+        Self::from_toml(&fs::read_to_string(path).map_err(failed)?)
+    }
+
+    /// Reads a plan.
+    pub fn from_toml(text: &str) -> Result<Self, PlanError> {
+        let plan: Self = toml::from_str(text)?;
+        let given: toml::Table = toml::from_str(text)?;
+        let read = toml::Value::try_from(&plan)
+            .map_err(|error| PlanError::Toml(de::Error::custom(error)))?;
+        match unread(&toml::Value::Table(given), &read) {
+            Some(field) => Err(PlanError::Unknown(field)),
+            None => Ok(plan),
+        }
+    }
+}
+
+impl LadderPlan {
+    /// The ladder itself.
+    pub fn ladder(&self, cohorts: Option<&[CohortId]>) -> Result<Ladder, PlanError> {
+        match self {
+            Self::Explicit(ladder) => Ok(ladder.clone()),
+            Self::Preset(preset) => Ok(preset.ladder(cohorts.ok_or(PlanError::NoCohorts)?)),
+        }
+    }
+}
+
+impl Preset {
+    /// The preset's ladder over these cohorts, earliest first.
+    pub fn ladder(self, cohorts: &[CohortId]) -> Ladder {
+        let (pace, gate) = match self {
+            Self::Routine => (86_400, (3, 30, 20_000, 86_400)),
+            Self::Security => (4 * 3_600, (5, 20, 30_000, 8 * 3_600)),
+            Self::Emergency => (900, (10, 10, 50_000, 3_600)),
+        };
+        let (growth, min_devices, max_failure_ppm, silence) = gate;
+        let stage = |(index, cohort): (u64, &CohortId)| Stage {
+            cohort: cohort.clone(),
+            ceiling_ppm: 1_000_000,
+            floor_s: Seconds(index * pace),
+            bake_s: Seconds(pace),
+            approval: StageApproval::None,
+            gate: GateRule {
+                // Five: enough to notice what harms everybody, few enough to visit by hand.
+                first_devices: 5,
+                growth,
+                min_devices,
+                small_stage: 10,
+                max_failure_ppm,
+                confidence_ppm: 950_000,
+                silence_after_s: Seconds(silence),
+            },
+        };
+        Ladder {
+            stages: (0..).zip(cohorts).map(stage).collect(),
+            timestamp_max_age_s: Seconds(3_600),
+            coverage_max: 200,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for LadderPlan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> de::Visitor<'de> for Either {
+            type Value = LadderPlan;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`routine`, `security`, `emergency` or a table with `stages`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<LadderPlan, E> {
+                let text: de::value::StrDeserializer<'_, E> =
+                    de::IntoDeserializer::into_deserializer(text);
+                Preset::deserialize(text).map(LadderPlan::Preset)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<LadderPlan, A::Error> {
+                Ladder::deserialize(MapAccessDeserializer::new(map)).map(LadderPlan::Explicit)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// The first field of what was given that is not in what was read.
+fn unread(given: &toml::Value, read: &toml::Value) -> Option<String> {
+    match (given, read) {
+        (toml::Value::Table(given), toml::Value::Table(read)) => {
+            given.iter().find_map(|(name, value)| match read.get(name) {
+                None => Some(name.clone()),
+                Some(read) => unread(value, read).map(|below| format!("{name}.{below}")),
+            })
+        }
+        (toml::Value::Array(given), toml::Value::Array(read)) => {
+            given.iter().zip(read).find_map(|(given, read)| unread(given, read))
+        }
+        (_, _) => None,
+    }
+}
+
+const fn app() -> ArtifactKind {
+    ArtifactKind::App
+}
+
+const fn routine() -> Severity {
+    Severity::Routine
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) const PLAN: &str = r#"
+notes = "Faster start."
+ladder = "routine"
+
+[severity.security]
+cvss_tenths = 75
+advisories = ["ACME-2026-1"]
+
+[trial]
+soak_s = 30
+deadline_s = 120
+attempts = 3
+
+[[trial.probes]]
+name = "answers"
+kind = "command"
+argv = ["bin/app", "--health"]
+timeout_s = 5
+interval_s = 5
+"#;
+
+    #[test]
+    fn a_preset_becomes_a_ladder_that_holds() {
+        let plan = ReleasePlan::from_toml(PLAN).expect("a plan");
+        let cohorts: Vec<CohortId> =
+            ["dogfood", "early", "general"].map(|name| name.parse().expect("a name")).into();
+        assert!(matches!(plan.ladder.ladder(None), Err(PlanError::NoCohorts)));
+        for preset in [Preset::Routine, Preset::Security, Preset::Emergency] {
+            let ladder = preset.ladder(&cohorts);
+            ladder.check().expect("it holds");
+            assert!(ladder.stages.iter().all(|stage| stage.bake_s > Seconds(0)));
+            assert!(ladder.stages.windows(2).all(|pair| pair[0].floor_s < pair[1].floor_s));
+        }
+    }
+
+    #[test]
+    fn a_misspelt_field_anywhere_is_refused() {
+        let stages = r#"
+[[ladder.stages]]
+cohort = "general"
+floor_s = 0
+bake_s = 60
+gate = { first_devices = 5, growth = 3, min_devices = 3, small_stage = 10, max_failure_ppm = 20000, confidence_ppm = 950000, silence_after_s = 60 }
+"#;
+        let explicit = format!("{}{stages}", PLAN.replace("ladder = \"routine\"", ""));
+        let plan = ReleasePlan::from_toml(&explicit).expect("a plan");
+        plan.ladder.ladder(None).expect("explicit").check().expect("it holds");
+        for (text, field) in [
+            (PLAN.replace("notes", "note"), "note"),
+            (PLAN.replace("attempts = 3", "attempts = 3\nretries = 3"), "trial.retries"),
+            (explicit.replace("bake_s", "ceiling_ppn = 5\nbake_s"), "ladder.stages.ceiling_ppn"),
+            (PLAN.replace("\"routine\"", "\"rutine\""), "rutine"),
+        ] {
+            let error = ReleasePlan::from_toml(&text).expect_err(field).to_string();
+            assert!(error.contains(field), "{error}");
+        }
+    }
+}

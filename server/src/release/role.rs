@@ -1,0 +1,229 @@
+//! A product's release role as a local copy of the repository has it: found, and verified from the
+//! root down, so that nobody signs on top of metadata that somebody else made up.
+//!
+//! It reads a folder and writes nothing. An expired role is taken: signing the next one renews it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use lockgate_shared::{
+    id::{CohortId, ProductId, PublicKey},
+    policy::{POLICY_PATH, Policy, PolicyError},
+};
+use thiserror::Error;
+use tough::{
+    TargetName,
+    schema::{Delegations, Root, Signed, Targets},
+};
+
+use crate::ceremony::{
+    metadata::{self, KeyId, MetadataError},
+    plan::release_role,
+};
+
+/// The largest metadata file that is read: a thousand releases of a product stay below it.
+const MAX_METADATA: u64 = 4 * 1024 * 1024;
+
+/// A local copy of a repository, verified as far as its targets role.
+#[derive(Clone, Debug)]
+pub struct LocalRepository {
+    folder: PathBuf,
+    targets: Targets,
+}
+
+/// A product's role, verified.
+#[derive(Clone, Debug)]
+pub struct CurrentRole {
+    /// Its name.
+    pub name: String,
+    /// Its newest metadata.
+    pub targets: Targets,
+    /// Who may sign it, and how many must.
+    pub delegations: Delegations,
+    /// The product's cohorts by the copy's policy, if the copy holds the policy's file.
+    pub cohorts: Option<Vec<CohortId>>,
+}
+
+/// Why a copy of a repository cannot be used.
+#[derive(Debug, Error)]
+pub enum RoleError {
+    /// A file or folder cannot be read.
+    #[error("cannot read `{}`\nhint: pass the repository's folder, which holds `metadata/`", path.display())]
+    Read {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is larger than any metadata.
+    #[error("`{}` has {size} bytes, at most {MAX_METADATA} are read", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+    /// No metadata of a role.
+    #[error("`{}` has no metadata of role `{role}`\nhint: fetch a fresh copy of the repository", folder.display())]
+    Missing {
+        /// The role.
+        role: String,
+        /// Where it was looked for.
+        folder: PathBuf,
+    },
+    /// Metadata that does not verify.
+    #[error("the metadata of `{role}` in this copy is not what its signers signed: {reason}")]
+    Unverified {
+        /// The role.
+        role: String,
+        /// What `tough` says.
+        reason: String,
+    },
+    /// Metadata that cannot be read.
+    #[error("`{}`: {source}", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: MetadataError,
+    },
+    /// The targets role delegates to no such role.
+    #[error("the repository has no role `{0}`\nhint: products are named in the ceremony's plan")]
+    NoRole(String),
+    /// The policy of this copy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The policy's file is not the one that the targets role signed.
+    #[error("the policy in this copy is not the one that the targets role signed")]
+    OtherPolicy,
+}
+
+impl LocalRepository {
+    /// Opens the copy in `folder` (the repository's folder, or its `metadata`). Trust begins at
+    /// `anchor`, a root file that came by another way, or else at the oldest root in the copy.
+    pub fn open(folder: &Path, anchor: Option<&Path>) -> Result<Self, RoleError> {
+        let folder = if folder.file_name().is_some_and(|name| name == "metadata") {
+            folder.parent().unwrap_or(folder).to_owned()
+        } else {
+            folder.to_owned()
+        };
+        let metadata = folder.join("metadata");
+        let versions = versions(&metadata, "root")?;
+        let oldest =
+            || versions.first().map(|version| metadata.join(format!("{version}.root.json")));
+        let Some(start) = anchor.map(Path::to_owned).or_else(oldest) else {
+            return Err(RoleError::Missing { role: "root".into(), folder: metadata });
+        };
+        let mut root: Signed<Root> = read(&start)?;
+        root.signed.verify_role(&root).map_err(|error| unverified("root", &error))?;
+        for version in versions {
+            if version != root.signed.version.get() + 1 {
+                continue;
+            }
+            let next: Signed<Root> = read(&metadata.join(format!("{version}.root.json")))?;
+            root.signed.verify_role(&next).map_err(|error| unverified("root", &error))?;
+            next.signed.verify_role(&next).map_err(|error| unverified("root", &error))?;
+            root = next;
+        }
+        let targets: Signed<Targets> = newest(&metadata, "targets")?;
+        root.signed.verify_role(&targets).map_err(|error| unverified("targets", &error))?;
+        Ok(Self { folder, targets: targets.signed })
+    }
+
+    /// The newest metadata of a product's release role.
+    pub fn role(&self, product: &ProductId) -> Result<CurrentRole, RoleError> {
+        let name = release_role(product);
+        let delegations = self.targets.delegations.clone().unwrap_or_default();
+        if !delegations.roles.iter().any(|role| role.name == name) {
+            return Err(RoleError::NoRole(name));
+        }
+        let signed: Signed<Targets> = newest(&self.folder.join("metadata"), &name)?;
+        delegations.verify_role(&signed, &name).map_err(|error| unverified(&name, &error))?;
+        let cohorts = match self.policy() {
+            Ok(policy) => policy.products.get(product).map(|product| product.cohorts.clone()),
+            Err(RoleError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(CurrentRole { name, targets: signed.signed, delegations, cohorts })
+    }
+
+    /// The policy that the targets role signed.
+    pub fn policy(&self) -> Result<Policy, RoleError> {
+        let listed = TargetName::new(POLICY_PATH)
+            .ok()
+            .and_then(|name| self.targets.targets.get(&name))
+            .ok_or(RoleError::OtherPolicy)?;
+        let digest = hex::encode(&listed.hashes.sha256);
+        let bytes = read_file(&self.folder.join(format!("targets/{digest}.{POLICY_PATH}")))?;
+        if metadata::target(&bytes).hashes != listed.hashes {
+            return Err(RoleError::OtherPolicy);
+        }
+        Ok(Policy::from_json(&bytes)?)
+    }
+}
+
+impl CurrentRole {
+    /// The ids of the keys that may sign it.
+    pub fn key_ids(&self) -> &[KeyId] {
+        self.delegated().map_or(&[], |role| &role.keyids)
+    }
+
+    /// How many must sign.
+    pub fn threshold(&self) -> u64 {
+        self.delegated().map_or(u64::MAX, |role| role.threshold.get())
+    }
+
+    /// The public key of an id, if the role names it.
+    pub fn public_key(&self, id: &KeyId) -> Option<PublicKey> {
+        self.delegations.keys.get(id).and_then(metadata::public_key)
+    }
+
+    fn delegated(&self) -> Option<&tough::schema::DelegatedRole> {
+        self.delegations.roles.iter().find(|role| role.name == self.name)
+    }
+}
+
+fn unverified(role: &str, error: &tough::schema::Error) -> RoleError {
+    RoleError::Unverified { role: role.to_owned(), reason: error.to_string() }
+}
+
+fn newest<T: serde::de::DeserializeOwned>(
+    folder: &Path,
+    role: &str,
+) -> Result<Signed<T>, RoleError> {
+    match versions(folder, role)?.last() {
+        Some(version) => read(&folder.join(format!("{version}.{role}.json"))),
+        None => Err(RoleError::Missing { role: role.to_owned(), folder: folder.to_owned() }),
+    }
+}
+
+/// The versions of a role in a folder, oldest first.
+fn versions(folder: &Path, role: &str) -> Result<Vec<u64>, RoleError> {
+    let failed = |source| RoleError::Read { path: folder.to_owned(), source };
+    let suffix = format!(".{role}.json");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let version = name.to_str().and_then(|name| name.strip_suffix(&suffix));
+        found.extend(version.and_then(|version| version.parse::<u64>().ok()));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Signed<T>, RoleError> {
+    let bytes = read_file(path)?;
+    metadata::from_text(&bytes)
+        .map_err(|source| RoleError::Metadata { path: path.to_owned(), source })
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, RoleError> {
+    let failed = |source| RoleError::Read { path: path.to_owned(), source };
+    let size = fs::metadata(path).map_err(failed)?.len();
+    if size > MAX_METADATA {
+        return Err(RoleError::TooLarge { path: path.to_owned(), size });
+    }
+    fs::read(path).map_err(failed)
+}

@@ -1,0 +1,119 @@
+//! A thief who holds every online key: signs whatever rollout file they like into the repository.
+//! What devices then refuse is what people did not sign.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use lockgate_server::tuf::{
+    repository::{Repository, Terms, versions_on_disk},
+    roles::OnlineKeys,
+    trusted::Trusted,
+};
+use lockgate_shared::{
+    act::{Act, SignedAct},
+    bucket::Limit,
+    facts::Facts,
+    id::CohortId,
+    rollout::{OpenStage, RolloutEntry, RolloutFile},
+    time::{Moment, Seconds},
+    wire::{decode_rollout_file, encode_rollout_file},
+};
+
+use super::{Error, PROFILES, World};
+
+/// Beyond every letter: the thief claims to have counted all of them.
+const ALL_LETTERS: u64 = u64::MAX;
+
+impl World {
+    /// Kills the gatekeeper, takes its keys and opens the rollout of `act`, signed as it may be, to
+    /// everybody.
+    pub fn forge_rollout(&mut self, product: &str, act: &str) -> Result<(), Error> {
+        let now = self.status()?.at.plus(Seconds(1));
+        self.kill_gatekeeper();
+        let start: SignedAct = read_json(&self.path(act))?;
+        let Act::Start(terms) = start.unverified().map_err(other)? else {
+            return Err(other("the act is not a start"));
+        };
+        let entry = RolloutEntry {
+            rollout: terms.rollout(),
+            start,
+            approvals: Vec::new(),
+            stages: terms.cohorts.iter().map(|size| open(&size.cohort, terms.moment)).collect(),
+            groups: Vec::new(),
+            coverage: Vec::new(),
+            complete: None,
+            ended: None,
+        };
+        let folder = self.path("repository");
+        let mut targets = current_targets(&folder)?;
+        for profile in &PROFILES {
+            let facts = Facts {
+                vendor: profile.vendor.into(),
+                model: profile.model.into(),
+                ..Facts::default()
+            };
+            let product = product.parse().map_err(other)?;
+            let path = RolloutFile::path(&product, &facts.model_id());
+            let mut file = match targets.get(&path) {
+                Some(bytes) => decode_rollout_file(bytes).map_err(other)?,
+                None => continue,
+            };
+            file.rollouts.push(entry.clone());
+            file.issued = now;
+            file.letters_offset = ALL_LETTERS;
+            targets.insert(path, encode_rollout_file(&file).map_err(other)?);
+        }
+        publish(&folder, &self.path("ceremony"), &targets, now)
+    }
+}
+
+fn publish(
+    folder: &Path,
+    ceremony: &Path,
+    targets: &BTreeMap<String, Vec<u8>>,
+    now: Moment,
+) -> Result<(), Error> {
+    let day = Seconds(86_400);
+    let terms = Terms { rollouts: day, snapshot: day, timestamp: day };
+    let keys = OnlineKeys::load(&ceremony.join("online")).map_err(other)?;
+    let repository = Repository::new(folder.to_owned(), keys, terms);
+    let files = repository.people_files().map_err(other)?;
+    let anchor = fs::read(ceremony.join("root.json"))?;
+    let trusted = Trusted::read(&anchor, &files).map_err(other)?;
+    let versions = versions_on_disk(folder);
+    let rollouts =
+        repository.rollouts(&trusted, targets, versions.rollouts + 1, now).map_err(other)?;
+    let snapshot =
+        repository.snapshot(&trusted, &rollouts, versions.snapshot + 1, now).map_err(other)?;
+    let timestamp =
+        repository.timestamp(&trusted, &snapshot, versions.timestamp + 1, now).map_err(other)?;
+    repository.write_rollouts(targets, &rollouts).map_err(other)?;
+    repository.write_snapshot(&snapshot).map_err(other)?;
+    repository.write_timestamp(&timestamp).map_err(other)
+}
+
+/// The rollout files of the newest `rollouts` role: path and bytes.
+fn current_targets(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let version = versions_on_disk(folder).rollouts;
+    let role: serde_json::Value =
+        read_json(&folder.join(format!("metadata/{version}.rollouts.json")))?;
+    let mut targets = BTreeMap::new();
+    for (path, target) in role["signed"]["targets"].as_object().into_iter().flatten() {
+        let digest = target["hashes"]["sha256"].as_str().unwrap_or_default();
+        let (parent, file) = path.rsplit_once('/').unwrap_or(("", path));
+        let bytes = fs::read(folder.join("targets").join(parent).join(format!("{digest}.{file}")))?;
+        targets.insert(path.clone(), bytes);
+    }
+    Ok(targets)
+}
+
+fn open(cohort: &CohortId, opened: Moment) -> OpenStage {
+    OpenStage { cohort: cohort.clone(), opened, limit: Limit::EVERYBODY, full: Some(opened) }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    serde_json::from_slice(&fs::read(path)?).map_err(other)
+}
+
+fn other(error: impl ToString) -> Error {
+    Error::Io(std::io::Error::other(error.to_string()))
+}
