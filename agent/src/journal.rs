@@ -21,7 +21,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::core::machine::{Effect, State};
+use crate::core::machine::{Effect, Plan, State};
 
 /// The journal's file in the agent's state folder.
 pub const FILE: &str = "journal.db";
@@ -59,6 +59,8 @@ pub struct Record {
     pub failed: Vec<Version>,
     /// Rollouts that the device was let into.
     pub treated: Vec<RolloutId>,
+    /// How the version that was confirmed last came: the way back from it.
+    pub installed: Option<Plan>,
 }
 
 /// A letter on its way.
