@@ -103,7 +103,7 @@ impl Repository {
         world: &mut dyn World,
         clock: Moment,
     ) -> Result<Status, RepositoryError> {
-        let refreshed = self.updater.refresh(&mut Reader(world), &mut self.store, clock.0)?;
+        let refreshed = self.updater.refresh(&mut Reader(world), &mut self.store, clock)?;
         match refreshed.change {
             Change::Content => {
                 self.policy = None;
@@ -124,7 +124,7 @@ impl Repository {
 
     /// The clock's time, or the floor if that is later.
     pub fn guarded(&self, clock: Moment) -> Moment {
-        Moment(self.updater.floor().effective(clock.0))
+        self.updater.floor().effective(clock)
     }
 
     /// Versions and times, if the last refresh succeeded.
@@ -232,7 +232,7 @@ impl Repository {
         clock: Moment,
     ) -> Result<Option<Vec<u8>>, RepositoryError> {
         let mut reader = Reader(world);
-        let found = self.updater.find_target(&mut reader, &mut self.store, path, clock.0)?;
+        let found = self.updater.find_target(&mut reader, &mut self.store, path, clock)?;
         let Some(target) = found else { return Ok(None) };
         Ok(Some(self.updater.target_bytes(&mut reader, &target)?))
     }

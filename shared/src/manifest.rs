@@ -363,12 +363,21 @@ impl Artifact {
             return refuse("an artifact is larger than 64 GiB".into());
         }
         let mut seen = BTreeSet::new();
+        let mut folders = BTreeSet::new();
         for file in &self.files {
             if !path_stays_inside(&file.path) {
                 return refuse(format!("`{}` is not a path inside a slot", file.path));
             }
             if !seen.insert(file.path.as_str()) {
                 return refuse(format!("`{}` is listed twice", file.path));
+            }
+            if let Some((folder, _)) = file.path.rsplit_once('/')
+                && !folders.contains(folder)
+            {
+                return refuse(format!("`{}` is listed before its folder `{folder}`", file.path));
+            }
+            if file.kind == FileKind::Directory {
+                folders.insert(file.path.as_str());
             }
             if let FileKind::Symlink { target } = &file.kind
                 && !link_stays_inside(&file.path, target)
@@ -484,43 +493,39 @@ impl Stage {
     }
 }
 
-/// Whether a path names something inside a slot: relative, no empty, `.` or `..` parts, no NUL or
-/// backslash, at most 4,095 bytes.
+/// The longest part of a path, as file systems have it.
+const PATH_PART: usize = 255;
+
+/// Whether a path names something inside a slot: relative, no empty, `.` or `..` parts, each part at
+/// most 255 bytes, no control character or backslash, at most 4,095 bytes.
 pub fn path_stays_inside(path: &str) -> bool {
     !path.is_empty()
         && path.len() < 4096
-        && !path.contains(['\0', '\\'])
-        && path.split('/').all(|part| !matches!(part, "" | "." | ".."))
+        && !path.contains(|c: char| c.is_control() || c == '\\')
+        && path.split('/').all(|part| !matches!(part, "" | "." | "..") && part.len() <= PATH_PART)
 }
 
-/// Whether a link at `path` to `target` stays inside the slot, followed part by part.
+/// Whether a link at `path` to `target` stays inside the slot. `..` may stand only at the beginning:
+/// behind a name it would go up from wherever that name, which may be a link, leads.
 pub fn link_stays_inside(path: &str, target: &str) -> bool {
-    if target.is_empty() || target.len() >= 4096 || target.starts_with('/') {
-        return false;
-    }
-    if target.contains(['\0', '\\']) {
-        return false;
-    }
-    let mut depth = path.split('/').count().saturating_sub(1);
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if depth == 0 => return false,
-            ".." => depth -= 1,
-            _ => depth += 1,
-        }
-    }
-    true
+    let up = target.split('/').take_while(|part| *part == "..").count();
+    let depth = path.split('/').count().saturating_sub(1);
+    let rest: Vec<&str> = target.split('/').skip(up).collect();
+    up <= depth && !rest.is_empty() && path_stays_inside(&rest.join("/"))
 }
 
+/// Whether a URL asks this device and no other: `http://`, a loopback address, a port, a path.
 fn url_is_loopback(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("http://") else { return false };
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        Some(_) | None => (authority, "80"),
     };
-    matches!(host, "localhost" | "127.0.0.1" | "::1")
+    let host = host.strip_prefix('[').and_then(|v6| v6.strip_suffix(']')).unwrap_or(host);
+    let loopback = host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    loopback && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 const fn default_timestamp_age() -> Seconds {
@@ -554,7 +559,7 @@ pub(crate) mod tests {
             assert!(!path_stays_inside(bad), "{bad:?}");
         }
         assert!(link_stays_inside("bin/run", "../lib/run"));
-        for bad in ["/etc", "../../x", "", "a/../../../x"] {
+        for bad in ["/etc", "../../x", "", "a/../../../x", "lib/../x", "..", "./x", "x//y"] {
             assert!(!link_stays_inside("bin/run", bad), "{bad:?}");
         }
     }
@@ -578,9 +583,17 @@ pub(crate) mod tests {
 
     #[test]
     fn probes_ask_this_device_only() {
-        for bad in ["http://example.org/", "https://127.0.0.1/", "http://127.0.0.1.evil.org/"] {
+        for bad in [
+            "http://example.org/",
+            "https://127.0.0.1/",
+            "http://127.0.0.1.evil.org/",
+            "http://127.0.0.1:80@evil.org/",
+            "http://127.0.0.1:0/",
+            "http://0.0.0.0/",
+        ] {
             assert!(!url_is_loopback(bad), "{bad}");
         }
+        assert!(url_is_loopback("http://127.8.0.1/"));
         assert!(url_is_loopback("http://127.0.0.1:8080/health"));
         assert!(url_is_loopback("http://[::1]:8080/health"));
     }
@@ -615,14 +628,17 @@ pub(crate) mod tests {
                 kind: ArtifactKind::App,
                 size: 10,
                 sha256: Digest::of(b"artifact"),
-                files: vec![FileEntry {
-                    path: "bin/app".into(),
-                    kind: FileKind::File {
-                        size: 4,
-                        sha256: Digest::of(b"app\n"),
-                        executable: true,
+                files: vec![
+                    FileEntry { path: "bin".into(), kind: FileKind::Directory },
+                    FileEntry {
+                        path: "bin/app".into(),
+                        kind: FileKind::File {
+                            size: 4,
+                            sha256: Digest::of(b"app\n"),
+                            executable: true,
+                        },
                     },
-                }],
+                ],
             }],
             compatibility: Compatibility::default(),
             barrier: None,

@@ -220,7 +220,7 @@ impl<W: World> Agent<W> {
             file: self.repository.file(&line.product, &model),
             manifests: self.repository.manifests(),
             memory: &line.memory,
-            timestamp_issued: self.heard.trusted.and_then(|t| t.timestamp_issued).map(Moment),
+            timestamp_issued: self.heard.trusted.and_then(|t| t.timestamp_issued),
             own,
             now,
         };

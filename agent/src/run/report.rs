@@ -1,11 +1,6 @@
 //! The snapshot that `status` and `explain` print, put together from what the loop knows.
 
-use lockgate_shared::{
-    bucket::Limit,
-    eligibility::Reason,
-    group::groups_of,
-    time::{Moment, Seconds},
-};
+use lockgate_shared::{bucket::Limit, eligibility::Reason, group::groups_of, time::Seconds};
 
 use super::{Agent, Line};
 use crate::{
@@ -44,8 +39,8 @@ impl<W: World> Agent<W> {
                 last: self.heard.refreshed,
                 problem: self.heard.refresh_problem.clone(),
                 timestamp_version: trusted.map(|trusted| trusted.timestamp_version),
-                timestamp_issued: trusted.and_then(|t| t.timestamp_issued).map(Moment),
-                expires: trusted.map(|trusted| Moment(trusted.expires())),
+                timestamp_issued: trusted.and_then(|t| t.timestamp_issued),
+                expires: trusted.map(|trusted| trusted.expires()),
             },
             contact: ContactStatus {
                 last: self.heard.contact,

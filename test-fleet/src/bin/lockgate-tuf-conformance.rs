@@ -17,6 +17,7 @@ use lockgate_agent::core::tuf::{
     Fetch, FetchError, Floor, Store, StoreError, TufError, Updater, escape,
 };
 use lockgate_agent::tuf_store::FileStore;
+use lockgate_shared::time::Moment;
 
 /// Longest line of a response's head, and most lines of it: what common servers allow.
 const HEAD_LIMIT: u64 = 64 * 1024;
@@ -94,7 +95,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             metadata: arguments.metadata_url.clone().ok_or("`--metadata-url` is missing")?,
             targets: arguments.target_base_url.clone(),
         },
-        now: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs().try_into()?,
+        now: Moment(
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs().try_into()?,
+        ),
     };
     let anchor = fs::read(&anchor)?;
     let known: Floor =
@@ -118,7 +121,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 struct Client {
     store: Roles,
     fetch: Http,
-    now: i64,
+    now: Moment,
 }
 
 impl Client {

@@ -1,5 +1,6 @@
 //! Everything that can end a refresh or a search, each with what to do about it.
 
+use lockgate_shared::time::Moment;
 use thiserror::Error;
 
 use super::{FetchError, StoreError};
@@ -99,16 +100,16 @@ pub enum TufError {
         name: String,
     },
     /// Past its time.
-    #[error("`{}` version {version} expired {} seconds ago", .role.escape_debug(), now.saturating_sub(*expires))]
+    #[error("`{}` version {version} expired {} ago", .role.escape_debug(), now.since(*expires))]
     Expired {
         /// The role.
         role: String,
         /// Its version.
         version: u64,
-        /// When it expired, in seconds since 1970.
-        expires: i64,
-        /// The time it was held against, in seconds since 1970.
-        now: i64,
+        /// When it expired.
+        expires: Moment,
+        /// The time it was held against.
+        now: Moment,
     },
     /// Seen expired once; only a newer one is believed, whatever the clock says now.
     #[error("timestamp version {version} was seen expired before")]

@@ -6,6 +6,7 @@
 //! forward for a while locks nothing out: the one mark it can leave, "this timestamp was seen
 //! expired", ends with the next timestamp.
 
+use lockgate_shared::time::Moment;
 use serde::{Deserialize, Serialize};
 
 use super::authority::AuthorityId;
@@ -14,8 +15,7 @@ use super::authority::AuthorityId;
 /// device, a lost file) a device starts over with its clock.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Floor {
-    /// Seconds since 1970.
-    moment: Option<i64>,
+    moment: Option<Moment>,
     /// Newest timestamp version that was seen expired.
     expired: Option<u64>,
     /// The online keys that both come from. When a root replaces those keys, what they said is
@@ -34,12 +34,12 @@ pub(super) enum Bound {
 
 impl Floor {
     /// The time to hold expiry against: the clock's, or the floor if that is later.
-    pub fn effective(&self, now: i64) -> i64 {
+    pub fn effective(&self, now: Moment) -> Moment {
         self.moment.map_or(now, |moment| moment.max(now))
     }
 
-    /// The floor itself, in seconds since 1970.
-    pub fn moment(&self) -> Option<i64> {
+    /// The floor itself.
+    pub fn moment(&self) -> Option<Moment> {
         self.moment
     }
 
@@ -55,7 +55,7 @@ impl Floor {
 
     /// Notes a refresh that succeeded at `moment`. A moment at which part of the chain would be
     /// expired is not believed, whoever signed it.
-    pub(super) fn raise(&mut self, moment: i64, chain_expires: i64) {
+    pub(super) fn raise(&mut self, moment: Moment, chain_expires: Moment) {
         if moment < chain_expires {
             self.moment = self.moment.max(Some(moment));
         }
@@ -83,13 +83,13 @@ mod tests {
     #[test]
     fn the_floor_only_rises_and_never_beyond_what_the_chain_allows() {
         let mut floor = Floor::default();
-        assert_eq!(floor.effective(50), 50);
-        floor.raise(100, 200);
-        floor.raise(90, 200);
-        floor.raise(200, 200);
-        assert_eq!(floor.moment(), Some(100));
-        assert_eq!(floor.effective(50), 100);
-        assert_eq!(floor.effective(150), 150);
+        assert_eq!(floor.effective(Moment(50)), Moment(50));
+        floor.raise(Moment(100), Moment(200));
+        floor.raise(Moment(90), Moment(200));
+        floor.raise(Moment(200), Moment(200));
+        assert_eq!(floor.moment(), Some(Moment(100)));
+        assert_eq!(floor.effective(Moment(50)), Moment(100));
+        assert_eq!(floor.effective(Moment(150)), Moment(150));
     }
 
     #[test]
@@ -106,10 +106,10 @@ mod tests {
     #[test]
     fn other_keys_empty_the_floor_and_the_first_ones_do_not() {
         let mut floor = Floor::default();
-        floor.raise(100, 200);
+        floor.raise(Moment(100), Moment(200));
         assert_eq!(floor.bind([[1; 32], [2; 32]]), Bound::Kept);
         assert_eq!(floor.bind([[1; 32], [2; 32]]), Bound::Kept);
-        assert_eq!(floor.moment(), Some(100));
+        assert_eq!(floor.moment(), Some(Moment(100)));
         assert_eq!(floor.bind([[1; 32], [3; 32]]), Bound::Rekeyed);
         assert_eq!(floor.moment(), None);
     }
@@ -118,7 +118,7 @@ mod tests {
     fn the_floor_survives_being_written_and_read() {
         let mut floor = Floor::default();
         floor.bind([[1; 32], [2; 32]]);
-        floor.raise(100, 200);
+        floor.raise(Moment(100), Moment(200));
         floor.note_expired(u64::MAX);
         let text = serde_json::to_string(&floor).expect("plain data");
         assert_eq!(serde_json::from_str::<Floor>(&text).expect("as written"), floor);

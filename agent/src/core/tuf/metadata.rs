@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use lockgate_shared::time::Moment;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -27,8 +28,7 @@ pub(super) trait Document: Sized {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) version: u64,
-    /// Seconds since 1970.
-    pub(super) expires: i64,
+    pub(super) expires: Moment,
 }
 
 /// Reads a signed part as metadata of the kind `D`.
@@ -48,7 +48,8 @@ pub(super) fn read<D: Document>(signed: Value) -> Result<D, Malformed> {
         return Err(Malformed::VersionZero);
     }
     let expires = text(&signed, "expires")?;
-    let expires = moment(expires).ok_or_else(|| Malformed::Moment(quote(expires)))?;
+    let expires =
+        Moment::parse_rfc3339(expires).ok_or_else(|| Malformed::Moment(quote(expires)))?;
     D::read(Head { version, expires }, signed)
 }
 
@@ -106,8 +107,8 @@ impl Document for Root {
 #[derive(Debug, Clone)]
 pub(super) struct Timestamp {
     head: Head,
-    /// When it was signed, if the signer wrote that down; seconds since 1970.
-    pub(super) issued: Option<i64>,
+    /// When it was signed, if the signer wrote that down.
+    pub(super) issued: Option<Moment>,
     pub(super) snapshot: Named,
 }
 
@@ -125,7 +126,7 @@ impl Document for Timestamp {
             snapshot: Named,
         }
         // Other repositories may have a field of this name that means something else.
-        let issued = signed.get("issued").and_then(Value::as_str).and_then(moment);
+        let issued = signed.get("issued").and_then(Value::as_str).and_then(Moment::parse_rfc3339);
         let Fields { meta } = fields(signed)?;
         Ok(Self { head, issued, snapshot: meta.snapshot })
     }
@@ -329,88 +330,19 @@ fn text<'a>(signed: &'a Value, name: &str) -> Result<&'a str, Malformed> {
     found.ok_or_else(|| Malformed::Field(format!("`{name}` is not text")))
 }
 
-/// Seconds since 1970 of a moment in UTC, such as `2030-01-31T00:00:00Z`; a fraction is cut off.
-fn moment(text: &str) -> Option<i64> {
-    let (whole, fraction) = match text.strip_suffix('Z')?.split_once('.') {
-        Some((whole, fraction)) => (whole, Some(fraction)),
-        None => (text.strip_suffix('Z')?, None),
-    };
-    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    if fraction.is_some_and(|fraction| !digits(fraction)) {
-        return None;
-    }
-    let (date, time) = whole.split_once('T')?;
-    let number = |part: Option<&str>, width: usize| {
-        part.filter(|part| part.len() == width && digits(part))?.parse::<i64>().ok()
-    };
-    let (mut date, mut time) = (date.split('-'), time.split(':'));
-    let (year, month, day) =
-        (number(date.next(), 4)?, number(date.next(), 2)?, number(date.next(), 2)?);
-    let (hour, minute, second) =
-        (number(time.next(), 2)?, number(time.next(), 2)?, number(time.next(), 2)?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let longest = match month {
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        4 | 6 | 9 | 11 => 30,
-        2 => 28 + i64::from(leap),
-        _ => return None,
-    };
-    let sound = (1..=longest).contains(&day) && hour < 24 && minute < 60 && second < 60;
-    if !sound || date.next().is_some() || time.next().is_some() {
-        return None;
-    }
-    // Years run from March here, so that the leap day is the last of its year.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let day_of_year = (153 * month + 2) / 5 + day - 1;
-    let days =
-        365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year
-            - 719_468;
-    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     #[test]
-    fn moments_are_read_as_seconds_since_1970() {
-        let cases = [
-            ("1970-01-01T00:00:00Z", 0),
-            ("1969-12-31T23:59:59Z", -1),
-            ("2000-02-29T12:00:00Z", 951_825_600),
-            ("2026-11-21T11:38:13Z", 1_795_261_093),
-            ("2026-11-21T11:38:13.999Z", 1_795_261_093),
-            ("2044-08-10T10:05:04Z", 2_354_436_304),
-            ("9999-12-31T23:59:59Z", 253_402_300_799),
-        ];
-        for (text, seconds) in cases {
-            assert_eq!(moment(text), Some(seconds), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_moment_in_utc_is_refused() {
-        for text in [
-            "",
-            "Z",
-            "2026-11-21",
-            "2026-11-21T11:38:13",
-            "2026-11-21T11:38:13+01:00",
-            "2026-02-29T00:00:00Z",
-            "2026-13-01T00:00:00Z",
-            "2026-00-01T00:00:00Z",
-            "2026-01-00T00:00:00Z",
-            "2026-01-01T24:00:00Z",
-            "2026-01-01T00:60:00Z",
-            "2026-1-01T00:00:00Z",
-            "+026-01-01T00:00:00Z",
-            "2026-01-01T00:00:00.Z",
-            "2026-01-01-01T00:00:00Z",
-            "2026-01-01T00:00:00:00Z",
-            "２026-01-01T00:00:00Z",
-        ] {
-            assert_eq!(moment(text), None, "{text}");
+    fn what_is_no_moment_is_refused() {
+        for text in ["", "2026-11-21", "2026-11-21T11:38:13", "2026-02-29T00:00:00Z", "never"] {
+            let read = read::<Snapshot>(json!({
+                "_type": "snapshot", "spec_version": "1.0", "version": 1,
+                "expires": text, "meta": {}
+            }));
+            assert!(matches!(read, Err(Malformed::Moment(_))), "{text}");
         }
     }
 

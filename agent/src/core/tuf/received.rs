@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lockgate_shared::time::Moment;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -80,7 +81,7 @@ impl<D: Document> Held<D> {
     }
 
     /// Succeeds while it has not expired.
-    pub(super) fn check_expiry(&self, role: &str, now: i64) -> Result<(), TufError> {
+    pub(super) fn check_expiry(&self, role: &str, now: Moment) -> Result<(), TufError> {
         check_expiry(role, self.head(), now)
     }
 }
@@ -92,7 +93,7 @@ pub(super) fn check_imprint(role: &str, imprint: &Imprint, named: &Named) -> Res
 }
 
 /// Succeeds while `head` has not expired.
-pub(super) fn check_expiry(role: &str, head: Head, now: i64) -> Result<(), TufError> {
+pub(super) fn check_expiry(role: &str, head: Head, now: Moment) -> Result<(), TufError> {
     if now < head.expires {
         return Ok(());
     }

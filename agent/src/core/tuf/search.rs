@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use lockgate_shared::time::Moment;
 use serde_json::Value;
 
 use super::error::TufError;
@@ -87,7 +88,7 @@ impl Updater {
         fetch: &mut dyn Fetch,
         store: &mut dyn Store,
         path: &str,
-        now: i64,
+        now: Moment,
     ) -> Result<Option<TargetInfo>, TufError> {
         names::check_target_path(path)?;
         let now = self.floor.effective(now);
@@ -138,7 +139,7 @@ impl Updater {
     }
 
     /// The chain of the last refresh, if it succeeded and nothing of it has expired since.
-    fn chain(&self, now: i64) -> Result<Chain, TufError> {
+    fn chain(&self, now: Moment) -> Result<Chain, TufError> {
         let chain = match &self.freshness {
             Freshness::Fresh(chain) => chain.clone(),
             Freshness::Stale => return Err(TufError::NotRefreshed),

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use ed25519_dalek::{Signer, SigningKey};
+use lockgate_shared::time::Moment;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -254,7 +255,7 @@ impl Device {
 
     pub(crate) fn refresh(&mut self, repo: &mut Repo, now: i64) -> Result<Refreshed, TufError> {
         let mut updater = self.start()?;
-        let result = updater.refresh(repo, &mut self.disk, now);
+        let result = updater.refresh(repo, &mut self.disk, Moment(now));
         self.floor = serde_json::to_string(updater.floor()).expect("plain data");
         self.running = Some(updater);
         result
@@ -267,7 +268,7 @@ impl Device {
         now: i64,
     ) -> Result<Option<TargetInfo>, TufError> {
         let mut updater = self.start()?;
-        let result = updater.find_target(repo, &mut self.disk, path, now);
+        let result = updater.find_target(repo, &mut self.disk, path, Moment(now));
         self.running = Some(updater);
         result
     }
@@ -368,5 +369,5 @@ pub(crate) fn sign(signed: &Value, keys: &[SigningKey]) -> Vec<u8> {
 
 /// A moment as metadata writes it.
 pub(crate) fn at(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).expect("within jiff's range").to_string()
+    Moment(seconds).to_string()
 }

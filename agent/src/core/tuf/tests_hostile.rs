@@ -1,5 +1,6 @@
 //! Keys that try to count twice, formats that try to confuse, and bytes that are nothing at all.
 
+use lockgate_shared::time::Moment;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -239,7 +240,12 @@ fn every_refusal_says_what_and_what_next_without_control_characters() {
     let refusals = [
         TufError::RoleName { role: "a\u{1b}[31m\n".into() },
         TufError::SeenExpired { version: 7 },
-        TufError::Expired { role: "root".into(), version: 1, expires: i64::MIN, now: i64::MAX },
+        TufError::Expired {
+            role: "root".into(),
+            version: 1,
+            expires: Moment(i64::MIN),
+            now: Moment(i64::MAX),
+        },
         TufError::TooManyRoots { reached: u64::MAX, limit: 1 },
     ];
     for refusal in refusals {

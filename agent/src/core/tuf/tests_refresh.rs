@@ -1,5 +1,6 @@
 //! The refresh against an honest repository, a lying mirror, thieves of keys, the clock and the disk.
 
+use lockgate_shared::time::Moment;
 use serde_json::{Value, json};
 
 use super::testkit::{DAY, Device, HOUR, NOW, Repo, at, checks, key, key_json, sign};
@@ -16,8 +17,8 @@ fn a_first_refresh_asks_for_each_file_once_and_in_order() {
     let status = refreshed.status;
     assert_eq!((status.root_version, status.timestamp_version), (1, 2));
     assert_eq!((status.snapshot_version, status.targets_version), (2, 2));
-    assert_eq!(status.timestamp_issued, Some(NOW - 60));
-    assert_eq!(status.expires(), NOW + DAY);
+    assert_eq!(status.timestamp_issued, Some(Moment(NOW - 60)));
+    assert_eq!(status.expires(), Moment(NOW + DAY));
 }
 
 #[test]
@@ -500,11 +501,11 @@ fn the_floor_is_what_the_signer_wrote_where_he_wrote_it() {
     repo.role("timestamp")["issued"] = json!(at(NOW - 5 * HOUR));
     repo.publish("timestamp");
     let device = Device::settled(&mut repo);
-    assert!(device.floor.contains(&(NOW - 5 * HOUR).to_string()), "{}", device.floor);
+    assert!(device.floor.contains(&at(NOW - 5 * HOUR)), "{}", device.floor);
     // A device with a dead clock is lifted to it.
     let mut device = Device::new(&repo);
     device.refresh(&mut repo, 0).expect("all is unexpired in 1970");
-    assert!(device.floor.contains(&(NOW - 5 * HOUR).to_string()), "{}", device.floor);
+    assert!(device.floor.contains(&at(NOW - 5 * HOUR)), "{}", device.floor);
     // Text that is no moment is as good as none.
     repo.role("timestamp")["issued"] = json!("yesterday");
     repo.publish("timestamp");

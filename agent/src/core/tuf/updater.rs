@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lockgate_shared::time::Moment;
+
 use super::authority::{Authority, AuthorityId};
 use super::error::{TufError, quote};
 use super::floor::{Bound, Floor};
@@ -66,32 +68,32 @@ pub(super) struct Chain {
     pub(super) status: Status,
 }
 
-/// Versions and times of the top-level roles; moments are seconds since 1970.
+/// Versions and times of the top-level roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     /// Version of the root.
     pub root_version: u64,
     /// Expiry of the root.
-    pub root_expires: i64,
+    pub root_expires: Moment,
     /// Version of the timestamp.
     pub timestamp_version: u64,
     /// Expiry of the timestamp.
-    pub timestamp_expires: i64,
+    pub timestamp_expires: Moment,
     /// When the timestamp was signed, where its signer says so.
-    pub timestamp_issued: Option<i64>,
+    pub timestamp_issued: Option<Moment>,
     /// Version of the snapshot.
     pub snapshot_version: u64,
     /// Expiry of the snapshot.
-    pub snapshot_expires: i64,
+    pub snapshot_expires: Moment,
     /// Version of the top-level targets.
     pub targets_version: u64,
     /// Expiry of the top-level targets.
-    pub targets_expires: i64,
+    pub targets_expires: Moment,
 }
 
 impl Status {
     /// When the first of the four expires.
-    pub fn expires(&self) -> i64 {
+    pub fn expires(&self) -> Moment {
         self.root_expires
             .min(self.timestamp_expires)
             .min(self.snapshot_expires)
@@ -145,13 +147,12 @@ impl Updater {
         Ok(Self { root, floor, memory: None, freshness: Freshness::Stale, last: None })
     }
 
-    /// Brings root, timestamp, snapshot and top-level targets up to date at `now`, in seconds since
-    /// 1970. The caller persists [`Updater::floor`] afterwards, whatever the result.
+    /// Brings root, timestamp, snapshot and top-level targets up to date at `now`. The caller persists [`Updater::floor`] afterwards, whatever the result.
     pub fn refresh(
         &mut self,
         fetch: &mut dyn Fetch,
         store: &mut dyn Store,
-        now: i64,
+        now: Moment,
     ) -> Result<Refreshed, TufError> {
         self.freshness = Freshness::Stale;
         self.walk_roots(fetch, store)?;
@@ -371,7 +372,7 @@ fn current_targets(
 pub(super) struct Outside<'a> {
     pub(super) fetch: &'a mut dyn Fetch,
     pub(super) store: &'a mut dyn Store,
-    pub(super) now: i64,
+    pub(super) now: Moment,
 }
 
 /// A file that its parent names.
