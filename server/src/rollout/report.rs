@@ -57,10 +57,11 @@ pub fn state(rollout: &Rollout, stops: &[Stop]) -> RolloutState {
     let mut standing = stops.iter().filter(|stop| rollout.is_stopped_by(&stop.scope));
     if standing.clone().any(|stop| stop.kind == StopKind::Halt) {
         RolloutState::Halted
+    } else if rollout.complete.is_some() {
+        // What everybody may have already cannot be paused: only who has not come yet waits.
+        RolloutState::Complete
     } else if standing.next().is_some() {
         RolloutState::Paused
-    } else if rollout.complete.is_some() {
-        RolloutState::Complete
     } else {
         RolloutState::Running
     }

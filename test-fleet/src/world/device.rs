@@ -169,13 +169,6 @@ impl Device {
         self.candidate(product, version).unwrap_or_default()
     }
 
-    /// Every reason against every release of a product, in words.
-    pub fn reasons_text(&self, product: &str) -> String {
-        let Some(status) = self.product(product) else { return String::new() };
-        let reasons = status.candidates.into_iter().flat_map(|candidate| candidate.reasons);
-        reasons.map(|reason| reason.text).collect::<Vec<_>>().join("; ")
-    }
-
     /// Why the device refuses something of a product as contradicting what people signed.
     pub fn refusals(&self, product: &str) -> String {
         let Some(status) = self.product(product) else { return String::new() };
