@@ -87,7 +87,7 @@ fn a_device_that_goes_back_halts_the_rollout_before_the_next_tick_and_a_lift_goe
     let reason = &file.stops[0].reason;
     assert!(
         reason.starts_with(
-            "halted: 1 of 1 treated devices in `general` rolled back (hardware Acme Slate 3"
+            "1 of 1 treated devices in `general` rolled back (hardware Acme Slate 3"
         ),
         "{reason}"
     );

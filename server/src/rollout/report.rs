@@ -92,9 +92,9 @@ pub fn common_words(rollout: &Rollout, index: usize, labels: &Labels) -> String 
 /// A halt in one sentence. `words` are what the harmed devices have in common.
 pub fn halt_sentence(what: &str, words: &str, why: &str) -> String {
     if words.is_empty() {
-        format!("halted: {what}: {why}")
+        format!("{what}: {why}")
     } else {
-        format!("halted: {what} ({words}): {why}")
+        format!("{what} ({words}): {why}")
     }
 }
 
