@@ -21,7 +21,10 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use crate::core::machine::{Effect, State};
+use crate::{
+    core::machine::{Effect, Plan, State},
+    log,
+};
 
 /// The journal's file in the agent's state folder.
 pub const FILE: &str = "journal.db";
@@ -59,6 +62,8 @@ pub struct Record {
     pub failed: Vec<Version>,
     /// Rollouts that the device was let into.
     pub treated: Vec<RolloutId>,
+    /// How the version that was confirmed last came: the way back from it.
+    pub installed: Option<Plan>,
 }
 
 /// A letter on its way.
@@ -176,14 +181,15 @@ impl Journal {
         }
     }
 
-    /// What stands under a key.
+    /// What stands under a key. An entry that this version cannot read counts as absent: an agent
+    /// that went back to its old slot meets what a newer one wrote, and must go on.
     pub fn load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, JournalError> {
         let bytes: Option<Vec<u8>> = self
             .db
             .prepare_cached("SELECT value FROM state WHERE key = ?1")
             .and_then(|mut query| query.query_row([key], |row| row.get(0)).optional())
             .map_err(|source| JournalError::Sqlite { act: "read", source })?;
-        bytes.map(|bytes| from_json(key, &bytes)).transpose()
+        Ok(bytes.and_then(|bytes| readable(key, &bytes)))
     }
 
     /// Replaces what stands under a key.
@@ -266,10 +272,8 @@ impl Journal {
             .db
             .prepare_cached("SELECT effect FROM steps WHERE product = ?1 AND done = 0 ORDER BY n")
             .and_then(|mut query| query.query_map([product.as_str()], |row| row.get(0))?.collect());
-        rows.map_err(|source| JournalError::Sqlite { act: "read", source })?
-            .iter()
-            .map(|bytes| from_json("effect", bytes))
-            .collect()
+        let rows = rows.map_err(|source| JournalError::Sqlite { act: "read", source })?;
+        Ok(rows.iter().filter_map(|bytes| readable("effect", bytes)).collect())
     }
 
     /// The chain over all outcomes in the device's life.
@@ -463,6 +467,16 @@ fn from_json<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, JournalE
         .map_err(|source| JournalError::Entry { key: key.to_owned(), source })
 }
 
+fn readable<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Option<T> {
+    match from_json(key, bytes) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            log::error(crate::world::chain(&error));
+            None
+        }
+    }
+}
+
 fn record_key(product: &ProductId) -> String {
     format!("product/{product}")
 }
@@ -537,70 +551,8 @@ fn read_numbers(folder: &Path) -> Option<Numbers> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Power cuts for tests within one process: after a chosen write or effect nothing is written any
-/// more until the power is back.
 #[cfg(test)]
-pub(crate) mod power {
-    use std::{cell::Cell, io, path::PathBuf};
-
-    use super::JournalError;
-
-    /// When the power is cut.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) enum Cut {
-        /// Never.
-        Never,
-        /// Right after so many further journal writes.
-        AfterWrite(u32),
-        /// Right after so many further effects.
-        AfterEffect(u32),
-        /// It is off.
-        Off,
-    }
-
-    thread_local! {
-        static CUT: Cell<Cut> = const { Cell::new(Cut::Never) };
-    }
-
-    pub(crate) fn set(cut: Cut) {
-        CUT.set(cut);
-    }
-
-    pub(crate) fn is_off() -> bool {
-        CUT.get() == Cut::Off
-    }
-
-    pub(crate) fn check() -> Result<(), JournalError> {
-        if is_off() { Err(off()) } else { Ok(()) }
-    }
-
-    pub(crate) fn wrote() -> Result<(), JournalError> {
-        match CUT.get() {
-            Cut::AfterWrite(0) => {
-                CUT.set(Cut::Off);
-                Err(off())
-            }
-            Cut::AfterWrite(left) => {
-                CUT.set(Cut::AfterWrite(left - 1));
-                Ok(())
-            }
-            Cut::Never | Cut::AfterEffect(_) | Cut::Off => Ok(()),
-        }
-    }
-
-    pub(crate) fn did() {
-        match CUT.get() {
-            Cut::AfterEffect(0) => CUT.set(Cut::Off),
-            Cut::AfterEffect(left) => CUT.set(Cut::AfterEffect(left - 1)),
-            Cut::Never | Cut::AfterWrite(_) | Cut::Off => {}
-        }
-    }
-
-    fn off() -> JournalError {
-        let source = io::Error::other("the power is off");
-        JournalError::Io { act: "write", path: PathBuf::from("journal"), source }
-    }
-}
+pub(crate) mod power;
 
 #[cfg(test)]
 mod tests {
@@ -626,6 +578,15 @@ mod tests {
         assert_eq!(found, Found::Sound);
         assert_eq!(journal.record(&app()).expect("read"), record);
         assert_eq!(journal.undone(&app()).expect("read"), [Effect::Restart]);
+    }
+
+    #[test]
+    fn an_entry_of_a_newer_agent_counts_as_absent_and_ends_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut journal, _) = Journal::open(folder.path()).expect("open");
+        let newer = serde_json::json!({"state": {"state": "hovering"}});
+        journal.save("product/app", &newer).expect("written");
+        assert_eq!(journal.record(&app()).expect("read"), empty());
     }
 
     #[test]

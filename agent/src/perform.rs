@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use lockgate_shared::manifest::{Artifact, FileEntry, Probe};
+use lockgate_shared::{
+    id::Digest,
+    manifest::{Artifact, FileEntry, Probe},
+};
 
 use crate::{
     core::{
@@ -82,7 +85,13 @@ impl OnDisk {
         let slots: Box<dyn Slots> = match kind {
             Kind::Directory => Box::new(Directory::open(root)?),
             Kind::Agent { installed, binary } => {
-                Box::new(AgentBinary::open(root, installed, binary)?)
+                let mut slots = AgentBinary::open(root, installed, binary)?;
+                // An agent that came by a package is taken into a slot, so that there is a way back
+                // from its first update. No manifest brought it.
+                if let Ok(version) = env!("CARGO_PKG_VERSION").parse() {
+                    slots.adopt(&Contents { manifest: Digest([0; 32]), version })?;
+                }
+                Box::new(slots)
             }
         };
         let root = root.to_owned();

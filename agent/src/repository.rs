@@ -147,6 +147,11 @@ impl Repository {
         self.files.get(&(product.clone(), model.clone())).and_then(Option::as_ref)
     }
 
+    /// Whether it is known which rollout file there is, or that there is none.
+    pub fn knows(&self, product: &ProductId, model: &ModelId) -> bool {
+        self.files.contains_key(&(product.clone(), model.clone()))
+    }
+
     /// Reads the product's rollout file for this model, if the last refresh brought another one.
     pub fn read_file(
         &mut self,

@@ -28,6 +28,7 @@ use thiserror::Error;
 
 pub use self::line::{Line, Role};
 use crate::{
+    cli::RequestError,
     core::{
         choice,
         habit::Hours,
@@ -41,7 +42,6 @@ use crate::{
     perform::Hands,
     repository::{Repository, RepositoryError},
     slots::SlotError,
-    status::StatusError,
     transport::Woken,
     world::{Fate, Refusal, World, chain},
 };
@@ -70,9 +70,9 @@ pub enum RunError {
         /// Why.
         source: SlotError,
     },
-    /// The snapshot for `status`.
-    #[error("the agent cannot tell its owner how it is")]
-    Status(#[from] StatusError),
+    /// A request of the owner.
+    #[error("what the owner asks for cannot be read")]
+    Request(#[from] RequestError),
 }
 
 /// Why the loop ended.
@@ -143,6 +143,7 @@ pub struct Agent<W> {
     heard: Heard,
     next_poll: Seconds,
     last_poll: Option<Seconds>,
+    polled_at: Option<Moment>,
     letter_due: bool,
     replaced: Option<ProductId>,
 }
@@ -209,6 +210,7 @@ impl<W: World> Agent<W> {
             heard: Heard::default(),
             next_poll,
             last_poll: None,
+            polled_at: None,
             letter_due: false,
             replaced: None,
         };
@@ -235,9 +237,10 @@ impl<W: World> Agent<W> {
         let uptime = self.world.uptime();
         // A machine that booted counts from zero again.
         let behind = self.last_poll.is_some_and(|last| uptime < last);
-        if uptime >= self.next_poll || behind {
+        if uptime >= self.next_poll || behind || self.opened() {
             self.poll()?;
         }
+        self.heed_requests()?;
         for index in 0..self.lines.len() {
             self.drive(index, Event::Tick)?;
         }
@@ -245,7 +248,10 @@ impl<W: World> Agent<W> {
             self.write_letters()?;
         }
         self.world.rest();
-        self.snapshot().write(&self.state)?;
+        if let Err(error) = self.snapshot().write(&self.state) {
+            // A full disk must not end a trial's supervision.
+            log::warn(chain(&error));
+        }
         Ok(self.replaced.take().map(Ended::Replaced))
     }
 
@@ -261,9 +267,23 @@ impl<W: World> Agent<W> {
         let least = lines.fold(Seconds(poll), Seconds::min).min(LONGEST_SLEEP);
         // A window that opens before the next poll brings that poll forward.
         let now = self.now().clock;
-        let opening = self.lines.iter().filter_map(Line::until).map(|until| until.since(now));
-        let opening = opening.filter(|span| span.0 > 0).fold(least, Seconds::min);
+        let opening = self.openings().map(|until| until.since(now)).fold(least, Seconds::min);
         Seconds(opening.0.max(1))
+    }
+
+    /// When waiting may end by time alone, in the future of the last poll. Spread by the device's
+    /// place, because a window opens for a whole site at once.
+    fn openings(&self) -> impl Iterator<Item = Moment> {
+        let place = self.schedule.first(&self.writer.device);
+        let polled = self.polled_at;
+        let untils = self.lines.iter().filter_map(Line::until);
+        untils.map(move |until| until.plus(place)).filter(move |until| polled < Some(*until))
+    }
+
+    /// Whether waiting may have ended since the last poll.
+    fn opened(&self) -> bool {
+        let now = self.now().clock;
+        self.openings().any(|until| until <= now)
     }
 
     /// The moment, by the guarded clock and since the boot.
@@ -314,6 +334,7 @@ impl<W: World> Agent<W> {
         self.journal.save("schedule", &self.schedule)?;
         let uptime = self.world.uptime();
         self.last_poll = Some(uptime);
+        self.polled_at = Some(self.now().clock);
         self.next_poll = Seconds(uptime.0.saturating_add(pause.0));
         Ok(())
     }

@@ -1,8 +1,15 @@
-use lockgate_shared::wire::OutcomeKind;
+use lockgate_shared::{
+    id::{Digest, RolloutId},
+    manifest::ProbeKind,
+    time::Moment,
+    version::Version,
+    wire::{OutcomeKind, SlotState},
+};
 use proptest::prelude::*;
 
 use super::*;
 use crate::core::trial::tests::{failed, held, local, trial};
+use crate::slots::Slot;
 
 #[test]
 fn a_good_release_goes_from_chosen_to_confirmed() {
@@ -199,8 +206,6 @@ proptest! {
             || !old || active == Slot::A, "an unhealthy release stayed");
     }
 }
-
-use lockgate_shared::manifest::ProbeKind;
 
 /// A machine with slots in memory and a world that answers each effect.
 struct Sim {

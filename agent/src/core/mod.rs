@@ -3,7 +3,7 @@
 //!
 //! | to find out | open |
 //! |---|---|
-//! | what a product does next | [`machine`] |
+//! | what a product does next | [`machine`], in the words of [`state`] |
 //! | whether a release on trial is well | [`trial`] |
 //! | which release a device goes for, and every reason against the others | [`choice`] |
 //! | when to poll next | [`schedule`] |
@@ -16,5 +16,6 @@ pub mod habit;
 pub mod handover;
 pub mod machine;
 pub mod schedule;
+pub mod state;
 pub mod trial;
 pub mod tuf;

@@ -15,6 +15,7 @@ use lockgate_shared::{
 
 use super::{Agent, Product, RunError, Trouble};
 use crate::{
+    cli::Request,
     core::{
         choice::{self, Choice, Own, Situation},
         machine::{self, Effect, Event, Fault, Plan, PlannedArtifact, State},
@@ -109,6 +110,16 @@ impl Line {
         }
     }
 
+    /// The way back from the running version, while the other slot still holds what ran before.
+    pub(super) fn way_back(&self) -> Option<Plan> {
+        if let State::Trial { plan, .. } = &self.record.state {
+            return Some(plan.clone());
+        }
+        let plan = self.record.installed.clone()?;
+        let held = self.hands.contents(plan.from?).ok().flatten()?;
+        (Some(held.version) == plan.previous).then_some(plan)
+    }
+
     /// When waiting may end by time alone.
     pub(super) fn until(&self) -> Option<Moment> {
         match &self.record.state {
@@ -169,6 +180,11 @@ impl<W: World> Agent<W> {
         let model = self.facts.model_id();
         let mut conditions = self.world.conditions();
         let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
+        if !self.repository.knows(&line.product, &model) {
+            let text = "its rollout file could not be read".to_owned();
+            let reasons = vec![ReasonRecord { code: 0, text }];
+            return Ok(Event::Refused { until: None, reasons });
+        }
         let (Some(policy), Some(channel)) = (self.repository.policy(), line.follows.clone()) else {
             return Ok(Event::NothingNewer);
         };
@@ -217,6 +233,25 @@ impl<W: World> Agent<W> {
         Ok(event)
     }
 
+    /// Carries out what the owner asked for, and takes the request away.
+    pub(super) fn heed_requests(&mut self) -> Result<(), RunError> {
+        for request in Request::waiting(&self.state)? {
+            let Request::Rollback(product) = &request;
+            let found = self.lines.iter().position(|line| line.product == *product);
+            let plan = found.and_then(|index| self.lines.get(index)).and_then(Line::way_back);
+            match found.zip(plan) {
+                Some((index, plan)) => self.drive(index, Event::GoBack(Box::new(plan)))?,
+                None => {
+                    let text = format!("{product}: there is no older version to go back to");
+                    log::warn(&text);
+                    self.notices.push(text);
+                }
+            }
+            request.withdraw(&self.state)?;
+        }
+        Ok(())
+    }
+
     /// Takes an event and everything that follows from it.
     pub(super) fn drive(&mut self, index: usize, event: Event) -> Result<(), RunError> {
         let mut events = VecDeque::from([event]);
@@ -258,6 +293,11 @@ impl<W: World> Agent<W> {
             line.record.state = step.state;
         } else {
             let mut record = Record { state: step.state, ..line.record.clone() };
+            if matches!(record.state, State::Confirmed { .. })
+                && let Some(plan) = line.record.state.plan()
+            {
+                record.installed = Some(plan.clone());
+            }
             if let Some(plan) = record.state.plan()
                 && !record.treated.contains(&plan.rollout)
             {

@@ -70,6 +70,35 @@ fn a_stop_that_comes_after_the_decision_is_seen_by_the_last_look() {
 }
 
 #[test]
+fn an_owner_who_wants_the_version_before_gets_it_and_keeps_it() {
+    let bench = Bench::new();
+    bench.run_until_settled(Cut::Never);
+    let mut agent = bench.start().expect("started");
+    bench.turns(&mut agent, 3);
+    let request = crate::cli::Request::Rollback(app());
+    request.leave(bench.folder.path()).expect("left");
+    bench.turns(&mut agent, 10);
+    assert_eq!(bench.running(), "1.0.0");
+    assert_eq!(bench.heard(), [OutcomeKind::Confirmed, OutcomeKind::RolledBack]);
+    assert_eq!(crate::cli::Request::waiting(bench.folder.path()).expect("found"), []);
+    request.leave(bench.folder.path()).expect("left");
+    bench.turns(&mut agent, 3);
+    assert_eq!(bench.running(), "1.0.0", "there is nothing before that");
+}
+
+#[test]
+fn a_rollout_file_that_cannot_be_read_for_a_while_changes_nothing() {
+    let bench = Bench::new();
+    bench.with(|it| it.repo.payloads.retain(|path, _| !path.starts_with("rollouts")));
+    let mut agent = bench.start().expect("started");
+    bench.turns(&mut agent, 5);
+    assert_eq!(agent.snapshot().products[0].state, lockgate_shared::wire::SlotState::Waiting);
+    bench.with(|it| publish(&mut it.repo, vec![], 1000));
+    bench.turn_until(&mut agent, |it| !it.outcomes.is_empty());
+    assert_eq!(bench.heard(), [OutcomeKind::Confirmed]);
+}
+
+#[test]
 fn a_lost_answer_is_asked_for_with_the_same_bytes() {
     let bench = Bench::new();
     bench.with(|it| it.lose_answers = 4);
@@ -157,7 +186,10 @@ impl Bench {
             outcomes: BTreeMap::new(),
             chain: Outcomes::default(),
         };
-        Self { folder: tempfile::tempdir().expect("a folder"), it: Rc::new(RefCell::new(it)) }
+        // In memory where there is such a folder: what is tested is the order of writes, and a disk
+        // syncs each of thousands.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self { folder: folder.expect("a folder"), it: Rc::new(RefCell::new(it)) }
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut It) -> T) -> T {

@@ -70,7 +70,7 @@ pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
         }
         Command::Status { id, watch: false } => {
             let status = look(&session.client()?, id.as_deref()).await?;
-            session.print(&status.rollouts, |_| status_text(&status))
+            session.print(&shown(&status), |_| status_text(&status))
         }
         Command::Status { id, watch: true } => watch(session, id.as_deref()).await,
         Command::Explain { id } => explain(session, &id).await,
@@ -158,7 +158,7 @@ async fn watch(session: &Session, id: Option<&str>) -> Result<(), CliError> {
     loop {
         let status = look(&client, id).await?;
         if session.json() {
-            let line = serde_json::to_string(&status.rollouts).map_err(CliError::ours)?;
+            let line = serde_json::to_string(&shown(&status)).map_err(CliError::ours)?;
             if line != before {
                 say(&line)?;
                 before = line;
@@ -239,12 +239,20 @@ fn list_text(rollouts: &[RolloutStatus]) -> String {
     )
 }
 
+/// What of a status is about rollouts, and changes only when they do.
+fn shown(status: &Status) -> serde_json::Value {
+    serde_json::json!({
+        "rollouts": status.rollouts, "stops": status.stops, "alarms": status.alarms,
+    })
+}
+
 /// Rollouts stage by stage, and what is stopped.
-fn status_text(status: &Status) -> String {
-    if status.rollouts.is_empty() {
-        return "no rollout is in progress\nhint: `lockgate rollout list` shows the others".into();
-    }
+/// The status in words.
+pub(super) fn status_text(status: &Status) -> String {
     let mut parts = Vec::new();
+    if status.rollouts.is_empty() {
+        parts.push("no rollout is in progress; `lockgate rollout list` shows the others".into());
+    }
     for rollout in &status.rollouts {
         parts.push(format!(
             "{} {} on `{}`: {} ({})\n{}",

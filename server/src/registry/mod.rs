@@ -297,3 +297,77 @@ pub fn create_token(
     store.put(&[change])?;
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use lockgate_shared::{
+        id::{DeviceId, ProductId},
+        pin::Pin,
+    };
+
+    use super::*;
+    use crate::{registry::rows::Reach, store::memory::MemoryStore};
+
+    #[test]
+    fn what_was_written_is_told_again_after_a_restart() {
+        let mut store = MemoryStore::default();
+        let reach = reach(1);
+        let app: ProductId = "app".parse().expect("a name");
+        let key = rows::product_key(&reach, &app);
+        let pin = rows::write(Table::Pins, key.clone(), &Pin::NMinus1).expect("a row");
+        store.put(&[pin]).expect("written");
+        let told = |store: &MemoryStore| {
+            let view = Registry::load(store).expect("loads").view();
+            view.book().of(&reach.tenant, &DeviceId([1; 32])).orders().pins.get(&app).cloned()
+        };
+        assert_eq!(told(&store), Some(Pin::NMinus1));
+        store.put(&[rows::remove(Table::Pins, key)]).expect("written");
+        assert_eq!(told(&store), None);
+    }
+
+    #[test]
+    fn a_device_that_is_cleared_is_told_what_its_tenant_is() {
+        let app: ProductId = "app".parse().expect("a name");
+        let (own, all) = (reach(1), Reach::all(reach(1).tenant));
+        let pin = |reach: &Reach, pin: &Pin| {
+            rows::write(Table::Pins, rows::product_key(reach, &app), pin).expect("a row")
+        };
+        let view = View::empty().expect("empty");
+        let view = view.with(&[pin(&own, &Pin::NMinus2), pin(&all, &Pin::NMinus1)]).expect("fits");
+        let view =
+            view.with(&[rows::remove(Table::Pins, rows::product_key(&own, &app))]).expect("fits");
+        let told = view.book().of(&own.tenant, &DeviceId([1; 32]));
+        assert_eq!(told.orders().pins.get(&app), Some(&Pin::NMinus1));
+    }
+
+    #[test]
+    fn more_than_a_directive_holds_is_refused_before_it_is_written() {
+        let pins: Vec<Change> = (0..9)
+            .map(|number| {
+                let product: ProductId = format!("app-{number}").parse().expect("a name");
+                let key = rows::product_key(&reach(1), &product);
+                rows::write(Table::Pins, key, &Pin::NMinus1).expect("a row")
+            })
+            .collect();
+        let view = View::empty().expect("empty");
+        assert!(matches!(
+            view.with(&pins),
+            Err(RegistryError::TooMuch { what: "pins", max: 8, .. })
+        ));
+    }
+
+    #[test]
+    fn the_first_token_is_made_without_a_server_and_its_text_is_stored_nowhere() {
+        let mut store = MemoryStore::default();
+        let token = NewToken { name: "ben".into(), role: TokenRole::Operator, tenant: None };
+        let text = create_token(&mut store, token, &[7; TOKEN_BYTES], Moment(1)).expect("made");
+        let registry = Registry::load(&store).expect("loads");
+        assert!(registry.view().token(&Digest::of(text.as_bytes())).is_some());
+        let bytes = store.table(Table::Tokens).expect("a table").remove("ben").expect("a row");
+        assert!(!String::from_utf8_lossy(&bytes).contains(&"07".repeat(TOKEN_BYTES)));
+    }
+
+    fn reach(device: u8) -> Reach {
+        Reach { tenant: "acme".parse().expect("a name"), device: Some(DeviceId([device; 32])) }
+    }
+}

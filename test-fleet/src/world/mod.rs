@@ -456,10 +456,9 @@ impl World {
 
     /// What the gatekeeper last reported.
     pub fn status(&self) -> Result<Status, Error> {
-        let command = "rollout status --json";
-        let text = self.lockgate("olga-laptop", &["rollout", "status", "--json"])?;
+        let text = self.lockgate("olga-laptop", &["status", "--json"])?;
         serde_json::from_str(&text)
-            .map_err(|source| Error::Reply { command: command.into(), source })
+            .map_err(|source| Error::Reply { command: "status --json".into(), source })
     }
 
     /// One rollout's state.
