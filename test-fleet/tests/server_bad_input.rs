@@ -199,7 +199,8 @@ fn api_tokens_that_are_revoked_unknown_or_another_tenants_open_nothing() {
     let stop = br#"{"scope":"everything","how":"pause","reason":"not mine"}"#;
     foreign("POST", "/v1/stops", stop).is(403, "forbidden", what, "");
     let what = "token `acme-admin` has role `administrator`, this needs `operator`";
-    foreign("POST", "/v1/acts", b"{}").is(403, "forbidden", what, "");
+    let act = br#"{"text":"{}","signatures":[]}"#;
+    foreign("POST", "/v1/acts", act).is(403, "forbidden", what, "");
     assert_eq!(scene.state(), before);
 }
 
@@ -473,7 +474,7 @@ impl Scene {
         scene.world.start().expect("both processes");
         let world = &scene.world;
         until("the gatekeeper's first report", SPOKEN, || world.status().is_ok())
-            .unwrap_or_else(|error| panic!("{error}\n{}", world.said()));
+            .unwrap_or_else(|error| panic!("{error}: {:?}\n{}", world.status(), world.said()));
         scene
     }
 

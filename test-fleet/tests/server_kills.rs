@@ -47,7 +47,10 @@ const THREADS: usize = 4;
 /// Devices of each thread: enough letters an hour that the server keeps only records of many of them.
 const DEVICES: usize = 6;
 /// Every how manieth kill waits for the sweep, which comes a second after the start.
-const SWEEP_EVERY: usize = 10;
+const SWEEP_EVERY: usize = 20;
+/// Between two letters of a thread, and between two attempts: letters come all the time, and leave the
+/// processor to the server.
+const PAUSE: Duration = Duration::from_millis(3);
 /// How long the server may take to answer again, on a machine that is busy with other tests.
 const BACK: Duration = Duration::from_secs(30);
 /// How often the gatekeeper is killed.
@@ -58,7 +61,7 @@ const ROLLOUT: Duration = Duration::from_secs(120);
 #[test]
 fn no_acknowledged_letter_is_lost_in_200_kills() {
     let mut dice = Dice::cast();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let programs = Programs::find().expect("the programs are built");
     let mut world = World::create(folder.path(), &programs).expect("a world");
     world.configure("sweep_s = 5", "sweep_s = 1").expect("a setting");
@@ -114,7 +117,7 @@ fn kill_often(
     for kill in 1..=KILLS {
         let sweep = kill % SWEEP_EVERY == 0;
         // The sweep takes some milliseconds and comes about here: before, in the middle, after.
-        let delay = if sweep { 750 + dice.below(350) } else { dice.below(100) };
+        let delay = if sweep { 750 + dice.below(350) } else { dice.below(60) };
         thread::sleep(Duration::from_millis(delay));
         world.kill_api();
         kills.store(kill, Ordering::SeqCst);
@@ -207,9 +210,8 @@ impl Desk {
     fn write(&mut self, device: usize) -> Result<(), String> {
         let correspondent = &mut self.correspondents[device];
         correspondent.write(&mut self.dice).map_err(|error| error.to_string())?;
-        if correspondent.send(&mut self.post)? == Sent::Lost {
-            thread::sleep(Duration::from_millis(2));
-        }
+        correspondent.send(&mut self.post)?;
+        thread::sleep(PAUSE);
         Ok(())
     }
 
@@ -225,7 +227,7 @@ impl Desk {
                     return Err("the letter box does not come back".into());
                 }
                 if correspondent.send(&mut self.post)? == Sent::Lost {
-                    thread::sleep(Duration::from_millis(2));
+                    thread::sleep(PAUSE);
                 }
             }
             if device == replayed {
@@ -393,7 +395,7 @@ fn no_letter_twice(entries: &[Entry]) {
 #[test]
 fn a_gatekeeper_killed_20_times_in_a_rollout_signs_what_verifies_and_only_rises() {
     let mut dice = Dice::cast();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let programs = Programs::find().expect("the programs are built");
     let mut world = World::create(folder.path(), &programs).expect("a world");
     world.start().expect("both processes");
@@ -420,7 +422,8 @@ fn a_gatekeeper_killed_20_times_in_a_rollout_signs_what_verifies_and_only_rises(
         witness.look(world);
         witness.files(world);
     });
-    assert!(witness.verdicts.len() >= 10, "only {} verdicts", witness.verdicts.len());
+    // Two grants, a release and a start at least, and every stage that opened.
+    assert!(witness.verdicts.len() >= 7, "only {} verdicts", witness.verdicts.len());
     assert!(witness.versions.rollouts >= 5, "{:?}", witness.versions);
     for device in &devices {
         assert!(device.version_on_disk("app").is_some(), "a device stayed behind");
@@ -481,7 +484,7 @@ struct Witness {
 
 impl Witness {
     fn open(world: &World) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder();
         let mut store = FileStore::open(folder.path()).expect("a store");
         let anchor = std::fs::read(world.path("ceremony/root.json")).expect("the anchor");
         let updater = Updater::open(&anchor, &mut store, Floor::default()).expect("the anchor");
@@ -573,6 +576,12 @@ impl Witness {
             assert!(!file.rollouts.is_empty(), "{path} lists no rollout");
         }
     }
+}
+
+/// A folder in memory, where there is one: a kill is no power cut, so what a process gave to the system
+/// stays either way, and no other test's disk slows this one down.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
 }
 
 /// Numbers that look random and are the same for the same seed (SplitMix64).
