@@ -91,11 +91,7 @@ pub fn common_words(rollout: &Rollout, index: usize, labels: &Labels) -> String 
 
 /// A halt in one sentence. `words` are what the harmed devices have in common.
 pub fn halt_sentence(what: &str, words: &str, why: &str) -> String {
-    if words.is_empty() {
-        format!("{what}: {why}")
-    } else {
-        format!("{what} ({words}): {why}")
-    }
+    if words.is_empty() { format!("{what}: {why}") } else { format!("{what} ({words}): {why}") }
 }
 
 fn stages(rollout: &Rollout, census: &Census, judgements: &[Judgement]) -> Vec<StageStatus> {
