@@ -210,7 +210,8 @@ fn acts_and_releases_below_their_threshold_or_by_the_wrong_people_change_nothing
     let world = &scene.world;
     let release = world.sign_release("app", "1.0.0", &Behaviour::Well, BENCH_PLAN);
     let release = release.expect("a release");
-    let start = world.write_start("app", "1.0.0", &release, &[("general", 1)]).expect("a start");
+    let cohorts = [("dogfood", 1), ("early", 1), ("general", 1)];
+    let start = world.write_start("app", "1.0.0", &release, &cohorts).expect("a start");
     let policy = world.policy().expect("the policy");
     let lift = ["rollout", "lift", "1", "--reason", "x", "--policy", &policy, "--out", "lift"];
     world.offline(&lift).expect("a lift");
@@ -223,15 +224,15 @@ fn acts_and_releases_below_their_threshold_or_by_the_wrong_people_change_nothing
         for author in ["ada", "alan"] {
             by_authors.sign(&world.key(&format!("people/{author}.key")).expect("a key"));
         }
-        scene.act(&by_authors).is(422, "invalid", "", "");
+        scene.act(&by_authors).is(422, "invalid", missing, "`lockgate act sign`");
         let mut by_a_stranger = unsigned.clone();
         by_a_stranger.sign(&writer(9, "acme").key);
-        scene.act(&by_a_stranger).is(422, "invalid", "", "");
+        scene.act(&by_a_stranger).is(422, "invalid", missing, "`lockgate act sign`");
         let mut changed = unsigned.clone();
         let ben = world.key("people/ben.key").expect("a key");
         changed.sign(&ben);
         changed.text = changed.text.replacen("app", "web", 1).replacen("\"x\"", "\"y\"", 1);
-        scene.act(&changed).is(422, "invalid", "", "");
+        scene.act(&changed).is(422, "invalid", missing, "`lockgate act sign`");
     }
     let bytes = std::fs::read(world.path(&start)).expect("an act");
     let mut by_one: SignedAct = serde_json::from_slice(&bytes).expect("an act");
@@ -291,7 +292,7 @@ fn files_that_are_not_what_they_say_and_requests_that_leave_the_folder_are_refus
     let what = format!("the bytes have SHA-256 `{name}`, not `{wrong}`");
     Refused(spoilt).is(422, "invalid", &what, "upload the file again");
     let odd = scene.admin("ci", "PUT", "/v1/artifacts/..%2f..%2fstore.db", &bytes);
-    Refused(odd).is(400, "malformed", "", "");
+    Refused(odd).is(400, "malformed", "is not 32 bytes in hexadecimal", "");
     let missing = format!("/artifacts/{wrong}");
     scene.get(&missing, &[]).is(404, "not-found", "no such file is published", "");
 
@@ -426,7 +427,7 @@ fn on_a_full_disk(disk: &Path) {
     }
 }
 
-/// Fills a letter that is journalled whole up to some 10 KiB.
+/// Fills a letter that is journalled whole up to some 4 KiB.
 fn fill(letter: &mut Letter) {
     let long = "x".repeat(limits::LETTER_TEXT);
     letter.notices = vec![long; limits::LETTER_REASONS];

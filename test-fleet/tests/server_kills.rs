@@ -354,7 +354,12 @@ fn compare(desks: &[Desk], path: &Path) {
                     check_record(entry, known, correspondent.writer.device());
                     records += 1;
                 }
-                kind => panic!("entry {} is {kind:?}", known.offset),
+                kind @ (EntryKind::Letter(_)
+                | EntryKind::Record
+                | EntryKind::Enrolment(_)
+                | EntryKind::Act
+                | EntryKind::Publish
+                | EntryKind::Stop) => panic!("entry {} is {kind:?}", known.offset),
             }
         }
     }
