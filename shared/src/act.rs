@@ -278,7 +278,7 @@ impl SignedAct {
     /// The text read without counting signatures: to show it to people, never to act on it.
     pub fn unverified(&self) -> Result<Act, ActError> {
         self.bounded()?;
-        let act: Act = serde_json::from_str(&self.text)?;
+        let act: Act = serde_json::from_slice(self.text.as_bytes())?;
         act.check()?;
         Ok(act)
     }

@@ -395,7 +395,8 @@ impl Trial {
         if self.probes.is_empty() || self.probes.len() > limits::PROBES {
             return refuse("a release needs 1 to 16 probes: without one it cannot show its health");
         }
-        let names: BTreeSet<_> = self.probes.iter().map(|probe| probe.name.as_str()).collect();
+        let mut names = BTreeSet::new();
+        names.extend(self.probes.iter().map(|probe| probe.name.as_str()));
         if names.len() < self.probes.len() {
             return refuse("two probes have the same name");
         }
@@ -444,7 +445,8 @@ impl Ladder {
         if self.timestamp_max_age_s.0 == 0 {
             return refuse("`timestamp_max_age_s` must be above zero".into());
         }
-        let cohorts: BTreeSet<_> = self.stages.iter().map(|stage| &stage.cohort).collect();
+        let mut cohorts = BTreeSet::new();
+        cohorts.extend(self.stages.iter().map(|stage| &stage.cohort));
         if cohorts.len() < self.stages.len() {
             return refuse("a ladder names each cohort once".into());
         }

@@ -187,8 +187,9 @@ impl Policy {
             }
         }
         for (name, product) in &self.products {
-            let channels: BTreeSet<_> = product.channels.iter().collect();
-            let cohorts: BTreeSet<_> = product.cohorts.iter().collect();
+            let (mut channels, mut cohorts) = (BTreeSet::new(), BTreeSet::new());
+            channels.extend(&product.channels);
+            cohorts.extend(&product.cohorts);
             let twice = channels.len() < product.channels.len()
                 || cohorts.len() < product.cohorts.len()
                 || cohorts.len() > limits::STAGES;

@@ -210,8 +210,8 @@ impl RolloutEntry {
     /// cohort's and its groups'. `None` while the stage is not open.
     pub fn limit_for(&self, cohort: &CohortId, groups: &[GroupId]) -> Option<Limit> {
         let stage = self.stages.iter().find(|stage| stage.cohort == *cohort)?;
-        let listed: BTreeMap<GroupId, Limit> =
-            self.groups.iter().map(|entry| (entry.group, entry.limit)).collect();
+        let mut listed: BTreeMap<GroupId, Limit> = BTreeMap::new();
+        listed.extend(self.groups.iter().map(|entry| (entry.group, entry.limit)));
         Some(
             groups
                 .iter()

@@ -66,7 +66,7 @@ impl Request {
                 requests.push(Self::Rollback(product));
             }
         }
-        requests.sort();
+        requests.sort_unstable();
         Ok(requests)
     }
 

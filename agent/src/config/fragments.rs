@@ -254,7 +254,9 @@ impl Source<'_> {
             let node = self.node(value.get_ref(), value.span().start);
             (key.get_ref().to_string(), (self.place(key.span().start), node))
         });
-        Table(entries.collect())
+        let mut fields = BTreeMap::new();
+        fields.extend(entries);
+        Table(fields)
     }
 
     fn node(&self, value: &DeValue<'_>, offset: usize) -> Node {

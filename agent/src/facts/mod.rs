@@ -210,7 +210,7 @@ fn read(path: &Path) -> String {
 fn list(directory: &Path) -> Option<Vec<PathBuf>> {
     let mut paths: Vec<PathBuf> =
         fs::read_dir(directory).ok()?.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
+    paths.sort_unstable();
     Some(paths)
 }
 

@@ -6,10 +6,11 @@ use std::{io, path::Path, sync::Arc};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, RootCertStore,
     client::Resumption,
-    crypto::{CryptoProvider, ring},
+    crypto::{CryptoProvider, KeyProvider, ring},
+    sign::SigningKey,
     version::TLS13,
 };
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 use super::{Origin, TransportError};
 
@@ -23,12 +24,24 @@ const SESSIONS: usize = 16;
 /// The configuration of every connection.
 pub(super) fn client(ca: &Path) -> Result<Arc<ClientConfig>, TransportError> {
     let roots = authorities(ca)?;
-    let suites = ring::default_provider().cipher_suites;
+    let CryptoProvider {
+        cipher_suites: suites,
+        kx_groups,
+        signature_verification_algorithms,
+        secure_random,
+        ..
+    } = ring::default_provider();
     // Only the suites of TLS 1.3, and AES-128 first: quickest where the processor has AES, as the
     // server's has, and it is the server that carries a fleet.
     let mut suites: Vec<_> = suites.into_iter().filter(|suite| suite.tls13().is_some()).collect();
     suites.sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
-    let provider = CryptoProvider { cipher_suites: suites, ..ring::default_provider() };
+    let provider = CryptoProvider {
+        cipher_suites: suites,
+        kx_groups,
+        signature_verification_algorithms,
+        secure_random,
+        key_provider: &NoKeys,
+    };
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&TLS13])
         .map_err(TransportError::Setup)?
@@ -37,6 +50,20 @@ pub(super) fn client(ca: &Path) -> Result<Arc<ClientConfig>, TransportError> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(Arc::new(config))
+}
+
+/// Reads no private key: a device proves who it is in its letters and never by TLS, and signing with
+/// RSA and ECDSA would be carried along for nothing.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(
+        &self,
+        _: PrivateKeyDer<'static>,
+    ) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+        Err(rustls::Error::General("the agent shows no certificate of its own".to_owned()))
+    }
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, TransportError> {

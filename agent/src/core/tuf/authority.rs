@@ -71,7 +71,8 @@ impl Authority {
 }
 
 fn identify(threshold: u64, keys: &BTreeMap<String, PublicKey>) -> AuthorityId {
-    let materials: BTreeSet<Vec<u8>> = keys.values().map(PublicKey::material).collect();
+    let mut materials: BTreeSet<Vec<u8>> = BTreeSet::new();
+    materials.extend(keys.values().map(PublicKey::material));
     let mut hasher = Sha256::new();
     hasher.update(threshold.to_be_bytes());
     for material in materials {

@@ -56,7 +56,8 @@ fn write(value: &Value, out: &mut Vec<u8>) -> Option<()> {
         }
         Value::Object(map) => {
             // Sorted here and not by the map's own order, which a feature of serde_json can change.
-            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
+            let mut sorted: BTreeMap<&String, &Value> = BTreeMap::new();
+            sorted.extend(map);
             out.push(b'{');
             for (i, (name, item)) in sorted.into_iter().enumerate() {
                 if i > 0 {
