@@ -137,7 +137,22 @@ fn write_signatures(
         };
         writeln!(out, "signed by {}: {who}", judged.key)?;
     }
-    let Some(policy) = policy else { return Ok(()) };
+    match policy {
+        Some(policy) => write_standing(out, signed, act, policy),
+        None => Ok(()),
+    }
+}
+
+/// How many approvers have signed, and how many are missing.
+pub fn standing(signed: &SignedAct, policy: &Policy) -> Result<String, ActError> {
+    let act = signed.unverified()?;
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_standing(&mut text, signed, &act, policy);
+    Ok(text)
+}
+
+fn write_standing(out: &mut String, signed: &SignedAct, act: &Act, policy: &Policy) -> fmt::Result {
     let needed = policy.needed(act);
     match signed.verify(policy) {
         Ok(verified) => {

@@ -22,7 +22,6 @@ use crate::{
     facts::{self, Sources},
     identity::{self, Enrolled, IdentityError},
     lock::Lock,
-    log,
     transport::TransportError,
 };
 
@@ -103,7 +102,6 @@ pub(super) fn enroll(settings: &Settings, text: &str) -> Result<Report, CliError
         enrolled: sent,
     };
     enrolled.write(&settings.state)?;
-    log::info(format_args!("enrolled in tenant `{}`", enrolled.tenant));
     let text = format!(
         "enrolled in tenant `{}` of repository `{}`\ndevice {}\nnext: systemctl enable --now lockgate-agent\n",
         enrolled.tenant, enrolled.repository, enrolled.device

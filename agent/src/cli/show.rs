@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use lockgate_shared::{id::ProductId, time::Moment};
+use lockgate_shared::{id::ProductId, time::Moment, version::Version};
 use serde_json::json;
 
 use super::{CliError, Report};
@@ -90,15 +90,20 @@ fn explain_product(text: &mut String, product: &ProductStatus) {
         let _ = writeln!(text, "  no release is on offer for it");
     }
     for candidate in &product.candidates {
-        explain_candidate(text, candidate);
+        explain_candidate(text, candidate, product.running.as_ref());
     }
     for failed in &product.failed {
         let _ = writeln!(text, "  {failed} failed here and is not tried again");
     }
 }
 
-fn explain_candidate(text: &mut String, candidate: &CandidateStatus) {
+fn explain_candidate(text: &mut String, candidate: &CandidateStatus, running: Option<&Version>) {
     let version = candidate.version.as_ref().map_or("?".to_owned(), ToString::to_string);
+    if running.is_some() && candidate.version.as_ref() == running {
+        // What speaks against it, that it is not newer than itself, helps nobody.
+        let _ = writeln!(text, "  {version} runs here");
+        return;
+    }
     let verdict = match candidate.verdict {
         Verdict::Chosen => "is what this device goes for",
         Verdict::Passed => "could be installed; a newer one was chosen",

@@ -247,7 +247,6 @@ fn shown(status: &Status) -> serde_json::Value {
 }
 
 /// Rollouts stage by stage, and what is stopped.
-/// The status in words.
 pub(super) fn status_text(status: &Status) -> String {
     let mut parts = Vec::new();
     if status.rollouts.is_empty() {

@@ -83,6 +83,9 @@ pub fn run(command: &ActCommand, out: &mut dyn Write) -> Result<(), CliError> {
             signed.sign(&key);
             whole_folder::replace(&args.file, &act_bytes(&signed)?, Readers::Everybody)?;
             writeln!(out, "signed by {}", sign::public(&key))?;
+            if let Some(policy) = &policy {
+                write!(out, "{}", acts_text::standing(&signed, policy)?)?;
+            }
             Ok(())
         }
     }
