@@ -75,7 +75,10 @@ pub fn agent(mut world: World, agent: &Path) -> Result<Vec<Figure>, Error> {
         DevicePlan { name: "measured".into(), tenant: "acme".into(), profile: PROFILES[0].clone() };
     let mut device = world.device(plan, &["app"], &token)?;
     device.start()?;
-    let pid = device.process().map_or(0, |process| process.id());
+    let Some(pid) = device.process().map(|process| process.id()) else {
+        return Err(Error::Io(io::Error::other("the agent is not running")));
+    };
+    device.poke()?;
     thread::sleep(Duration::from_secs(5));
     let before = Rest::read(pid)?;
     thread::sleep(REST);
@@ -141,20 +144,20 @@ impl Rest {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let schedstat = fs::read_to_string(format!("/proc/{pid}/schedstat"))?;
         Ok(Self {
-            pss_kib: field(&rollup, "Pss:"),
-            dirty_kib: field(&rollup, "Private_Dirty:"),
-            cpu_ns: schedstat.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or_default(),
-            switches: field(&status, "voluntary_ctxt_switches:"),
+            pss_kib: field(&rollup, "Pss:")?,
+            dirty_kib: field(&rollup, "Private_Dirty:")?,
+            cpu_ns: field(&schedstat, "")?,
+            switches: field(&status, "voluntary_ctxt_switches:")?,
         })
     }
 }
 
-fn field(text: &str, name: &str) -> u64 {
+fn field(text: &str, name: &str) -> io::Result<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix(name))
         .and_then(|rest| rest.split_whitespace().next())
         .and_then(|number| number.parse().ok())
-        .unwrap_or_default()
+        .ok_or_else(|| io::Error::other(format!("`{name}` is missing in /proc")))
 }
 
 /// The shared libraries beside the binary.
@@ -187,7 +190,7 @@ fn install(
     let (mut fetching, mut peak) = (None, 0);
     while begun.elapsed() < INSTALL {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        peak = peak.max(field(&status, "VmHWM:"));
+        peak = peak.max(field(&status, "VmHWM:")?);
         if fetching.is_none()
             && device.folder().join("app/a").read_dir().is_ok_and(|mut d| d.next().is_some())
         {
