@@ -303,7 +303,10 @@ impl<W: World> Agent<W> {
 
     /// A poll: what is new, what follows, and a letter.
     fn poll(&mut self) -> Result<(), RunError> {
-        self.notices.clear();
+        // What the start had to say is told by the first poll.
+        if self.last_poll.is_some() {
+            self.notices.clear();
+        }
         self.gather()?;
         let refreshed = match self.refresh() {
             Ok(()) => true,

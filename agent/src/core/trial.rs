@@ -151,7 +151,7 @@ impl Watch {
             return;
         };
         let tally = self.probes.entry(answer.probe.clone()).or_default();
-        tally.due = Seconds(self.elapsed.0.saturating_add(probe.interval_s.0));
+        tally.due = Seconds(self.elapsed.0.saturating_add(probe.interval_s.0.max(1)));
         tally.latency_ms = tally.latency_ms.max(answer.latency_ms);
         tally.last = Some(answer.said.clone());
         match answer.said.health {
@@ -211,7 +211,8 @@ impl Watch {
         if let Some(since) = self.healthy_since
             && self.elapsed.0.saturating_sub(since.0) >= trial.soak_s.0
         {
-            return Verdict::Keep;
+            // The soak ends with an answer, not with time: what held a while ago may be dead by now.
+            return if self.due().is_empty() { Verdict::Keep } else { Verdict::Undecided };
         }
         if self.elapsed < self.deadline {
             return Verdict::Undecided;
@@ -282,6 +283,17 @@ pub(crate) mod tests {
             let expected = if step < 5 { Verdict::Undecided } else { Verdict::Keep };
             assert_eq!(watch.verdict(&trial), expected, "at step {step}");
         }
+    }
+
+    #[test]
+    fn time_alone_does_not_end_a_soak_while_a_probe_is_due() {
+        let trial = trial(&[("web", local())]);
+        let mut watch = Watch::begin(&trial, Seconds(0));
+        watch.answer(&trial, &held("web"));
+        watch.advance(&trial, Seconds(100));
+        assert_eq!(watch.verdict(&trial), Verdict::Undecided);
+        watch.answer(&trial, &failed("web"));
+        assert_eq!(watch.verdict(&trial), Verdict::Undecided, "it died meanwhile");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use lockgate_shared::{
     id::{ChannelId, CohortId, Digest, ProductId, RolloutId},
+    limits,
     manifest::{Artifact, Manifest, ProbeKind},
     pace::Memory,
     pin::Pin,
@@ -280,7 +281,12 @@ impl<W: World> Agent<W> {
             .map_err(|source| RunError::Slots { product: line.product.clone(), source })?;
         let step = machine::step(line.record.state.clone(), event, &device, now);
         for note in &step.notes {
-            log::info(format!("`{}`: {note}", line.product));
+            let text = format!("`{}`: {note}", line.product);
+            log::info(&text);
+            // Each once until the next poll: a switch that fails is tried again between polls.
+            if self.notices.len() < limits::LETTER_REASONS && !self.notices.contains(&text) {
+                self.notices.push(text);
+            }
         }
         if step.state.word() != line.record.state.word() {
             log::info(format!("`{}`: {:?}", line.product, step.state.word()));

@@ -21,7 +21,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     core::{
-        machine::{Device, Plan, PlannedArtifact},
+        machine::{Device, Fault, Plan, PlannedArtifact},
         trial::{Answer, Health, Said},
         tuf::{Fetch as _, FetchError, testkit},
     },
@@ -111,6 +111,35 @@ fn a_lost_answer_is_asked_for_with_the_same_bytes() {
 }
 
 #[test]
+fn why_a_fetch_failed_is_told_to_owner_and_server_until_it_works() {
+    let bench = Bench::new();
+    bench.with(|it| it.disk_is_full = true);
+    let mut agent = bench.start().expect("started");
+    bench.turns(&mut agent, 10);
+    let told = |notices: &[String]| notices.iter().any(|notice| notice.contains("disk is full"));
+    let notices = agent.snapshot().notices;
+    assert!(told(&notices), "{notices:?}");
+    assert_eq!(notices.len(), 1, "one failure is told once");
+    assert!(told(&bench.last_letter().notices));
+    bench.with(|it| it.disk_is_full = false);
+    bench.turn_until(&mut agent, |it| !it.outcomes.is_empty());
+    bench.turns(&mut agent, 3);
+    assert!(!told(&agent.snapshot().notices));
+}
+
+#[test]
+fn a_lost_journal_is_told_by_the_first_letter() {
+    let bench = Bench::new();
+    std::fs::write(bench.folder.path().join("journal.db"), vec![0x5a; 8192]).expect("written");
+    let mut agent = bench.start().expect("started");
+    while bench.with(|it| it.letters.is_empty()) {
+        bench.turns(&mut agent, 1);
+    }
+    let notices = bench.with(|it| open(it.letters.values().next().expect("a letter"))).notices;
+    assert!(notices.iter().any(|notice| notice.contains("begun anew")), "{notices:?}");
+}
+
+#[test]
 fn power_cut_after_any_write_or_effect_leaves_one_slot_good_and_one_outcome() {
     for healthy in [true, false] {
         // At the least: a dozen entries from the first poll to the outcome, and three effects.
@@ -151,6 +180,7 @@ struct It {
     reachable: bool,
     healthy: bool,
     stop_at_fetch: bool,
+    disk_is_full: bool,
     lose_answers: u32,
     slots: BTreeMap<Slot, Contents>,
     active: Slot,
@@ -176,6 +206,7 @@ impl Bench {
             reachable: true,
             healthy: true,
             stop_at_fetch: false,
+            disk_is_full: false,
             lose_answers: 0,
             slots: [(Slot::A, contents)].into(),
             active: Slot::A,
@@ -284,6 +315,10 @@ impl Bench {
         self.with(|it| it.slots[&it.active].version.to_string())
     }
 
+    fn last_letter(&self) -> Letter {
+        self.with(|it| open(it.letters.values().next_back().expect("a letter")))
+    }
+
     fn heard(&self) -> Vec<OutcomeKind> {
         self.with(|it| it.outcomes.values().map(|record| record.outcome.kind).collect())
     }
@@ -325,9 +360,7 @@ impl World for World_ {
         if !it.reachable || power::is_off() {
             return Err(lost("no route"));
         }
-        let sealed = Sealed::read(bytes, Format::Binary).expect("a sealed letter");
-        let key = sign::public(&SigningKey::from_bytes(&[42; 32]));
-        let letter = Letter::open(&sealed, &key).expect("a letter");
+        let letter = open(bytes);
         match it.letters.get(&letter.sequence) {
             Some(known) if *known == bytes => it.resent += 1,
             Some(_) => it.replays += 1,
@@ -396,6 +429,9 @@ impl Hands for Hands_ {
     }
 
     fn fetch(&mut self, plan: &Plan, _: &Artifact, _: &mut dyn World) -> Event {
+        if self.0.borrow().disk_is_full {
+            return Event::FetchFailed { fault: Fault::Passing, why: "the disk is full".into() };
+        }
         let contents = Contents { manifest: plan.manifest, version: plan.version.clone() };
         self.act(|it| {
             assert_ne!(it.active, plan.to, "the active slot was written");
@@ -449,6 +485,12 @@ impl Hands for Hands_ {
         let said = Said { health, detail: "asked".into() };
         Some(Answer { probe: probe.name.clone(), said, latency_ms: 1 })
     }
+}
+
+fn open(bytes: &[u8]) -> Letter {
+    let sealed = Sealed::read(bytes, Format::Binary).expect("a sealed letter");
+    let key = sign::public(&SigningKey::from_bytes(&[42; 32]));
+    Letter::open(&sealed, &key).expect("a letter")
 }
 
 fn publish(repo: &mut testkit::Repo, stops: Vec<Stop>, letters_offset: u64) {

@@ -117,8 +117,25 @@ fn certificate(fault: &CertificateError, origin: Origin, ca: &Path) -> Transport
     }
     let reason = if matches!(fault, Fault::UnknownIssuer) {
         "its issuer is not known here".to_owned()
+    } else if matches!(fault, Fault::BadSignature) {
+        // Made anew, an authority keeps its name and not its key.
+        "its issuer has the name of one known here, and another key".to_owned()
     } else {
         fault.to_string()
     };
     TransportError::Untrusted { origin, ca: ca.to_path_buf(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_that_was_made_anew_is_told_in_words() {
+        let origin: Origin = "https://updates.example.org:8443".parse().expect("an origin");
+        let error = certificate(&CertificateError::BadSignature, origin, Path::new("/etc/ca.pem"));
+        let text = error.to_string();
+        assert!(text.contains("the name of one known here, and another key"), "{text}");
+        assert!(text.contains("hint: put the certificate"), "{text}");
+    }
 }

@@ -42,9 +42,11 @@ pub fn write_restart(path: &Path) -> io::Result<()> {
     fs::write(
         path,
         "#!/bin/sh\n\
-         # Ends the service that runs in $1 and starts the one in the active slot.\n\
+         # Ends the service that runs in $1 and starts the one in the active slot. One at a time: an\n\
+         # agent that was killed leaves a script behind that may still run.\n\
+         exec 9>\"$1/restart.lock\"; flock 9\n\
          if [ -f \"$1/app.pid\" ]; then kill \"$(cat \"$1/app.pid\")\" 2>/dev/null; rm -f \"$1/app.pid\"; fi\n\
-         setsid \"$LOCKGATE_SLOT_DIR/bin/app\" \"$1\" </dev/null >/dev/null 2>&1 &\n\
+         setsid \"$LOCKGATE_SLOT_DIR/bin/app\" \"$1\" </dev/null >/dev/null 2>&1 9>&- &\n\
          i=0; while [ ! -s \"$1/app.pid\" ] && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done\n",
     )?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))

@@ -7,6 +7,7 @@ use std::{
 };
 
 use lockgate_agent::status::{ProductStatus, Status, Verdict};
+use lockgate_shared::wire::SlotState;
 
 use super::{Error, app};
 use crate::process::{Process, Programs, until};
@@ -67,8 +68,9 @@ impl Device {
         programs: &Programs,
     ) -> Result<Self, Error> {
         fs::create_dir_all(folder.join("state"))?;
+        // The first poll after a start comes within a fifth of the interval: two seconds.
         let mut text = format!(
-            "server = \"{}\"\nstate = \"{}\"\nanchor = \"{}\"\nca = \"{}\"\n\n[facts]\nvendor = \"{}\"\nmodel = \"{}\"\nfirmware_version = \"{}\"\nos_id = \"debian\"\nos_version = \"12\"\ntime_zone = \"UTC\"\n",
+            "poll_s = 10\nserver = \"{}\"\nstate = \"{}\"\nanchor = \"{}\"\nca = \"{}\"\n\n[facts]\nvendor = \"{}\"\nmodel = \"{}\"\nfirmware_version = \"{}\"\nos_id = \"debian\"\nos_version = \"12\"\ntime_zone = \"UTC\"\n",
             server.url,
             folder.join("state").display(),
             server.anchor.display(),
@@ -115,13 +117,45 @@ impl Device {
 
     /// Starts the agent with further environment.
     pub fn start_with(&mut self, environment: &[(&str, &str)]) -> Result<(), Error> {
+        let agent = self.programs.agent.clone();
+        self.start_program(&agent, &[], environment)
+    }
+
+    /// Starts another build of the agent, or a program that runs the one it is given: what stands in
+    /// `before` comes before the agent's own arguments.
+    pub fn start_program(
+        &mut self,
+        program: &Path,
+        before: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<(), Error> {
         let config = self.config();
-        let arguments = ["--config", config.as_str(), "run"];
-        let log = self.folder.join("agent.log");
-        let name = &self.plan.name;
-        let process = Process::start(name, &self.programs.agent, &arguments, environment, &log)?;
+        let mut arguments = before.to_vec();
+        arguments.extend(["--config", config.as_str(), "run"]);
+        let process =
+            Process::start(&self.plan.name, program, &arguments, environment, &self.log())?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// SIGTERM for the agent.
+    pub fn stop(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.stop();
+        }
+        self.process = None;
+    }
+
+    /// Writes a drop-in beside the configuration; the agent reads it when it starts.
+    pub fn drop_in(&self, name: &str, text: &str) -> Result<(), Error> {
+        let folder = self.folder.join("agent.d");
+        fs::create_dir_all(&folder)?;
+        Ok(fs::write(folder.join(name), text)?)
+    }
+
+    /// Takes a drop-in away.
+    pub fn drop_in_gone(&self, name: &str) -> Result<(), Error> {
+        Ok(fs::remove_file(self.folder.join("agent.d").join(name))?)
     }
 
     /// Has the running agent poll at once instead of at its own place within the jitter.
@@ -156,6 +190,24 @@ impl Device {
         fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
     }
 
+    /// Whether a product is at rest on a version: on the disk, in the agent's words, on trial no
+    /// more, its service alive, and every outcome known to the server.
+    pub fn rests_on(&self, product: &str, version: &str) -> bool {
+        let Some(status) = self.status() else { return false };
+        let told = status.contact.outcomes_waiting == 0 && status.contact.problem.is_none();
+        let rests = status.products.iter().any(|one| {
+            one.product.as_str() == product
+                && one.trial.is_none()
+                && one.running.as_ref().is_some_and(|running| running.to_string() == version)
+                && matches!(
+                    one.state,
+                    SlotState::Idle | SlotState::Waiting | SlotState::Confirmed | SlotState::Failed
+                )
+        });
+        let on_disk = self.version_on_disk(product).as_deref() == Some(version);
+        told && rests && on_disk && self.service_alive(product)
+    }
+
     /// Whether the service of a product is alive.
     pub fn service_alive(&self, product: &str) -> bool {
         fs::read_to_string(self.folder.join(product).join("app.pid"))
@@ -183,6 +235,16 @@ impl Device {
             candidate.version.as_ref().is_some_and(|v| v.to_string() == version)
         })?;
         Some(candidate.reasons.into_iter().map(|reason| reason.text).collect())
+    }
+
+    /// Where what the agent said is kept.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("agent.log")
+    }
+
+    /// What the agent said, in all its runs.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     /// The device's folder.

@@ -108,6 +108,17 @@ impl World {
         Ok(world)
     }
 
+    /// Has devices poll at another pace than once a second; before the start.
+    pub fn set_polls(&self, seconds: u32) -> Result<(), Error> {
+        self.configure("\ninterval_s = 1\n", &format!("\ninterval_s = {seconds}\n"))
+    }
+
+    /// Makes another authority's certificates in a folder. Gives the file that vouches for them.
+    pub fn authority(&self, folder: &str) -> Result<PathBuf, Error> {
+        self.server_command(&["tls-init", "--dir", folder, "--name", "127.0.0.1"])?;
+        Ok(self.path(folder).join("ca.pem"))
+    }
+
     /// Starts the letter box and the gatekeeper, and gives the operator a token.
     pub fn start(&mut self) -> Result<(), Error> {
         self.make_tokens()?;
