@@ -49,6 +49,9 @@ pub struct Status {
     pub contact: ContactStatus,
     /// Its products.
     pub products: Vec<ProductStatus>,
+    /// Stops that it has seen and that nobody lifted, in sentences.
+    #[serde(default)]
+    pub stops: Vec<String>,
     /// What its owner should know, in sentences.
     pub notices: Vec<String>,
 }
@@ -304,6 +307,7 @@ mod tests {
             refresh: RefreshStatus::default(),
             contact: ContactStatus::default(),
             products: vec![],
+            stops: vec![],
             notices: vec!["nothing to do".into()],
         }
     }

@@ -562,12 +562,7 @@ impl fmt::Display for Reason {
             }
             Self::Barrier(version) => write!(f, "{version} or later must run first"),
             Self::Stopped { number, kind, reason } => {
-                let kind = match kind {
-                    StopKind::Hold => "hold",
-                    StopKind::Halt => "halt",
-                    StopKind::Pause => "pause",
-                };
-                write!(f, "{kind} {number}: {reason}")
+                write!(f, "{} {number}: {reason}", kind.name())
             }
             Self::PassedStop(reason) => write!(f, "stopped by the server: {reason}"),
             Self::Ended => f.write_str("the rollout was ended"),

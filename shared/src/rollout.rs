@@ -5,7 +5,7 @@
 //! The file only narrows: what it may open at most stands in the start and the ladder, which people
 //! signed and [`crate::pace`] compares.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +150,30 @@ pub struct ScopeOf<'a> {
     pub tenant: &'a TenantId,
     /// The device's groups.
     pub groups: &'a [GroupId],
+}
+
+impl StopKind {
+    /// The kind's word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Halt => "halt",
+            Self::Pause => "pause",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rollout(rollout) => write!(f, "rollout {rollout}"),
+            Self::Groups(rollout, groups) => write!(f, "{} groups of {rollout}", groups.len()),
+            Self::Cohort(product, cohort) => write!(f, "cohort `{cohort}` of `{product}`"),
+            Self::Tenant(tenant) => write!(f, "tenant `{tenant}`"),
+            Self::Product(product) => write!(f, "product `{product}`"),
+            Self::Everything => f.write_str("everything"),
+        }
+    }
 }
 
 impl Scope {

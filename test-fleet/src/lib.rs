@@ -4,5 +4,7 @@
 pub mod bench;
 pub mod demo;
 pub mod fuzz;
+pub mod https;
+pub mod letter_writer;
 pub mod process;
 pub mod world;

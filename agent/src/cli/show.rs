@@ -61,6 +61,9 @@ fn status_text(status: &Status, now: Moment) -> String {
         let running = product.running.as_ref().map_or("nothing".to_owned(), ToString::to_string);
         line(product.product.as_str(), format!("{running}, {}", product.state_text));
     }
+    for stop in &status.stops {
+        line("stopped", stop.clone());
+    }
     for notice in &status.notices {
         line("notice", notice.clone());
     }

@@ -241,6 +241,10 @@ fn consider(
     let (cohort, limit) = memory.map_or((None, None), |memory| {
         (Some(memory.cohort.clone()), entry.limit_for(&memory.cohort, &memory.groups))
     });
+    if let Some(reason) = not_newer(situation, start.as_ref()) {
+        let finding = Finding::Against(vec![reason]);
+        return Considered { rollout: entry.rollout, start, cohort, bucket, limit, finding };
+    }
     let finding = match (verified, memory) {
         (Err(why), _) => Finding::Refused(why.clone()),
         (Ok(_), None) => Finding::Refused("it was not seen before this decision".into()),
@@ -250,6 +254,15 @@ fn consider(
         },
     };
     Considered { rollout: entry.rollout, start, cohort, bucket, limit, finding }
+}
+
+/// A release that is not newer than what runs and that no pin counts: nobody fetched its manifest,
+/// because its signed start says enough.
+fn not_newer(situation: &Situation<'_>, start: Option<&Start>) -> Option<Reason> {
+    let (start, running) = (start?, situation.own.running?);
+    let fetched = situation.manifests.contains_key(&start.manifest);
+    (!fetched && start.version <= *running)
+        .then(|| Reason::NotNewer { running: running.clone(), offered: start.version.clone() })
 }
 
 fn weigh(situation: &Situation<'_>, complete: &[Version], candidate: &Candidate<'_>) -> Finding {

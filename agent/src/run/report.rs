@@ -1,6 +1,10 @@
 //! The snapshot that `status` and `explain` print, put together from what the loop knows.
 
-use lockgate_shared::{bucket::Limit, eligibility::Reason, group::groups_of, time::Seconds};
+use std::collections::BTreeMap;
+
+use lockgate_shared::{
+    bucket::Limit, eligibility::Reason, group::groups_of, rollout::Stop, time::Seconds,
+};
 
 use super::{Agent, Line};
 use crate::{
@@ -51,8 +55,28 @@ impl<W: World> Agent<W> {
                 next_poll: Some(now.clock.plus(Seconds(left))),
             },
             products: self.lines.iter().map(|line| self.product(line)).collect(),
+            stops: self.stops(),
             notices: self.notices.clone(),
         }
+    }
+
+    /// Every stop that the device has seen and no lift has named, and those passed on.
+    fn stops(&self) -> Vec<String> {
+        let seen: BTreeMap<u64, &Stop> = self
+            .lines
+            .iter()
+            .flat_map(|line| line.memory.stops.values())
+            .map(|stop| (stop.number, stop))
+            .collect();
+        let numbered = seen.values().map(|stop| {
+            format!("{} {}, {}: {}", stop.kind.name(), stop.number, stop.scope, stop.reason)
+        });
+        let passed = self
+            .orders
+            .stops
+            .iter()
+            .map(|stop| format!("passed on by the server, {}: {}", stop.scope, stop.reason));
+        numbered.chain(passed).collect()
     }
 
     fn product(&self, line: &Line) -> ProductStatus {

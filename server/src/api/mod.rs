@@ -70,7 +70,7 @@ pub fn router(letter_box: Arc<LetterBox>, admin: Arc<Admin>) -> Router {
         .method_not_allowed_fallback(|| async { Trouble::method() })
 }
 
-/// Serves until the server is to stop, and then until the last answer is out or [`LEAVE_TIME`] over.
+/// Serves until the server is to stop, and then until the last answer is out or ten seconds over.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,

@@ -3,16 +3,19 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{act::SignedAct, limits};
 
 use super::{Session, client::Client, exit::CliError, offline};
-use crate::api::admin::{
-    Appended,
-    acts::{EntryState, Standing},
+use crate::{
+    api::admin::{
+        Appended,
+        acts::{EntryState, Standing},
+    },
+    clock::Stopwatch,
 };
 
 /// How often to ask whether the gatekeeper has spoken.
@@ -88,7 +91,8 @@ pub async fn finish(
             format!("handed in: entry {offset}{}", rollout.unwrap_or_default())
         });
     }
-    let until = Instant::now() + Duration::from_secs(wait.timeout);
+    let waited = Stopwatch::start();
+    let limit = Duration::from_secs(wait.timeout);
     loop {
         let state: EntryState = client.get(&format!("/v1/entries/{offset}")).await?;
         match state.state {
@@ -108,7 +112,7 @@ pub async fn finish(
             Standing::Refused => {
                 return Err(CliError::RefusedEntry { offset, reasons: state.reasons });
             }
-            Standing::Pending if Instant::now() >= until => {
+            Standing::Pending if waited.elapsed() >= limit => {
                 return Err(CliError::NotYet(format!(
                     "the gatekeeper has not spoken about entry {offset} in {} s\nhint: nothing is lost; is the gatekeeper running?",
                     wait.timeout

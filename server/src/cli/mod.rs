@@ -33,7 +33,7 @@ use self::{
     client::{Access, Client},
     exit::{CliError, Exit},
 };
-use crate::{api::admin::Caller, stream::StopHow};
+use crate::{api::admin::Caller, status::Status, stream::StopHow};
 
 /// Moves releases through a fleet: a gate opens only when what came before it is well.
 #[derive(Debug, Parser)]
@@ -89,6 +89,8 @@ enum Command {
     Token(token::Command),
     /// Stop everything, a product, or a tenant's devices, at once
     Stop(Stop),
+    /// Show everything that the gatekeeper last reported: every rollout, complete ones too
+    Status,
     /// Show whose token this is
     Whoami,
     /// Print shell completions
@@ -169,6 +171,10 @@ async fn run(command: Command, session: &Session) -> Result<(), CliError> {
                 (None, None) => Scope::Everything,
             };
             rollout::stop(session, scope, StopHow::Pause, reason).await
+        }
+        Command::Status => {
+            let status: Status = session.client()?.get("/v1/status").await?;
+            session.print(&status, rollout::status_text)
         }
         Command::Whoami => {
             let caller: Caller = session.client()?.get("/v1/whoami").await?;

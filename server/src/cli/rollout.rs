@@ -247,7 +247,8 @@ fn shown(status: &Status) -> serde_json::Value {
 }
 
 /// Rollouts stage by stage, and what is stopped.
-fn status_text(status: &Status) -> String {
+/// The status in words.
+pub(super) fn status_text(status: &Status) -> String {
     let mut parts = Vec::new();
     if status.rollouts.is_empty() {
         parts.push("no rollout is in progress; `lockgate rollout list` shows the others".into());

@@ -86,9 +86,8 @@ fn a_device_that_goes_back_halts_the_rollout_before_the_next_tick_and_a_lift_goe
     assert_eq!((file.stops[0].number, file.stops[0].kind), (1, StopKind::Halt));
     let reason = &file.stops[0].reason;
     assert!(
-        reason.starts_with(
-            "halted: 1 of 1 treated devices in `general` rolled back (hardware Acme Slate 3"
-        ),
+        reason
+            .starts_with("1 of 1 treated devices in `general` rolled back (hardware Acme Slate 3"),
         "{reason}"
     );
     assert!(reason.contains("any failure in a stage of fewer than 10 devices halts"), "{reason}");

@@ -250,14 +250,19 @@ impl LetterBox {
 fn matters(letter: &Letter) -> bool {
     let names_groups = letter.rollouts.iter().any(|view| !view.groups.is_empty());
     let moves = letter.products.iter().any(|product| match product.state {
-        SlotState::Activating
+        // From the first byte on: a device that dies at the switch said last that it was let in, and
+        // without that letter its silence would be nobody's.
+        SlotState::Fetching
+        | SlotState::Staged
+        | SlotState::Activating
         | SlotState::Trial
         | SlotState::Confirmed
         | SlotState::RollingBack
         | SlotState::Failed => true,
-        SlotState::Idle | SlotState::Waiting | SlotState::Fetching | SlotState::Staged => false,
+        SlotState::Idle | SlotState::Waiting => false,
     });
-    names_groups || moves || !letter.outcomes.is_empty()
+    let new_facts = letter.facts.is_some();
+    names_groups || moves || new_facts || !letter.outcomes.is_empty()
 }
 
 /// Waits until an older letter is decided; whatever became of it, the next one is asked about again.

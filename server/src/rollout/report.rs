@@ -57,10 +57,11 @@ pub fn state(rollout: &Rollout, stops: &[Stop]) -> RolloutState {
     let mut standing = stops.iter().filter(|stop| rollout.is_stopped_by(&stop.scope));
     if standing.clone().any(|stop| stop.kind == StopKind::Halt) {
         RolloutState::Halted
+    } else if rollout.complete.is_some() {
+        // What everybody may have already cannot be paused: only who has not come yet waits.
+        RolloutState::Complete
     } else if standing.next().is_some() {
         RolloutState::Paused
-    } else if rollout.complete.is_some() {
-        RolloutState::Complete
     } else {
         RolloutState::Running
     }
@@ -90,11 +91,7 @@ pub fn common_words(rollout: &Rollout, index: usize, labels: &Labels) -> String 
 
 /// A halt in one sentence. `words` are what the harmed devices have in common.
 pub fn halt_sentence(what: &str, words: &str, why: &str) -> String {
-    if words.is_empty() {
-        format!("halted: {what}: {why}")
-    } else {
-        format!("halted: {what} ({words}): {why}")
-    }
+    if words.is_empty() { format!("{what}: {why}") } else { format!("{what} ({words}): {why}") }
 }
 
 fn stages(rollout: &Rollout, census: &Census, judgements: &[Judgement]) -> Vec<StageStatus> {

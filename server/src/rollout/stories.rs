@@ -155,7 +155,7 @@ fn one_failure_in_dogfood_halts_before_anybody_else_is_let_in() {
         fleet.tick(&outcome);
     }
     assert_eq!(fleet.stops.len(), 1, "a halt is given once");
-    assert!(fleet.stops[0].reason.starts_with("halted: 1 of 3 treated devices in `dogfood`"));
+    assert!(fleet.stops[0].reason.starts_with("1 of 3 treated devices in `dogfood`"));
     assert_eq!(fleet.rollout.steps.len(), 1);
     assert_eq!(fleet.rollout.evidence.tally(&cohort("early")).treated, 0);
 }

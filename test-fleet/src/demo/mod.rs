@@ -1,5 +1,5 @@
 //! The demonstration: a fleet of real processes through good and bad days, with every promise checked
-//! as it is made. The story stands in [`story`]; here is who watches it and how it is told.
+//! as it is made. The story stands in `story.rs`; here is who watches it and how it is told.
 
 mod story;
 mod table;

@@ -3,12 +3,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use lockgate_agent::status::{ProductStatus, Status, Verdict};
 
 use super::{Error, app};
-use crate::process::{Process, Programs};
+use crate::process::{Process, Programs, until};
+
+/// How long an agent may take to take its lock.
+const START: Duration = Duration::from_secs(10);
 
 /// What a device is.
 #[derive(Clone, Debug)]
@@ -120,6 +124,12 @@ impl Device {
         Ok(())
     }
 
+    /// Has the running agent poll at once instead of at its own place within the jitter.
+    pub fn poke(&self) -> Result<(), Error> {
+        until("the agent's start", START, || self.command(&["check"]).is_ok())?;
+        Ok(())
+    }
+
     /// The running agent.
     pub fn process(&mut self) -> Option<&mut Process> {
         self.process.as_mut()
@@ -156,29 +166,23 @@ impl Device {
 
     /// Every reason that the device names against a version, in words; empty without that candidate.
     pub fn reasons(&self, product: &str, version: &str) -> Vec<String> {
-        self.candidate(product, version).map(|(_, reasons)| reasons).unwrap_or_default()
+        self.candidate(product, version).unwrap_or_default()
     }
 
-    /// Every reason against every release of a product, in words.
-    pub fn reasons_text(&self, product: &str) -> String {
+    /// Why the device refuses something of a product as contradicting what people signed.
+    pub fn refusals(&self, product: &str) -> String {
         let Some(status) = self.product(product) else { return String::new() };
-        let reasons = status.candidates.into_iter().flat_map(|candidate| candidate.reasons);
-        reasons.map(|reason| reason.text).collect::<Vec<_>>().join("; ")
+        let refused = status.candidates.into_iter().filter(|one| one.verdict == Verdict::Refused);
+        let reasons = refused.flat_map(|one| one.reasons).map(|reason| reason.text);
+        reasons.collect::<Vec<_>>().join("; ")
     }
 
-    /// Whether the device refuses a version as contradicting what people signed, and why.
-    pub fn refusal(&self, product: &str, version: &str) -> Option<String> {
-        let (verdict, reasons) = self.candidate(product, version)?;
-        (verdict == Verdict::Refused).then(|| reasons.join("; "))
-    }
-
-    fn candidate(&self, product: &str, version: &str) -> Option<(Verdict, Vec<String>)> {
+    fn candidate(&self, product: &str, version: &str) -> Option<Vec<String>> {
         let status = self.product(product)?;
         let candidate = status.candidates.into_iter().find(|candidate| {
             candidate.version.as_ref().is_some_and(|v| v.to_string() == version)
         })?;
-        let reasons = candidate.reasons.into_iter().map(|reason| reason.text).collect();
-        Some((candidate.verdict, reasons))
+        Some(candidate.reasons.into_iter().map(|reason| reason.text).collect())
     }
 
     /// The device's folder.

@@ -14,7 +14,11 @@ use std::{
     time::Duration,
 };
 
-use lockgate_server::status::{RolloutStatus, Status};
+use ed25519_dalek::SigningKey;
+use lockgate_server::{
+    keys::{self, PassphraseSource},
+    status::{RolloutStatus, Status},
+};
 use thiserror::Error;
 
 pub use device::{Device, DevicePlan, Profile, Server};
@@ -106,33 +110,61 @@ impl World {
 
     /// Starts the letter box and the gatekeeper, and gives the operator a token.
     pub fn start(&mut self) -> Result<(), Error> {
-        for (name, role) in [("olga-laptop", "operator"), ("ci", "publisher")] {
-            self.make_token(name, role, None)?;
-        }
-        self.make_token("acme-admin", "administrator", Some("acme"))?;
+        self.make_tokens()?;
         self.start_gatekeeper()?;
         self.start_api()
     }
 
     /// Starts the letter box.
     pub fn start_api(&mut self) -> Result<(), Error> {
-        let config = self.path("server.toml").display().to_string();
-        let arguments = ["api", "--config", config.as_str()];
-        let log = self.path("api.log");
-        self.api = Some(Process::start("api", &self.programs.server, &arguments, &[], &log)?);
+        self.launch_api()?;
         until("the server's first answer", START, || {
             self.lockgate("olga-laptop", &["whoami"]).is_ok()
         })?;
         Ok(())
     }
 
+    /// Starts the letter box and does not wait for its first answer.
+    pub fn launch_api(&mut self) -> Result<(), Error> {
+        let log = self.path("api.log");
+        self.api = Some(self.server_process("api", &log)?);
+        Ok(())
+    }
+
+    /// A server in one of its roles, with this world's configuration; it belongs to the caller.
+    pub fn server_process(&self, role: &str, log: &Path) -> Result<Process, Error> {
+        let config = self.path("server.toml").display().to_string();
+        let arguments = [role, "--config", config.as_str()];
+        Ok(Process::start(role, &self.programs.server, &arguments, &[], log)?)
+    }
+
+    /// Writes another text for a part of the server's configuration, which must be there.
+    pub fn configure(&self, old: &str, new: &str) -> Result<(), Error> {
+        let path = self.path("server.toml");
+        let text = fs::read_to_string(&path)?;
+        if !text.contains(old) {
+            let missing = format!("`server.toml` does not hold `{old}`");
+            return Err(std::io::Error::other(missing).into());
+        }
+        Ok(fs::write(path, text.replace(old, new))?)
+    }
+
+    /// A key of the ceremony, such as `tenants/acme.key`.
+    pub fn key(&self, name: &str) -> Result<SigningKey, Error> {
+        let source = PassphraseSource::File(self.path("passphrase"));
+        keys::read(&self.path("ceremony").join(name), &source)
+            .map_err(|error| std::io::Error::other(error).into())
+    }
+
+    /// The text of an API token, by its name.
+    pub fn token(&self, name: &str) -> Result<String, Error> {
+        Ok(fs::read_to_string(self.path("tokens").join(name))?)
+    }
+
     /// Starts the gatekeeper.
     pub fn start_gatekeeper(&mut self) -> Result<(), Error> {
-        let config = self.path("server.toml").display().to_string();
-        let arguments = ["gatekeeper", "--config", config.as_str()];
         let log = self.path("gatekeeper.log");
-        let process = Process::start("gatekeeper", &self.programs.server, &arguments, &[], &log)?;
-        self.gatekeeper = Some(process);
+        self.gatekeeper = Some(self.server_process("gatekeeper", &log)?);
         Ok(())
     }
 
@@ -192,6 +224,19 @@ impl World {
         behaviour: &Behaviour,
         plan: &str,
     ) -> Result<PathBuf, Error> {
+        let out = self.sign_release(product, version, behaviour, plan)?;
+        self.lockgate("ci", &["release", "publish", "--dir", &out.display().to_string()])?;
+        Ok(out)
+    }
+
+    /// Makes a release and has both authors sign it; nobody publishes it yet.
+    pub fn sign_release(
+        &self,
+        product: &str,
+        version: &str,
+        behaviour: &Behaviour,
+        plan: &str,
+    ) -> Result<PathBuf, Error> {
         let folder = self.path("releases").join(format!("{product}-{version}"));
         app::write_version(&folder.join("files"), version, behaviour)?;
         fs::write(folder.join("release.toml"), plan)?;
@@ -224,7 +269,6 @@ impl World {
                 "--yes",
             ])?;
         }
-        self.lockgate("ci", &["release", "publish", "--dir", &out])?;
         Ok(folder.join("out"))
     }
 
@@ -389,6 +433,14 @@ impl World {
         run_in(&self.folder, &self.programs.server, arguments, &[])
     }
 
+    /// Makes the API tokens of an operator, a publisher and an administrator; no server may run.
+    pub fn make_tokens(&self) -> Result<(), Error> {
+        for (name, role) in [("olga-laptop", "operator"), ("ci", "publisher")] {
+            self.make_token(name, role, None)?;
+        }
+        self.make_token("acme-admin", "administrator", Some("acme"))
+    }
+
     fn make_token(&self, name: &str, role: &str, tenant: Option<&str>) -> Result<(), Error> {
         let mut arguments =
             vec!["token", "create", "--config", "server.toml", "--name", name, "--role", role];
@@ -404,10 +456,9 @@ impl World {
 
     /// What the gatekeeper last reported.
     pub fn status(&self) -> Result<Status, Error> {
-        let command = "rollout status --json";
-        let text = self.lockgate("olga-laptop", &["rollout", "status", "--json"])?;
+        let text = self.lockgate("olga-laptop", &["status", "--json"])?;
         serde_json::from_str(&text)
-            .map_err(|source| Error::Reply { command: command.into(), source })
+            .map_err(|source| Error::Reply { command: "status --json".into(), source })
     }
 
     /// One rollout's state.
@@ -424,6 +475,11 @@ impl World {
             .flatten()
             .find(|entry| entry.file_name().to_string_lossy().ends_with(".policy.json"));
         Ok(entry.map(|entry| entry.path().display().to_string()).unwrap_or_default())
+    }
+
+    /// The server's port on this machine.
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// The server's address.
@@ -494,7 +550,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 /// A ladder that lets everybody in at once.
-const BENCH_PLAN: &str = r#"kind = "app"
+pub const BENCH_PLAN: &str = r#"kind = "app"
 [trial]
 soak_s = 2
 deadline_s = 20

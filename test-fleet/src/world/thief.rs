@@ -3,10 +3,13 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use lockgate_server::tuf::{
-    repository::{Repository, Terms, versions_on_disk},
-    roles::OnlineKeys,
-    trusted::Trusted,
+use lockgate_server::{
+    keys::{self, PassphraseSource},
+    tuf::{
+        repository::{Repository, Terms, versions_on_disk},
+        roles::OnlineKeys,
+        trusted::Trusted,
+    },
 };
 use lockgate_shared::{
     act::{Act, SignedAct},
@@ -24,6 +27,19 @@ use super::{Error, PROFILES, World};
 const ALL_LETTERS: u64 = u64::MAX;
 
 impl World {
+    /// Signs an act with people's keys whoever they are: the tool of the trade refuses to.
+    pub fn sign_anyway(&self, act: &str, people: &[&str]) -> Result<(), Error> {
+        let path = self.path(act);
+        let mut signed: SignedAct = read_json(&path)?;
+        for person in people {
+            let key = self.path(&format!("ceremony/people/{person}.key"));
+            let source = PassphraseSource::File(self.path("passphrase"));
+            signed.sign(&keys::read(&key, &source).map_err(other)?);
+        }
+        let text = serde_json::to_string_pretty(&signed).map_err(other)?;
+        Ok(fs::write(path, text)?)
+    }
+
     /// Kills the gatekeeper, takes its keys and opens the rollout of `act`, signed as it may be, to
     /// everybody.
     pub fn forge_rollout(&mut self, product: &str, act: &str) -> Result<(), Error> {
