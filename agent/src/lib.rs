@@ -12,6 +12,7 @@
 //! | where a release lies and how it is switched to | [`slots`] |
 //! | how a release comes apart on its way in | [`unpack`] |
 //! | whether a release is well | [`health`] |
+//! | how the agent itself is replaced, and by whom it is watched | [`guard`], decided by [`core::handover`] |
 //! | what the device is, and its conditions now | [`facts`] |
 //! | who this device is | [`identity`] |
 //! | that one agent works in a state folder | [`lock`] |
@@ -29,6 +30,7 @@ pub mod dice;
 pub mod facts;
 #[cfg(feature = "faults")]
 pub mod faults;
+pub mod guard;
 pub mod health;
 pub mod identity;
 pub mod journal;

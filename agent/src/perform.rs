@@ -43,6 +43,10 @@ pub trait Hands {
     fn verify(&mut self, slot: Slot, files: &[FileEntry]) -> Event;
     /// Switches to a slot.
     fn activate(&mut self, slot: Slot) -> Event;
+    /// Switches to a slot whose trial another process supervises: the agent's own.
+    fn try_out(&mut self, slot: Slot) -> Event {
+        self.activate(slot)
+    }
     /// Empties a slot.
     fn discard(&mut self, slot: Slot) -> Result<(), SlotError>;
     /// Starts the product again from a slot, where its owner says how.
@@ -153,6 +157,13 @@ impl Hands for OnDisk {
         // Another release's processes say nothing about this one's.
         self.watch = health::Watch::default();
         match self.slots.activate(slot) {
+            Ok(()) => Event::Activated,
+            Err(error) => Event::ActivateFailed { why: chain(&error) },
+        }
+    }
+
+    fn try_out(&mut self, slot: Slot) -> Event {
+        match self.slots.try_out(slot) {
             Ok(()) => Event::Activated,
             Err(error) => Event::ActivateFailed { why: chain(&error) },
         }

@@ -7,6 +7,7 @@
 
 mod line;
 mod report;
+mod succession;
 
 use std::path::PathBuf;
 
@@ -32,6 +33,7 @@ use crate::{
     core::{
         choice,
         habit::Hours,
+        handover::Watchword,
         machine::{Contact, Event, Now},
         schedule::Schedule,
         tuf::{Floor, Status as Trusted},
@@ -146,6 +148,8 @@ pub struct Agent<W> {
     polled_at: Option<Moment>,
     letter_due: bool,
     replaced: Option<ProductId>,
+    /// Where this agent is a new one that an old one watches over.
+    watched: Option<Watchword>,
 }
 
 /// What was last heard from outside.
@@ -213,8 +217,11 @@ impl<W: World> Agent<W> {
             polled_at: None,
             letter_due: false,
             replaced: None,
+            watched: None,
         };
+        agent.look_for_guard();
         agent.resume()?;
+        agent.sign();
         Ok(agent)
     }
 
@@ -247,6 +254,7 @@ impl<W: World> Agent<W> {
         if self.letter_due {
             self.write_letters()?;
         }
+        self.sign();
         self.world.rest();
         if let Err(error) = self.snapshot().write(&self.state) {
             // A full disk must not end a trial's supervision.
@@ -294,6 +302,7 @@ impl<W: World> Agent<W> {
     /// Tells each machine that the agent has started, and what was under way.
     fn resume(&mut self) -> Result<(), RunError> {
         for index in 0..self.lines.len() {
+            self.heed_guard(index)?;
             let Some(line) = self.lines.get(index) else { break };
             let undone = self.journal.undone(&line.product)?;
             self.drive(index, Event::Restarted { undone })?;

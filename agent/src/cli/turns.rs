@@ -7,13 +7,14 @@ use lockgate_shared::version::Version;
 
 use super::{Loop, LoopError, Ready, Request};
 use crate::{
-    config::{ProductSettings, SlotsKind},
+    config::{ProductSettings, Settings, SlotsKind},
     facts::Sources,
+    guard::{self, Duty, Guard, GuardError, Over, Post},
     lock::Lock,
     log,
     perform::{Kind, OnDisk},
     run::{Agent, Ended, Product, Role, RunError, Setup},
-    slots::SlotError,
+    slots::{AgentBinary, SlotError},
     world::Machine,
 };
 
@@ -24,24 +25,68 @@ pub struct Turns;
 impl Loop for Turns {
     fn run(&self, mut ready: Ready) -> Result<(), LoopError> {
         ready.transport.heed_signals()?;
-        let (mut agent, _lock) = open(ready)?;
+        let mut guard = guard_of(&ready.settings)?;
+        if guard::is_watched() {
+            guard::end_with_guard();
+        } else if let Some(guard) = &mut guard
+            && let Duty::Watch(word) = guard.duty()?
+        {
+            let Ready { lock, mut transport, .. } = ready;
+            // The new agent takes it.
+            drop(lock);
+            match guard.watch(*word, &mut transport)? {
+                Over::Succeeded => succeed(guard),
+                Over::Told => log::info("ended as told, with the new agent"),
+            }
+            return Ok(());
+        }
+        let (mut agent, lock) = open(ready)?;
         log::info(concat!("version ", env!("CARGO_PKG_VERSION"), " is running"));
         match agent.run()? {
             Ended::Told => log::info("ended as told"),
-            // Whoever started it starts it again, and finds the new binary.
             Ended::Replaced(product) => {
-                log::info(format_args!("`{product}` was replaced; ending, to be started anew"));
+                log::info(format_args!("`{product}` is switched: begun anew"));
+                drop((agent, lock));
+                match &guard {
+                    // Its guard sees what it has switched to.
+                    Some(_) if guard::is_watched() => {}
+                    Some(guard) => succeed(guard),
+                    None => {}
+                }
             }
         }
         Ok(())
     }
 
     fn turn(&self, ready: Ready) -> Result<(), LoopError> {
+        if let Some(mut guard) = guard_of(&ready.settings)?
+            && let Duty::Watch(word) = guard.duty()?
+        {
+            return Err(GuardError::Pending(word.version).into());
+        }
         let (mut agent, _lock) = open(ready)?;
         agent.hurry();
         agent.turn()?;
         Ok(())
     }
+}
+
+/// What guards the agent's own replacement, where the owner has it update itself.
+fn guard_of(settings: &Settings) -> Result<Option<Guard>, SlotError> {
+    let own = settings.products.values().find(|product| match product.slots {
+        SlotsKind::Agent => true,
+        SlotsKind::Directory => false,
+    });
+    let Some(own) = own else { return Ok(None) };
+    let installed = installed(own)?;
+    let slots = AgentBinary::open(&own.root, &installed, binary_name(&installed))?;
+    Ok(Some(Guard::new(Post::of(&settings.state), slots, installed)))
+}
+
+fn succeed(guard: &Guard) {
+    // Whoever started this one starts what is installed all the same, only later.
+    let error = guard.succeed();
+    log::error(format_args!("what is installed cannot be run in this process's place: {error}"));
 }
 
 fn open(ready: Ready) -> Result<(Agent<Machine>, Lock), LoopError> {
@@ -98,9 +143,11 @@ fn product_of(settings: ProductSettings) -> Result<Product, RunError> {
     })
 }
 
-/// Where the program that `slots = "agent"` replaces is installed: as configured, or this one.
+/// Where the program that `slots = "agent"` replaces is installed: as configured, or as its guard
+/// says to a new agent that runs from its slot, or this one.
 pub(super) fn installed(settings: &ProductSettings) -> Result<PathBuf, SlotError> {
-    let installed = settings.installed.clone().map_or_else(std::env::current_exe, Ok);
+    let told = || std::env::var_os(guard::INSTALLED).map(PathBuf::from);
+    let installed = settings.installed.clone().or_else(told).map_or_else(std::env::current_exe, Ok);
     installed.map_err(|error| SlotError::disk("find", &PathBuf::from("/proc/self/exe"), error))
 }
 

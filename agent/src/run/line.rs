@@ -19,6 +19,7 @@ use crate::{
     cli::Request,
     core::{
         choice::{self, Choice, Own, Situation},
+        handover,
         machine::{self, Effect, Event, Fault, Plan, PlannedArtifact, State},
         trial::{Answer, Health, Said},
     },
@@ -339,9 +340,7 @@ impl<W: World> Agent<W> {
             Effect::RunProbe { probe } => Ok(self.ask(index, probe).map(Event::Probed)),
             Effect::Fetch => self.fetch(index).map(Some),
             Effect::VerifySlot { slot } => self.verify(index, *slot).map(Some),
-            Effect::Activate { slot } => {
-                Ok(self.lines.get_mut(index).map(|line| line.hands.activate(*slot)))
-            }
+            Effect::Activate { slot } => Ok(self.switch(index, *slot)),
             Effect::DiscardSlot { slot } => {
                 if let Some(Err(error)) =
                     self.lines.get_mut(index).map(|line| line.hands.discard(*slot))
@@ -444,6 +443,9 @@ impl<W: World> Agent<W> {
         let (slot, product) = (plan.to, line.product.clone());
         let probe = plan.trial.probes.iter().find(|probe| probe.name == name)?.clone();
         let answer = match probe.kind {
+            ProbeKind::Contact if line.role == Role::Agent && self.heard.contact.is_none() => {
+                self.ask_letter(name)
+            }
             ProbeKind::Contact => self.ask_contact(name, probe.interval_s),
             ProbeKind::Command { .. } | ProbeKind::Http { .. } | ProbeKind::Process { .. } => {
                 line.hands.probe(&probe, slot)?
@@ -476,7 +478,7 @@ impl<W: World> Agent<W> {
     }
 
     /// A letter on the way to the switch: what the server says against it counts.
-    fn last_letter(&mut self) -> Result<Option<crate::world::Refusal>, RunError> {
+    pub(super) fn last_letter(&mut self) -> Result<Option<crate::world::Refusal>, RunError> {
         for _ in 0..super::LETTERS_IN_A_TURN {
             let waiting = self.journal.waiting_letter()?;
             let fresh = waiting.is_none();
@@ -515,7 +517,7 @@ fn event_of(choice: &Choice, situation: &Situation<'_>, device: &machine::Device
             },
             from: device.active,
             to: device.active.map_or(Slot::A, Slot::other),
-            trial: manifest.trial.clone(),
+            trial: handover::trial(artifact.kind, &manifest.trial),
             previous: own.running.cloned(),
             chosen: situation.now,
         }));

@@ -2,6 +2,13 @@
 //! is the one whose binary is installed at a fixed path. The old binary stays in the other slot as
 //! the guard, which is able to put itself back.
 //!
+//! A new agent is tried before it is installed ([`Slots::try_out`]): its slot counts as active, and
+//! the installed binary, which a machine starts after a power cut, is still the guard's.
+//!
+//! ```text
+//! <root>/trial        names the slot that is tried, while one is
+//! ```
+//!
 //! It refuses to install a binary that does not start, or one that would leave no way back. Whether
 //! the new agent has proved itself is decided by whoever supervises it, not here.
 
@@ -70,8 +77,32 @@ impl AgentBinary {
     /// twice harmless.
     pub fn restore(&mut self, guard: Slot) -> Result<(), SlotError> {
         let binary = self.runnable(guard)?;
-        install(&binary, &self.installed)?;
+        if !self.holds_installed(guard)? {
+            install(&binary, &self.installed)?;
+        }
+        // Needs no space, unlike the link, which only settles a tie.
+        self.end_trial()?;
         self.slots.activate(guard)
+    }
+
+    /// The slot whose binary is installed, whether or not another one is tried just now.
+    pub fn installed_in(&self) -> Result<Option<Slot>, SlotError> {
+        match (self.holds_installed(Slot::A)?, self.holds_installed(Slot::B)?) {
+            (true, false) => Ok(Some(Slot::A)),
+            (false, true) => Ok(Some(Slot::B)),
+            (false, false) => Ok(None),
+            // The same binary in both: the link tells which was meant; a broken one decides nothing.
+            (true, true) => match self.slots.active() {
+                Ok(Some(slot)) => Ok(Some(slot)),
+                Ok(None) | Err(SlotError::Link { .. }) => Ok(Some(Slot::A)),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// A slot's binary, wherever it is installed.
+    pub fn binary_in(&self, slot: Slot) -> PathBuf {
+        self.slots.path(slot).join(&self.binary)
     }
 
     /// A sealed slot's binary, after it has shown that it starts.
@@ -84,8 +115,29 @@ impl AgentBinary {
         Ok(binary)
     }
 
-    fn binary_in(&self, slot: Slot) -> PathBuf {
-        self.slots.path(slot).join(&self.binary)
+    fn trial(&self) -> PathBuf {
+        self.slots.path(Slot::A).with_file_name("trial")
+    }
+
+    /// The slot that is tried.
+    fn tried(&self) -> Result<Option<Slot>, SlotError> {
+        let path = self.trial();
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Slot::BOTH.into_iter().find(|slot| slot.name() == text.trim())),
+            Err(error) if tree::is_absent(&error) => Ok(None),
+            // Not a word of ours.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+            Err(error) => Err(SlotError::disk("read", &path, error)),
+        }
+    }
+
+    fn end_trial(&self) -> Result<(), SlotError> {
+        let path = self.trial();
+        match fs::remove_file(&path) {
+            Ok(()) => path.parent().map_or(Ok(()), tree::sync_directory),
+            Err(error) if tree::is_absent(&error) => Ok(()),
+            Err(error) => Err(SlotError::disk("remove", &path, error)),
+        }
     }
 
     /// Whether a sealed slot holds what is installed.
@@ -103,23 +155,20 @@ impl AgentBinary {
     }
 
     fn require_idle(&self, slot: Slot) -> Result<(), SlotError> {
-        if self.active()? == Some(slot) { Err(SlotError::Active { slot }) } else { Ok(()) }
+        // While another agent is tried, the guard's slot is as untouchable as the active one.
+        if self.active()? == Some(slot) || self.installed_in()? == Some(slot) {
+            return Err(SlotError::Active { slot });
+        }
+        Ok(())
     }
 }
 
 impl Slots for AgentBinary {
     fn active(&self) -> Result<Option<Slot>, SlotError> {
-        match (self.holds_installed(Slot::A)?, self.holds_installed(Slot::B)?) {
-            (true, false) => Ok(Some(Slot::A)),
-            (false, true) => Ok(Some(Slot::B)),
-            (false, false) => Ok(None),
-            // The same binary in both: the link tells which was meant; a broken one decides nothing.
-            (true, true) => match self.slots.active() {
-                Ok(Some(slot)) => Ok(Some(slot)),
-                Ok(None) | Err(SlotError::Link { .. }) => Ok(Some(Slot::A)),
-                Err(error) => Err(error),
-            },
-        }
+        let Some(installed) = self.installed_in()? else { return Ok(None) };
+        let other = installed.other();
+        let tried = self.tried()? == Some(other) && self.contents(other)?.is_some();
+        Ok(Some(if tried { other } else { installed }))
     }
 
     fn contents(&self, slot: Slot) -> Result<Option<Contents>, SlotError> {
@@ -152,7 +201,23 @@ impl Slots for AgentBinary {
             install(&binary, &self.installed)?;
         }
         // Installed is what counts; the link only settles a tie.
-        self.slots.activate(slot)
+        self.slots.activate(slot)?;
+        self.end_trial()
+    }
+
+    fn try_out(&mut self, slot: Slot) -> Result<(), SlotError> {
+        self.runnable(slot)?;
+        let guard = slot.other();
+        if !self.holds_installed(guard)? {
+            return Err(SlotError::NoGuard { slot: guard, path: self.installed.clone() });
+        }
+        let (path, fresh) = (self.trial(), self.trial().with_extension("new"));
+        let failed = |error| SlotError::disk("write", &path, error);
+        let mut file = fs::File::create(&fresh).map_err(failed)?;
+        file.write_all(slot.name().as_bytes()).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        fs::rename(&fresh, &path).map_err(failed)?;
+        path.parent().map_or(Ok(()), tree::sync_directory)
     }
 
     fn discard(&mut self, slot: Slot) -> Result<(), SlotError> {

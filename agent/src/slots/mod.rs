@@ -48,6 +48,12 @@ pub trait Slots {
     /// Switches to a sealed slot in one atomic step.
     fn activate(&mut self, slot: Slot) -> Result<(), SlotError>;
 
+    /// Switches to a sealed slot for a trial that somebody else supervises. Where a kind knows no
+    /// difference, that is the switch itself.
+    fn try_out(&mut self, slot: Slot) -> Result<(), SlotError> {
+        self.activate(slot)
+    }
+
     /// Empties a slot. The active one is refused.
     fn discard(&mut self, slot: Slot) -> Result<(), SlotError>;
 }
