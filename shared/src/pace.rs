@@ -278,7 +278,9 @@ impl Memory {
         self.lift(&file.lifts, policy);
         for stop in &file.stops {
             if !self.lifted.contains(&stop.number) {
-                self.stops.insert(stop.number, stop.clone());
+                // What a number stands for is fixed when it is first seen: a file that shows the same
+                // number with a narrower scope would lift it without anybody's signature.
+                self.stops.entry(stop.number).or_insert_with(|| stop.clone());
             }
         }
         self.last_refresh = Some(device.now);
@@ -481,6 +483,17 @@ pub(crate) mod tests {
         file.lifts.clear();
         world.observe(&file, START.plus(Seconds(4)));
         assert!(world.memory.stops.is_empty());
+    }
+
+    #[test]
+    fn a_stop_that_was_seen_is_not_narrowed_by_a_later_file() {
+        let mut world = World::new();
+        let mut file = world.file(&world.entry.clone());
+        file.stops = vec![stop(4)];
+        world.observe(&file, START);
+        file.stops[0].scope = Scope::Product("other".parse().expect("a name"));
+        world.observe(&file, START.plus(Seconds(1)));
+        assert_eq!(world.memory.stops[&4].scope, Scope::Everything);
     }
 
     #[test]
