@@ -354,7 +354,7 @@ fn holds(
         tenant: device.tenant,
         groups: &candidate.memory.groups,
     };
-    if entry.ended.is_some() {
+    if entry.ended.is_some() || candidate.memory.ended.is_some() {
         reasons.push(Reason::Ended);
     }
     for stop in word.memory.stops.values().filter(|stop| stop.scope.covers(&about)) {
@@ -448,6 +448,9 @@ fn conditions(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<
 }
 
 impl Reason {
+    /// The code of [`Reason::NotNewer`]: the device runs what is offered, or something newer.
+    pub const NOT_NEWER: u16 = 102;
+
     /// The question it answers with no.
     pub const fn question(&self) -> Question {
         match self {
@@ -479,7 +482,7 @@ impl Reason {
     pub const fn code(&self) -> u16 {
         match self {
             Self::OtherProduct(_) => 101,
-            Self::NotNewer { .. } => 102,
+            Self::NotNewer { .. } => Self::NOT_NEWER,
             Self::FailedBefore(_) => 103,
             Self::NoArtifact => 201,
             Self::Model => 202,

@@ -56,7 +56,14 @@ pub struct RolloutMemory {
     pub coverage: Vec<Bucket>,
     /// The highest limit it saw for each cohort: a limit never falls back, except to a stop.
     pub limits: BTreeMap<CohortId, Limit>,
+    /// When it saw that the rollout was ended: for good, whatever a later file says.
+    #[serde(default)]
+    pub ended: Option<Moment>,
 }
+
+/// Rollouts that are remembered after they left the file: a file that leaves one out and shows it
+/// again must not make a device forget its end or its coverage list. As many as two files hold.
+const LEFT_OUT: usize = 2 * limits::FILE_ROLLOUTS;
 
 /// An entry that agrees with everything people signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,15 +277,18 @@ impl Memory {
                     .collect(),
                 coverage: Vec::new(),
                 limits: BTreeMap::new(),
+                ended: None,
             });
             known.see(entry, &start, device.now);
         }
         let listed: BTreeSet<RolloutId> = file.rollouts.iter().map(|entry| entry.rollout).collect();
-        self.rollouts.retain(|rollout, _| listed.contains(rollout));
+        self.leave_out(&listed, device.now);
         self.lift(&file.lifts, policy);
         for stop in &file.stops {
             if !self.lifted.contains(&stop.number) {
-                self.stops.insert(stop.number, stop.clone());
+                // What a number stands for is fixed when it is first seen: a file that shows the same
+                // number with a narrower scope would lift it without anybody's signature.
+                self.stops.entry(stop.number).or_insert_with(|| stop.clone());
             }
         }
         self.last_refresh = Some(device.now);
@@ -287,6 +297,21 @@ impl Memory {
     /// Notes a refresh in which there was no rollout file for this device.
     pub const fn observe_none(&mut self, now: Moment) {
         self.last_refresh = Some(now);
+    }
+
+    /// What a file does not list counts as not open, and is forgotten when newer ones need the room.
+    fn leave_out(&mut self, listed: &BTreeSet<RolloutId>, now: Moment) {
+        let mut left: Vec<(Moment, RolloutId)> = Vec::new();
+        for (rollout, known) in &mut self.rollouts {
+            if !listed.contains(rollout) {
+                known.last_not_open.values_mut().for_each(|moment| *moment = now);
+                left.push((known.first_seen, *rollout));
+            }
+        }
+        left.sort_unstable();
+        for (_, oldest) in left.iter().take(left.len().saturating_sub(LEFT_OUT)) {
+            self.rollouts.remove(oldest);
+        }
     }
 
     fn lift(&mut self, lifts: &[SignedAct], policy: &Policy) {
@@ -329,6 +354,9 @@ impl RolloutMemory {
         for stage in &entry.stages {
             let highest = self.limits.entry(stage.cohort.clone()).or_insert(Limit::NOBODY);
             *highest = (*highest).max(stage.limit);
+        }
+        if let Some(ended) = entry.ended {
+            self.ended.get_or_insert(ended);
         }
         if entry.coverage.len() <= limits::COVERAGE
             && self.coverage.iter().all(|bucket| entry.coverage.contains(bucket))
@@ -481,6 +509,50 @@ pub(crate) mod tests {
         file.lifts.clear();
         world.observe(&file, START.plus(Seconds(4)));
         assert!(world.memory.stops.is_empty());
+    }
+
+    #[test]
+    fn a_stop_that_was_seen_is_not_narrowed_by_a_later_file() {
+        let mut world = World::new();
+        let mut file = world.file(&world.entry.clone());
+        file.stops = vec![stop(4)];
+        world.observe(&file, START);
+        file.stops[0].scope = Scope::Product("other".parse().expect("a name"));
+        world.observe(&file, START.plus(Seconds(1)));
+        assert_eq!(world.memory.stops[&4].scope, Scope::Everything);
+    }
+
+    #[test]
+    fn what_was_seen_of_a_rollout_holds_after_a_file_left_it_out() {
+        let mut world = World::new();
+        let mut entry = world.entry.clone();
+        entry.coverage = vec![Bucket(1)];
+        entry.ended = Some(START);
+        world.see(&entry, START);
+        let mut without = world.file(&entry);
+        without.rollouts.clear();
+        world.observe(&without, START.plus(Seconds(20)));
+        entry.ended = None;
+        entry.coverage = vec![Bucket(2)];
+        world.see(&entry, START.plus(Seconds(40)));
+        assert_eq!(world.verify(&entry), Err(PaceError::CoverageLost));
+        assert_eq!(world.memory.rollouts[&entry.rollout].ended, Some(START));
+        assert_eq!(world.last_not_open("dogfood"), START.plus(Seconds(20)), "left out is not open");
+    }
+
+    #[test]
+    fn only_so_many_rollouts_are_remembered_after_they_left_the_file() {
+        let mut world = World::new();
+        world.see(&world.entry.clone(), START);
+        let known = world.memory.rollouts[&world.entry.rollout].clone();
+        for number in 0..200 {
+            let first_seen = START.plus(Seconds(number.into()));
+            let old = RolloutMemory { first_seen, ..known.clone() };
+            world.memory.rollouts.insert(RolloutId([number; 32]), old);
+        }
+        world.see(&world.entry.clone(), START.plus(Seconds(300)));
+        assert_eq!(world.memory.rollouts.len(), LEFT_OUT + 1);
+        assert!(world.memory.rollouts.contains_key(&RolloutId([199; 32])), "the newest stay");
     }
 
     #[test]
