@@ -30,8 +30,9 @@ use lockgate_test_fleet::{
 };
 use rusqlite::{Connection, OpenFlags};
 
-/// One device dies after each of this many journal writes: an update takes some thirty.
-const WRITES: u32 = 40;
+/// One device dies after each of this many journal writes: an update takes some thirty, a rollback
+/// forty.
+const WRITES: u32 = 48;
 /// One device dies after each of this many effects: an update takes some ten.
 const EFFECTS: u32 = 12;
 /// So many devices die at moments that have nothing to do with steps.
@@ -216,7 +217,12 @@ impl Fleet {
     }
 
     fn roll_out(&mut self, version: &str, behaviour: &Behaviour) {
-        let release = self.world.release(PRODUCT, version, behaviour, PLAN).expect("a release");
+        let plan = match behaviour {
+            Behaviour::Well => PLAN.to_owned(),
+            // Nothing is won by waiting for it.
+            Behaviour::CrashesOn { .. } => PLAN.replace("deadline_s = 30", "deadline_s = 3"),
+        };
+        let release = self.world.release(PRODUCT, version, behaviour, &plan).expect("a release");
         let manifest = std::fs::read(release.join("manifest.json")).expect("a manifest");
         let manifest = Manifest::from_json(&manifest).expect("a right one");
         let files = manifest.artifacts.first().expect("an artifact").files.clone();
@@ -467,7 +473,7 @@ const PLAN: &str = r#"kind = "app"
 
 [trial]
 soak_s = 2
-deadline_s = 8
+deadline_s = 30
 attempts = 20
 [[trial.probes]]
 name = "alive"
