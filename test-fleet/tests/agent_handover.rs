@@ -38,7 +38,7 @@ fn a_good_agent_takes_over_and_bad_ones_are_put_back_without_anybodys_help() {
     assert!(bench.said().contains("no sign within"), "{}", bench.said());
 
     // The agent itself, as other bytes.
-    let mut new = old.clone();
+    let mut new = old;
     new.extend_from_slice(b"1.3.0");
     bench.publish("1.3.0", &new);
     bench.wait("the gatekeeper hears of 1.3.0", |it| {
