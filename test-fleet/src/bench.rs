@@ -80,7 +80,9 @@ pub fn agent(mut world: World, agent: &Path) -> Result<Vec<Figure>, Error> {
     };
     device.poke()?;
     thread::sleep(Duration::from_secs(5));
-    let before = Rest::read(pid)?;
+    let before = Rest::read(pid).map_err(|error| {
+        Error::Io(io::Error::other(format!("the agent does not rest: {error}\n{}", device.said())))
+    })?;
     thread::sleep(REST);
     let after = Rest::read(pid)?;
     println!("the agent at rest for {} s, polling every {} s:", REST.as_secs(), world.poll_s());

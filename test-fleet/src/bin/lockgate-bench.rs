@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use lockgate_agent::log::Chain;
 use lockgate_test_fleet::{
     bench,
     process::Programs,
@@ -12,7 +13,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", Chain(&error));
             ExitCode::FAILURE
         }
     }

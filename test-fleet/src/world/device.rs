@@ -160,8 +160,9 @@ impl Device {
 
     /// Has the running agent poll at once instead of at its own place within the jitter.
     pub fn poke(&self) -> Result<(), Error> {
-        until("the agent's start", START, || self.command(&["check"]).is_ok())?;
-        Ok(())
+        // Before the agent has its lock, `check` would take it and run a turn of its own.
+        until("the agent's start", START, || self.said().contains("is running"))?;
+        self.command(&["check"]).map(|_| ())
     }
 
     /// The running agent.
