@@ -102,6 +102,10 @@ pub struct Device {
     pub products: BTreeMap<ProductId, ChannelId>,
 }
 
+/// The highest number of a stop: one a second for a century. What stands above it was never numbered
+/// here, and a lift may name it: so a thief's stop at the end of all numbers can be ended too.
+const STOP_NUMBERS: u64 = 1 << 32;
+
 /// Numbers that only rise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Counters {
@@ -113,6 +117,8 @@ struct Counters {
     notes: u64,
     notes_reported: u64,
     versions: Versions,
+    /// The online keys that counted the versions.
+    online_keys: Option<Digest>,
 }
 
 /// An act on its way into the audit chain; its number there is fixed in the same transaction, so that
@@ -370,14 +376,15 @@ impl Book {
 
     /// Makes the numbers of stops follow those that devices may have seen.
     pub const fn follow_stops(&mut self, number: u64) {
-        if self.counters.stops < number {
+        if self.counters.stops < number && number <= STOP_NUMBERS {
             self.counters.stops = number;
         }
     }
 
-    /// Whether a stop with this number was ever given.
+    /// Whether a stop with this number may stand on a device: one that was given, or one that never
+    /// will be, which only a thief of the online keys gave.
     pub const fn knows_stop(&self, number: u64) -> bool {
-        number > 0 && number <= self.counters.stops
+        number > 0 && (number <= self.counters.stops || number > STOP_NUMBERS)
     }
 
     /// Ends stops and keeps the act for the devices that saw them.
@@ -495,6 +502,14 @@ impl Book {
     /// The versions of the online roles.
     pub const fn versions(&self) -> Versions {
         self.counters.versions
+    }
+
+    /// Makes the count of versions follow the keys that sign them.
+    pub fn follow_keys(&mut self, keys: Digest, now: Moment) {
+        if self.counters.online_keys != Some(keys) {
+            self.counters.versions = self.counters.versions.under_new_keys(now);
+            self.counters.online_keys = Some(keys);
+        }
     }
 
     /// Notes which versions are taken.
