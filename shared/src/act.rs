@@ -426,6 +426,7 @@ pub(crate) mod tests {
             },
             tenants: BTreeMap::new(),
             products: BTreeMap::new(),
+            reviews: BTreeMap::new(),
         }
     }
 }

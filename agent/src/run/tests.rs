@@ -629,6 +629,7 @@ fn policy() -> Policy {
             },
         )]
         .into(),
+        reviews: BTreeMap::new(),
     }
 }
 

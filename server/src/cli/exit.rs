@@ -5,6 +5,7 @@ use std::{error::Error, fmt, path::PathBuf, process::ExitCode};
 use lockgate_shared::wire::Problem;
 
 use super::offline;
+use crate::ceremony::change::ChangeError;
 
 /// The codes, as `--help` shows them.
 pub const HELP: &str = "\
@@ -144,10 +145,14 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
         | E::Metadata(_)
         | E::Act(_)
         | E::Token(_)
+        | E::Signer(_)
+        | E::Change(ChangeError::DoesNotFollow(_) | ChangeError::Charter(_))
         | E::NoApprover(_)
         | E::NoEnrolmentKey { .. } => Exit::False,
+        E::Change(ChangeError::Threshold { .. }) => Exit::NotYet,
         E::Read { .. }
         | E::Key(_)
+        | E::Change(_)
         | E::Plan(_)
         | E::Ceremony(_)
         | E::Create(_)

@@ -12,6 +12,7 @@ pub mod device;
 pub mod exit;
 pub mod offline;
 pub mod release;
+pub mod repo;
 pub mod restrict;
 pub mod rollout;
 pub mod table;
@@ -53,7 +54,7 @@ pub struct Cli {
 enum Command {
     /// The repository and its keys' ceremony
     #[command(subcommand)]
-    Repo(offline::repo::RepoCommand),
+    Repo(repo::Command),
     /// Keys
     #[command(subcommand)]
     Key(offline::key::KeyCommand),
@@ -152,7 +153,7 @@ fn fail(error: &CliError) -> ExitCode {
 
 async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::Repo(command) => Ok(offline::repo::run(&command, &mut io::stdout())?),
+        Command::Repo(command) => repo::run(command, session).await,
         Command::Key(command) => Ok(offline::key::run(&command, &mut io::stdout())?),
         Command::Rollout(command) => rollout::run(command, session).await,
         Command::Cohort(command) => cohort::run(command, session).await,

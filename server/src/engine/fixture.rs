@@ -460,6 +460,7 @@ fn policy() -> Policy {
             },
         )]
         .into(),
+        reviews: BTreeMap::new(),
     }
 }
 

@@ -5,12 +5,16 @@
 //! is used, so that a faulty token or a program with another key is an error here and not a refusal
 //! on a million devices.
 
+use std::{fmt, path::PathBuf, str::FromStr};
+
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use lockgate_shared::{
     id::{PublicKey, Signature},
     sign::{self, Domain},
 };
 use thiserror::Error;
+
+use crate::keys::{self, KeyError, PassphraseSource};
 
 /// The most bytes that are signed at once: the largest metadata of a role.
 pub const MESSAGE_BYTES: usize = crate::tuf::METADATA_BYTES;
@@ -22,6 +26,38 @@ pub trait Signer: Send + Sync {
 
     /// An Ed25519 signature over exactly these bytes.
     fn sign(&self, bytes: &[u8]) -> Result<Signature, SignerError>;
+}
+
+/// A private key as an operator names it: `--key FILE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyRef {
+    /// A file, as [`crate::keys`] reads them.
+    File(PathBuf),
+}
+
+impl KeyRef {
+    /// Makes it ready to sign; asks for a passphrase where it needs one.
+    pub fn open(&self, passphrase: &PassphraseSource) -> Result<Box<dyn Signer>, KeyError> {
+        match self {
+            Self::File(path) => Ok(Box::new(keys::read(path, passphrase)?)),
+        }
+    }
+}
+
+impl FromStr for KeyRef {
+    type Err = SignerError;
+
+    fn from_str(text: &str) -> Result<Self, SignerError> {
+        Ok(Self::File(PathBuf::from(text)))
+    }
+}
+
+impl fmt::Display for KeyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// Why there is no signature.

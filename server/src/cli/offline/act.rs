@@ -7,15 +7,16 @@ use std::{
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
-    act::{ActError, SignedAct},
+    act::{ActError, ActSignature, SignedAct},
     limits,
     policy::Role,
-    sign,
+    sign::Domain,
 };
 
 use super::{CliError, Confirmation, PassphraseArgs, PolicyArgs, act_bytes, confirm, read};
 use crate::{
-    acts_text, keys,
+    acts_text,
+    signer::{self, KeyRef},
     whole_folder::{self, Readers},
 };
 
@@ -47,8 +48,8 @@ pub struct SignArgs {
     /// The act's file
     pub file: PathBuf,
     /// The approver's key
-    #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
+    #[arg(long, value_name = "KEY")]
+    pub key: KeyRef,
     /// The key's passphrase
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
@@ -73,16 +74,17 @@ pub fn run(command: &ActCommand, out: &mut dyn Write) -> Result<(), CliError> {
             let (policy, mut signed) = (args.policy.load()?, read_act(&args.file)?);
             write!(out, "{}", acts_text::describe_signed(&signed, policy.as_ref())?)?;
             confirm(Confirmation::from(args.yes), out)?;
-            let key = keys::read(&args.key, &args.passphrase.source())?;
+            let key = args.key.open(&args.passphrase.source())?;
             let counts = policy.as_ref().is_none_or(|policy| {
-                policy.person_with_key(&sign::public(&key), Role::Approver).is_some()
+                policy.person_with_key(&key.public(), Role::Approver).is_some()
             });
             if !counts {
                 return Err(CliError::NoApprover(args.key.clone()));
             }
-            signed.sign(&key);
+            let signature = signer::signed_for(&*key, Domain::ActV1, signed.text.as_bytes())?;
+            signed.add(ActSignature { key: key.public(), signature });
             whole_folder::replace(&args.file, &act_bytes(&signed)?, Readers::Everybody)?;
-            writeln!(out, "signed by {}", sign::public(&key))?;
+            writeln!(out, "signed by {}", key.public())?;
             if let Some(policy) = &policy {
                 write!(out, "{}", acts_text::standing(&signed, policy)?)?;
             }

@@ -31,12 +31,13 @@ use thiserror::Error;
 
 use crate::{
     acts::{self, ActsError},
-    ceremony::{CeremonyError, metadata::MetadataError, plan::PlanError},
+    ceremony::{CeremonyError, change::ChangeError, metadata::MetadataError, plan::PlanError},
     keys::{KeyError, PassphraseSource},
     release::{
         CreateError, plan::PlanError as ReleasePlanError, role::LocalRepository, role::RoleError,
         sign::SignError,
     },
+    signer::{KeyRef, SignerError},
     whole_folder::{self, FolderError, Readers},
 };
 
@@ -82,6 +83,12 @@ pub enum CliError {
     /// A key or a passphrase.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A signature.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// A change of the repository.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// The ceremony's plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -128,13 +135,13 @@ pub enum CliError {
     #[error("nothing was signed\nhint: read the text above, then answer `yes` or pass `--yes`")]
     NotConfirmed,
     /// A key whose signature would not count.
-    #[error("the key of `{}` is no approver's\nhint: approvers and their keys stand in policy.json", .0.display())]
-    NoApprover(PathBuf),
+    #[error("the key of `{}` is no approver's\nhint: approvers and their keys stand in policy.json", .0)]
+    NoApprover(KeyRef),
     /// A key that enrols nobody.
-    #[error("the key of `{}` is no enrolment key of tenant `{tenant}`", path.display())]
+    #[error("the key of `{}` is no enrolment key of tenant `{tenant}`", path)]
     NoEnrolmentKey {
-        /// The key's file.
-        path: PathBuf,
+        /// The key.
+        path: KeyRef,
         /// The tenant.
         tenant: String,
     },
@@ -160,13 +167,18 @@ impl CliError {
     /// What kind of failure it was.
     pub const fn ending(&self) -> Ending {
         match self {
-            Self::NotConfirmed | Self::Sign(SignError::Threshold { .. }) => Ending::NotYet,
+            Self::NotConfirmed
+            | Self::Sign(SignError::Threshold { .. })
+            | Self::Change(ChangeError::Threshold { .. }) => Ending::NotYet,
             Self::Role(RoleError::Unverified { .. } | RoleError::OtherPolicy)
             | Self::Sign(SignError::OtherRole(_) | SignError::Artifact { .. })
+            | Self::Change(ChangeError::DoesNotFollow(_) | ChangeError::Charter(_))
+            | Self::Signer(_)
             | Self::Token(_) => Ending::False,
             Self::Write(_) | Self::Print(_) | Self::Metadata(_) | Self::Codec(_) => Ending::Ours,
             Self::Read { .. }
             | Self::Key(_)
+            | Self::Change(_)
             | Self::Plan(_)
             | Self::Ceremony(_)
             | Self::Create(_)

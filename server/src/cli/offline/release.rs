@@ -13,13 +13,14 @@ use lockgate_shared::{
 
 use super::{CliError, Confirmation, PassphraseArgs, PolicyArgs, confirm, read};
 use crate::{
-    clock, keys,
+    clock,
     release::{
         self, ArtifactSource, Create,
         plan::ReleasePlan,
         role::{CurrentRole, LocalRepository},
         sign::{Draft, PUBLICATION_FILE, Standing},
     },
+    signer::KeyRef,
     span::Span,
 };
 
@@ -81,8 +82,8 @@ pub struct SignArgs {
     #[command(flatten)]
     pub copy: CopyArgs,
     /// The author's key
-    #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
+    #[arg(long, value_name = "KEY")]
+    pub key: KeyRef,
     /// The key's passphrase
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
@@ -143,8 +144,8 @@ fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let (mut draft, current) = open(&args.folder, &args.copy, clock::now(), life)?;
     show(&draft, &current, out)?;
     confirm(Confirmation::from(args.yes), out)?;
-    let key = keys::read(&args.key, &args.passphrase.source())?;
-    let standing = draft.sign(&current, &key)?;
+    let key = args.key.open(&args.passphrase.source())?;
+    let standing = draft.sign(&current, &*key)?;
     report(&standing, args.folder.join(PUBLICATION_FILE), out)
 }
 

@@ -1,17 +1,21 @@
 //! `lockgate token enrol`: permission for devices to come into a tenant, signed by the tenant's
 //! enrolment key, which the server does not hold.
 
-use std::{io::Write, path::PathBuf};
+use std::io::Write;
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
     id::{TenantId, TokenId},
-    sign,
+    sign::Domain,
     wire::{EnrolmentToken, SignedToken},
 };
 
 use super::{CliError, PassphraseArgs, PolicyArgs};
-use crate::{clock, dice, keys, span::Span};
+use crate::{
+    clock, dice,
+    signer::{self, KeyRef},
+    span::Span,
+};
 
 /// Tokens that need no server.
 #[derive(Clone, Debug, Subcommand)]
@@ -33,8 +37,8 @@ pub struct EnrolArgs {
     #[arg(long, value_name = "SPAN")]
     pub expires: Span,
     /// The tenant's enrolment key
-    #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
+    #[arg(long, value_name = "KEY")]
+    pub key: KeyRef,
     /// The key's passphrase
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
@@ -48,11 +52,11 @@ pub fn run(command: &TokenCommand, out: &mut dyn Write) -> Result<(), CliError> 
     match command {
         TokenCommand::Enrol(args) => {
             let policy = args.policy.require()?;
-            let key = keys::read(&args.key, &args.passphrase.source())?;
+            let key = args.key.open(&args.passphrase.source())?;
             let known = policy
                 .tenants
                 .get(&args.tenant)
-                .is_some_and(|tenant| tenant.enrolment_keys.contains(&sign::public(&key)));
+                .is_some_and(|tenant| tenant.enrolment_keys.contains(&key.public()));
             if !known {
                 let (path, tenant) = (args.key.clone(), args.tenant.to_string());
                 return Err(CliError::NoEnrolmentKey { path, tenant });
@@ -66,7 +70,9 @@ pub fn run(command: &TokenCommand, out: &mut dyn Write) -> Result<(), CliError> 
                 expires: now.plus(life),
                 uses: args.uses,
             };
-            let signed = SignedToken::make(&token, &key)?;
+            let bytes = SignedToken::text_of(&token)?;
+            let signature = signer::signed_for(&*key, Domain::TokenV1, &bytes)?;
+            let signed = SignedToken { bytes, key: key.public(), signature };
             signed.verify(&policy, now)?;
             writeln!(out, "{}", signed.to_text()?)?;
             Ok(())

@@ -1,6 +1,8 @@
 //! The whole way of a release on people's machines, by the commands that they type: ceremony, packing,
 //! two signatures, acts, an enrolment token; and what each of them refuses.
 
+mod changes;
+
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
