@@ -8,7 +8,9 @@ pub mod act;
 pub mod audit;
 pub mod client;
 pub mod cohort;
+pub mod copy;
 pub mod device;
+pub mod doctor;
 pub mod exit;
 pub mod offline;
 pub mod release;
@@ -90,6 +92,8 @@ enum Command {
     Token(token::Command),
     /// Stop everything, a product, or a tenant's devices, at once
     Stop(Stop),
+    /// Say what of the repository ends soon, is missing or deserves a look
+    Doctor(doctor::DoctorArgs),
     /// Show everything that the gatekeeper last reported: every rollout, complete ones too
     Status,
     /// Show whose token this is
@@ -173,6 +177,7 @@ async fn run(command: Command, session: &Session) -> Result<(), CliError> {
             };
             rollout::stop(session, scope, StopHow::Pause, reason).await
         }
+        Command::Doctor(args) => doctor::run(args, session).await,
         Command::Status => {
             let status: Status = session.client()?.get("/v1/status").await?;
             session.print(&status, rollout::status_text)

@@ -237,10 +237,7 @@ impl Repository {
 
     /// Every file of people's roles in the folder: the first start takes them in.
     pub fn people_files(&self) -> Result<Files, TufError> {
-        let mut files = Files::new();
-        for part in ["metadata", "targets"] {
-            gather(&self.folder, Path::new(part), &mut files)?;
-        }
+        let mut files = all_files(&self.folder)?;
         let online = |path: &str| {
             path.ends_with("timestamp.json")
                 || path.ends_with(".snapshot.json")
@@ -297,6 +294,15 @@ impl Repository {
         let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(fail("writing its folder"))
     }
+}
+
+/// Every file of a repository's folder.
+pub fn all_files(folder: &Path) -> Result<Files, TufError> {
+    let mut files = Files::new();
+    for part in ["metadata", "targets"] {
+        gather(folder, Path::new(part), &mut files)?;
+    }
+    Ok(files)
 }
 
 /// The versions found in the folder, so that a lost store never signs a version again. What the

@@ -137,6 +137,34 @@ impl Trusted {
         Ok(Digest::of_parts("lockgate online keys v1", &parts))
     }
 
+    /// The product roles that the keys in force have not signed.
+    pub fn unsigned_products(&self) -> Vec<String> {
+        let delegated = |name: &&String| {
+            let delegations = self.targets().delegations.iter().flat_map(|all| &all.roles);
+            delegations.into_iter().any(|role| role.name == **name)
+        };
+        let unsigned = self.products.iter().filter(|(_, product)| product.signers.is_empty());
+        unsigned.map(|(name, _)| name).filter(delegated).cloned().collect()
+    }
+
+    /// People's roles: name, who may sign, and who signed the present version.
+    pub fn offices(&self) -> Result<Vec<(String, Holder<'_>, BTreeSet<PublicKey>)>, TufError> {
+        let root = Holder::of_root(self.root(), RoleType::Root)?;
+        let targets = Holder::of_root(self.root(), RoleType::Targets)?;
+        let signers = root.signers(&self.root)?;
+        let mut offices = vec![
+            ("root".to_owned(), root, signers),
+            ("targets".to_owned(), targets, self.targets.signers.clone()),
+        ];
+        let delegations = roles::delegations(self.targets())?;
+        for (name, product) in &self.products {
+            if let Ok(holder) = Holder::of_delegation(delegations, name) {
+                offices.push((name.clone(), holder, product.signers.clone()));
+            }
+        }
+        Ok(offices)
+    }
+
     /// When each of people's roles ends.
     pub fn expiries(&self) -> Vec<(String, u64, Moment)> {
         let mut expiries = vec![
