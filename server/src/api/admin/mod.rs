@@ -11,6 +11,7 @@
 //! | status, rollouts, verdicts, policy | [`reports`] |
 //! | tokens, whoami | [`tokens`] |
 //! | audit | [`audit`] |
+//! | metrics | [`metrics`] |
 
 pub mod acts;
 pub mod audit;
@@ -18,6 +19,7 @@ pub mod auth;
 pub mod desk;
 pub mod devices;
 pub mod letter_box;
+pub mod metrics;
 pub mod refusal;
 pub mod releases;
 pub mod reports;
@@ -73,6 +75,7 @@ pub struct Appended {
 pub fn router(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/v1/health", get(health))
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/whoami", get(tokens::whoami))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{name}", delete(tokens::revoke))
