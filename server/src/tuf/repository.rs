@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ed25519_dalek::SigningKey;
 use lockgate_shared::{
     act::Act,
     id::Digest,
@@ -79,6 +80,11 @@ impl Repository {
     /// The repository in `folder`.
     pub const fn new(folder: PathBuf, keys: OnlineKeys, terms: Terms) -> Self {
         Self { folder, keys, terms }
+    }
+
+    /// The key of the role `rollouts`, which signs the audit chain's heads too.
+    pub const fn rollouts_key(&self) -> &SigningKey {
+        &self.keys.rollouts
     }
 
     /// Signs `rollouts` over these targets (path and bytes).

@@ -108,11 +108,14 @@ impl<'a> Holder<'a> {
         Ok(valid)
     }
 
+    /// The keys that may sign it.
+    pub fn keys(&self) -> BTreeSet<PublicKey> {
+        self.role.keyids.iter().filter_map(|id| self.material(id)).collect()
+    }
+
     /// Whether as many distinct keys are listed as must sign.
     pub fn can_be_met(&self) -> bool {
-        let listed: BTreeSet<PublicKey> =
-            self.role.keyids.iter().filter_map(|id| self.material(id)).collect();
-        listed.len() as u64 >= self.role.threshold.get()
+        self.keys().len() as u64 >= self.role.threshold.get()
     }
 
     /// Signs a role with one key. For the online roles, which need one signature.
