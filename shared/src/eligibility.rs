@@ -9,9 +9,9 @@ use crate::{
     bucket::Bucket,
     facts::{Conditions, Facts},
     id::{DeviceId, ProductId, TenantId},
-    manifest::{Artifact, Manifest},
+    manifest::{Artifact, ArtifactKind, Manifest},
     pace::{Memory, RolloutMemory, VerifiedRollout},
-    pin::Pin,
+    pin::{self, Asker, Pin},
     rollout::{PassedStop, Scope, ScopeOf},
     time::Moment,
     version::Version,
@@ -46,14 +46,16 @@ pub struct Device<'a> {
     pub facts: &'a Facts,
     /// What it finds now.
     pub conditions: &'a Conditions,
+    /// What its slots for the product can hold.
+    pub takes: ArtifactKind,
     /// The version in its active slot.
     pub running: Option<&'a Version>,
-    /// Its pin.
-    pub pin: &'a Pin,
+    /// Every pin that holds for it, and who asked for each: all of them bind.
+    pub pins: &'a [(Asker, &'a Pin)],
     /// Versions of its channel whose rollouts are complete, by what it checked itself.
     pub complete: &'a [Version],
-    /// Its maintenance windows.
-    pub windows: &'a [Window],
+    /// Its maintenance windows, a list for each who set some: one of each list must be open.
+    pub windows: &'a [&'a [Window]],
     /// Its freezes.
     pub freezes: &'a [Freeze],
     /// What its owner asks for.
@@ -97,8 +99,6 @@ pub struct Word<'a> {
     pub memory: &'a Memory,
     /// Stops passed on by the API server.
     pub passed: &'a [PassedStop],
-    /// When the rollout file was issued.
-    pub file_issued: Moment,
     /// Every letter below this offset was counted in it.
     pub letters_offset: u64,
     /// When the newest verified timestamp was issued.
@@ -171,8 +171,12 @@ fn product(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Rea
 
 fn platform(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Reason>) {
     let (facts, asks) = (device.facts, &candidate.manifest.compatibility);
-    if candidate.manifest.artifact_for(facts).is_none() {
-        reasons.push(Reason::NoArtifact);
+    match candidate.manifest.artifact_for(facts) {
+        None => reasons.push(Reason::NoArtifact),
+        Some(artifact) if artifact.kind != device.takes => {
+            reasons.push(Reason::Kind { is: artifact.kind, takes: device.takes });
+        }
+        Some(_) => {}
     }
     let model = format!("{} {}", facts.vendor, facts.model);
     if !asks.models.is_empty() && !asks.models.contains(&model) {
@@ -193,10 +197,10 @@ fn channel(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Rea
     if start.channel != *device.channel {
         reasons.push(Reason::OtherChannel);
     }
-    if *device.pin != Pin::Latest {
-        let wants = device.pin.version(device.complete);
+    for (by, pin) in pin::strictest(device.pins) {
+        let wants = pin.version(device.complete);
         if wants != Some(&manifest.version) {
-            reasons.push(Reason::Pinned { pin: device.pin.clone(), wants: wants.cloned() });
+            reasons.push(Reason::Pinned { pin: pin.clone(), wants: wants.cloned(), by });
         }
     }
     if let (Some(barrier), Some(running)) = (&manifest.barrier, device.running)
@@ -233,8 +237,8 @@ fn holds(
     }
     let covers = |scope: &Scope| scope.covers(&about);
     for stop in word.passed {
-        // A file issued after the stop says all there is to say about it.
-        if stop.since >= word.file_issued && covers(&stop.scope) {
+        // A file that counts the stop says all there is to say about it.
+        if stop.offset >= word.letters_offset && covers(&stop.scope) {
             reasons.push(Reason::PassedStop(stop.reason.clone()));
         }
     }
@@ -267,7 +271,12 @@ fn stage(candidate: &Candidate<'_>, word: &Word<'_>, now: Moment, reasons: &mut 
         let until = last.plus(before.bake_s);
         reasons.push(Reason::Baking { cohort: memory.cohort.clone(), until });
     }
-    if memory.first_letter.is_none_or(|offset| word.letters_offset <= offset) {
+    // The answer that told the offset is signed by nobody. So the file must also be a later one than
+    // that in which the device first saw the rollout, and must know each of the device's groups.
+    let counted = memory
+        .first_letter
+        .is_some_and(|offset| offset.max(memory.first_offset) < word.letters_offset);
+    if !counted || !memory.groups.iter().all(|group| entry.known.may_hold(group)) {
         reasons.push(Reason::NotCountedYet);
     }
 }
@@ -282,11 +291,13 @@ fn limit(candidate: &Candidate<'_>, bucket: Bucket, reasons: &mut Vec<Reason>) {
 }
 
 fn calendar(device: &Device<'_>, now: Moment, reasons: &mut Vec<Reason>) {
-    match window::opening(device.windows, now) {
-        Ok(Opening::Open { .. }) => {}
-        Ok(Opening::Closed { next }) => reasons.push(Reason::WindowClosed { next }),
-        // When in doubt a device waits and says so.
-        Err(error) => reasons.push(Reason::WindowUnknown(error.to_string())),
+    for windows in device.windows {
+        match window::opening(windows, now) {
+            Ok(Opening::Open { .. }) => {}
+            Ok(Opening::Closed { next }) => reasons.push(Reason::WindowClosed { next }),
+            // When in doubt a device waits and says so.
+            Err(error) => reasons.push(Reason::WindowUnknown(error.to_string())),
+        }
     }
     for freeze in device.freezes.iter().filter(|f| f.from <= now && now < f.until) {
         reasons.push(Reason::Frozen { until: freeze.until, reason: freeze.reason.clone() });
@@ -319,6 +330,7 @@ mod tests {
     use super::*;
     use crate::{
         bucket::Limit,
+        group::KnownGroups,
         id::ChannelId,
         pace::tests::{START, World, open},
         rollout::{Stop, StopKind},
@@ -337,7 +349,7 @@ mod tests {
         let mut asked = Asked::new();
         asked.facts.ram_mib = 1;
         asked.world.manifest.compatibility.min_ram_mib = Some(512);
-        asked.pin = Pin::Exact("9.9.9".parse().expect("a version"));
+        asked.pins = vec![(Asker::Owner, exact("9.9.9"))];
         asked.world.entry.ended = Some(START);
         asked.limit(Limit::NOBODY);
         asked.freezes =
@@ -381,6 +393,15 @@ mod tests {
     }
 
     #[test]
+    fn what_no_slot_of_this_device_can_hold_is_refused() {
+        for kind in [ArtifactKind::Image, ArtifactKind::Config, ArtifactKind::Agent] {
+            let mut asked = Asked::new();
+            asked.world.manifest.artifacts[0].kind = kind;
+            assert_eq!(asked.reasons(), [205], "{kind:?}");
+        }
+    }
+
+    #[test]
     fn a_barrier_may_not_be_skipped() {
         let mut asked = Asked::new();
         asked.world.manifest.barrier = Some("1.0.5".parse().expect("a version"));
@@ -392,7 +413,7 @@ mod tests {
     #[test]
     fn a_pinned_device_takes_its_own_line_and_says_why_not_the_newest() {
         let mut asked = Asked::new();
-        asked.pin = Pin::NMinus1;
+        asked.pins = vec![(Asker::Owner, Pin::NMinus1)];
         asked.complete = vec!["1.0.0".parse().expect("v"), "1.1.0".parse().expect("v")];
         assert_eq!(asked.reasons(), [302]);
         asked.complete.push("1.2.0".parse().expect("v"));
@@ -400,16 +421,91 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_passed_on_binds_until_a_file_issued_after_it_says_more() {
+    fn the_owners_pin_and_the_ordered_one_both_hold_and_each_is_named() {
         let mut asked = Asked::new();
-        asked.passed = vec![PassedStop {
-            scope: Scope::Tenant("acme".parse().expect("a name")),
-            since: START,
-            reason: "call me".into(),
-        }];
-        asked.file_issued = START;
-        assert_eq!(asked.reasons(), [502]);
-        asked.file_issued = START.plus(Seconds(1));
+        asked.complete = ["1.0.0", "1.1.0", "1.2.0"].map(|v| v.parse().expect("v")).into();
+        asked.pins = vec![(Asker::Owner, Pin::NMinus1), (Asker::Orders, exact("1.1.0"))];
+        assert_eq!(asked.reasons(), Vec::<u16>::new(), "they agree");
+        asked.pins[1].1 = exact("1.2.0");
+        assert_eq!(asked.reasons(), [302], "they contradict each other: n-1 is 1.1.0");
+        asked.pins[1].1 = exact("1.2.1");
+        asked.pins[0].1 = exact("1.2.0");
+        assert_eq!(asked.reasons(), [302, 302]);
+        let told = asked.with(|answer| answer.reasons.iter().map(ToString::to_string).collect());
+        let told: Vec<String> = told;
+        assert!(told[0].contains("1.2.0 (config)"), "{told:?}");
+        assert!(told[1].contains("1.2.1 (orders)"), "{told:?}");
+    }
+
+    #[test]
+    fn a_line_further_behind_is_the_stricter_of_two_pins() {
+        let mut asked = Asked::new();
+        asked.complete = ["1.1.0", "1.2.0", "1.3.0"].map(|v| v.parse().expect("v")).into();
+        asked.pins = vec![(Asker::Owner, Pin::NMinus1), (Asker::Orders, Pin::NMinus2)];
+        assert_eq!(asked.reasons(), Vec::<u16>::new(), "1.1.0 is two lines behind");
+        asked.complete = ["1.0.0", "1.1.0", "1.2.0"].map(|v| v.parse().expect("v")).into();
+        assert_eq!(asked.reasons(), [302], "1.1.0 is only one line behind");
+    }
+
+    #[test]
+    fn the_owners_windows_and_the_ordered_ones_must_both_be_open() {
+        let mut asked = Asked::new();
+        let always = |hour| Window {
+            zone: "UTC".into(),
+            days: [
+                Weekday::Mon,
+                Weekday::Tue,
+                Weekday::Wed,
+                Weekday::Thu,
+                Weekday::Fri,
+                Weekday::Sat,
+                Weekday::Sun,
+            ]
+            .into(),
+            hour,
+            minute: 0,
+            length_s: Seconds(3600),
+        };
+        let hour = u8::try_from(asked.now.0.rem_euclid(86_400) / 3600).expect("an hour");
+        let (open, shut) = (always(hour), always((hour + 12) % 24));
+        asked.windows = vec![vec![open.clone()], vec![open.clone()]];
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+        asked.windows = vec![vec![shut.clone()], vec![open]];
+        assert_eq!(asked.reasons(), [801], "the owner's own was passed over");
+        asked.windows = vec![vec![shut.clone()], vec![shut]];
+        assert_eq!(asked.reasons(), [801, 801]);
+    }
+
+    #[test]
+    fn a_stop_passed_on_binds_until_a_file_that_counts_it_whatever_the_hosts_clocks_say() {
+        for since in [Moment(0), START, START.plus(Seconds(1_000_000))] {
+            let mut asked = Asked::new();
+            asked.passed = vec![PassedStop {
+                offset: 12,
+                scope: Scope::Tenant("acme".parse().expect("a name")),
+                since,
+                reason: "call me".into(),
+            }];
+            for (counted_up_to, reasons) in [(11, vec![502]), (12, vec![502]), (13, vec![])] {
+                asked.letters_offset = counted_up_to;
+                assert_eq!(asked.reasons(), reasons, "counted up to {counted_up_to}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_with_a_false_offset_does_not_make_a_device_counted() {
+        let mut asked = Asked::new();
+        asked.memory().first_letter = Some(0);
+        asked.memory().first_offset = 10;
+        asked.letters_offset = 10;
+        assert_eq!(asked.reasons(), [605], "the file is the one in which it first saw the rollout");
+        asked.letters_offset = 11;
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+        let own = asked.memory().groups.clone();
+        asked.world.entry.known = KnownGroups::of(&own[1..]);
+        assert_eq!(asked.reasons(), [605], "the gatekeeper does not know one of its groups");
+        asked.world.entry.known = KnownGroups::of(&own);
         assert_eq!(asked.reasons(), Vec::<u16>::new());
     }
 
@@ -454,7 +550,7 @@ mod tests {
         memory.last_not_open.insert("dogfood".parse().expect("a"), START.plus(Seconds(50)));
         assert_eq!(asked.reasons(), [603]);
         let mut asked = Asked::new();
-        asked.memory().first_letter = Some(10);
+        asked.memory().first_letter = Some(11);
         assert_eq!(asked.reasons(), [605]);
         asked.memory().first_letter = None;
         assert_eq!(asked.reasons(), [605]);
@@ -463,14 +559,18 @@ mod tests {
     #[test]
     fn a_window_that_cannot_be_evaluated_keeps_the_device_waiting() {
         let mut asked = Asked::new();
-        asked.windows = vec![Window {
+        asked.windows = vec![vec![Window {
             zone: "No/Where".into(),
             days: [Weekday::Mon].into(),
             hour: 1,
             minute: 0,
             length_s: Seconds(60),
-        }];
+        }]];
         assert_eq!(asked.reasons(), [802]);
+    }
+
+    fn exact(version: &str) -> Pin {
+        Pin::Exact(version.parse().expect("a version"))
     }
 
     /// A device of cohort `general` in a rollout that is open to everybody and baked.
@@ -480,13 +580,13 @@ mod tests {
         facts: Facts,
         conditions: Conditions,
         running: Option<Version>,
-        pin: Pin,
+        pins: Vec<(Asker, Pin)>,
         complete: Vec<Version>,
-        windows: Vec<Window>,
+        windows: Vec<Vec<Window>>,
         freezes: Vec<Freeze>,
         failed: Vec<Version>,
         passed: Vec<PassedStop>,
-        file_issued: Moment,
+        letters_offset: u64,
         timestamp_issued: Option<Moment>,
     }
 
@@ -501,13 +601,13 @@ mod tests {
                 facts: Facts::default(),
                 conditions: Conditions::default(),
                 running: Some("1.0.0".parse().expect("a version")),
-                pin: Pin::Latest,
+                pins: Vec::new(),
                 complete: Vec::new(),
                 windows: Vec::new(),
                 freezes: Vec::new(),
                 failed: Vec::new(),
                 passed: Vec::new(),
-                file_issued: START,
+                letters_offset: 11,
                 timestamp_issued: Some(now),
             };
             asked.look();
@@ -546,6 +646,8 @@ mod tests {
                 memory: &world.memory.rollouts[&world.entry.rollout],
             };
             let channel: ChannelId = "stable".parse().expect("a name");
+            let pins: Vec<_> = self.pins.iter().map(|(by, pin)| (*by, pin)).collect();
+            let windows: Vec<_> = self.windows.iter().map(Vec::as_slice).collect();
             let device = Device {
                 id: DeviceId([5; 32]),
                 tenant: &"acme".parse().expect("a name"),
@@ -553,10 +655,11 @@ mod tests {
                 channel: &channel,
                 facts: &self.facts,
                 conditions: &self.conditions,
+                takes: ArtifactKind::App,
                 running: self.running.as_ref(),
-                pin: &self.pin,
+                pins: &pins,
                 complete: &self.complete,
-                windows: &self.windows,
+                windows: &windows,
                 freezes: &self.freezes,
                 preferences: Preferences::default(),
                 failed: &self.failed,
@@ -564,8 +667,7 @@ mod tests {
             let word = Word {
                 memory: &world.memory,
                 passed: &self.passed,
-                file_issued: self.file_issued,
-                letters_offset: 10,
+                letters_offset: self.letters_offset,
                 timestamp_issued: self.timestamp_issued,
             };
             read(&eligibility(&candidate, &device, &word, self.now))

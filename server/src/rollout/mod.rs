@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockgate_shared::{
     act::{SignedAct, Start},
     bucket::Limit,
+    group::KnownGroups,
     id::{CohortId, GroupId, RolloutId},
     limits as bounds,
     manifest::Ladder,
@@ -401,10 +402,24 @@ impl Rollout {
             approvals: self.approvals.values().cloned().collect(),
             stages: self.steps.iter().map(|step| step.open.clone()).collect(),
             groups: self.new_groups(),
+            known: self.known_groups(),
             coverage: Vec::new(),
             complete: self.complete,
             ended: self.ended,
         }
+    }
+
+    /// The groups of which devices are known, so that one of another kind waits until its letter is
+    /// counted and its group stands among the new ones.
+    fn known_groups(&self) -> KnownGroups {
+        if self.complete.is_some() || self.ended.is_some() {
+            return KnownGroups::default();
+        }
+        // Those of a device that counts as evidence were added to the old ones when it was met.
+        let newcomers = self.evidence.cases().filter(|(_, case)| case.standing != Standing::Counts);
+        let mut all: BTreeSet<&GroupId> = newcomers.flat_map(|(_, case)| &case.groups).collect();
+        all.extend(&self.old_groups);
+        KnownGroups::of(all.iter().copied())
     }
 
     /// Groups that are new since the start: nobody who was there before is like these devices, so no

@@ -273,8 +273,12 @@ fn newcomers_of_a_new_kind_wait_until_the_rollout_is_complete() {
     meet(0xf2, new);
     let listed: Vec<GroupId> = fleet.rollout.entry().groups.iter().map(|g| g.group).collect();
     assert_eq!(listed, [new]);
+    let known = fleet.rollout.entry().known;
+    assert!(known.may_hold(&old) && known.may_hold(&new));
+    assert!(!known.may_hold(&GroupId([3; 8])), "nobody of this kind was met");
     fleet.rollout.complete = Some(Moment(9));
     assert!(fleet.rollout.entry().groups.is_empty());
+    assert!(fleet.rollout.entry().known.may_hold(&GroupId([3; 8])), "now everybody may");
 }
 
 #[test]

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bucket::{Bucket, Limit},
     id::{CohortId, ProductId},
-    pin::Pin,
+    manifest::ArtifactKind,
+    pin::{Asker, Pin},
     rollout::StopKind,
     time::{Moment, Seconds},
     version::Version,
@@ -71,6 +72,13 @@ pub enum Reason {
         /// In MiB.
         needs: u32,
     },
+    /// The artifact is of a kind that the product's slots on this device cannot hold.
+    Kind {
+        /// What it is.
+        is: ArtifactKind,
+        /// What they hold.
+        takes: ArtifactKind,
+    },
     /// On another channel.
     OtherChannel,
     /// The pin asks for another version.
@@ -79,6 +87,8 @@ pub enum Reason {
         pin: Pin,
         /// What it asks for, if that exists.
         wants: Option<Version>,
+        /// Who set it.
+        by: Asker,
     },
     /// A version in between may not be skipped.
     Barrier(Version),
@@ -159,7 +169,9 @@ impl Reason {
             Self::OtherProduct(_) | Self::NotNewer { .. } | Self::FailedBefore(_) => {
                 Question::Product
             }
-            Self::NoArtifact | Self::Model | Self::Os | Self::Memory { .. } => Question::Platform,
+            Self::NoArtifact | Self::Model | Self::Os | Self::Memory { .. } | Self::Kind { .. } => {
+                Question::Platform
+            }
             Self::OtherChannel | Self::Pinned { .. } => Question::Channel,
             Self::Barrier(_) => Question::Barrier,
             Self::Stopped { .. }
@@ -190,6 +202,7 @@ impl Reason {
             Self::Model => 202,
             Self::Os => 203,
             Self::Memory { .. } => 204,
+            Self::Kind { .. } => 205,
             Self::OtherChannel => 301,
             Self::Pinned { .. } => 302,
             Self::Barrier(_) => 401,
@@ -225,6 +238,7 @@ impl Reason {
             | Self::Model
             | Self::Os
             | Self::Memory { .. }
+            | Self::Kind { .. }
             | Self::OtherChannel
             | Self::Pinned { .. }
             | Self::Barrier(_)
@@ -258,12 +272,24 @@ impl fmt::Display for Reason {
             Self::Memory { has, needs } => {
                 write!(f, "it needs {needs} MiB of memory, here are {has}")
             }
+            Self::Kind { is, takes } => write!(
+                f,
+                "it is of kind `{}`, and this device's slots for the product hold `{}`",
+                is.name(),
+                takes.name()
+            ),
             Self::OtherChannel => f.write_str("it goes out on another channel"),
-            Self::Pinned { pin, wants: Some(wants) } => {
-                write!(f, "this device is pinned to {pin}, which is {wants}")
+            Self::Pinned { pin: Pin::Exact(version), by, .. } => {
+                write!(f, "this device is pinned to {version} ({by})")
             }
-            Self::Pinned { pin, wants: None } => {
-                write!(f, "this device is pinned to {pin}, and the channel has no such release yet")
+            Self::Pinned { pin, wants: Some(wants), by } => {
+                write!(f, "this device is pinned to {pin} ({by}), which is {wants}")
+            }
+            Self::Pinned { pin, wants: None, by } => {
+                write!(
+                    f,
+                    "this device is pinned to {pin} ({by}), and the channel has no such release yet"
+                )
             }
             Self::Barrier(version) => write!(f, "{version} or later must run first"),
             Self::Stopped { number, kind, reason } => {
