@@ -123,6 +123,10 @@ pub struct Device {
     pub products: BTreeMap<ProductId, ChannelId>,
 }
 
+/// The highest number of a stop: one a second for a century. What stands above it was never numbered
+/// here, and a lift may name it: so a thief's stop at the end of all numbers can be ended too.
+const STOP_NUMBERS: u64 = 1 << 32;
+
 /// Numbers that only rise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Counters {
@@ -135,6 +139,8 @@ struct Counters {
     notes_reported: u64,
     versions: Versions,
     listened: Seconds,
+    /// The online keys that counted the versions.
+    online_keys: Option<Digest>,
 }
 
 /// An act on its way into the audit chain; its number there is fixed in the same transaction, so that
@@ -411,14 +417,15 @@ impl Book {
 
     /// Makes the numbers of stops follow those that devices may have seen.
     pub const fn follow_stops(&mut self, number: u64) {
-        if self.counters.stops < number {
+        if self.counters.stops < number && number <= STOP_NUMBERS {
             self.counters.stops = number;
         }
     }
 
-    /// Whether a stop with this number was ever given.
+    /// Whether a stop with this number may stand on a device: one that was given, or one that never
+    /// will be, which only a thief of the online keys gave.
     pub const fn knows_stop(&self, number: u64) -> bool {
-        number > 0 && number <= self.counters.stops
+        number > 0 && (number <= self.counters.stops || number > STOP_NUMBERS)
     }
 
     /// Ends stops and keeps the act for the devices that saw them.
@@ -536,6 +543,16 @@ impl Book {
     /// The versions of the online roles.
     pub const fn versions(&self) -> Versions {
         self.counters.versions
+    }
+
+    /// Makes the count of versions follow the keys that sign them.
+    pub fn follow_keys(&mut self, keys: Digest, now: Moment) {
+        if self.counters.online_keys != Some(keys) {
+            self.counters.versions = self.counters.versions.under_new_keys(now);
+            self.counters.online_keys = Some(keys);
+            // Numbers of other keys say nothing on when a letter was written.
+            self.superseded.clear();
+        }
     }
 
     /// Notes which versions are taken, and when.

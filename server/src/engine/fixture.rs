@@ -512,6 +512,7 @@ pub(super) fn release(number: u64, versions: &[&str], authors: &[u8]) -> Publica
         role: "releases-app".into(),
         metadata: String::from_utf8(sign_role(role, authors)).expect("text"),
         targets: texts,
+        with: Vec::new(),
     }
 }
 

@@ -19,7 +19,7 @@ pub mod tick;
 
 use std::{
     collections::VecDeque,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -80,6 +80,8 @@ pub struct Engine {
     /// Lines of the chain that the letter box does not have yet.
     lines: VecDeque<String>,
     unsigned: Option<String>,
+    /// Where the keys are, to take up new ones.
+    keys: PathBuf,
 }
 
 /// What a turn came to.
@@ -172,12 +174,11 @@ impl Engine {
             },
         );
         let trusted = read_people(&store, &mut book, &repository, &config.anchor)?;
-        let disk = versions_on_disk(&config.repository);
-        let mut versions = book.versions();
-        versions.rollouts = versions.rollouts.max(disk.rollouts);
-        versions.snapshot = versions.snapshot.max(disk.snapshot);
-        versions.timestamp = versions.timestamp.max(disk.timestamp);
-        book.take_versions(versions, now);
+        book.follow_keys(trusted.online_keys()?, now);
+        book.take_versions(
+            book.versions().max(versions_on_disk(&config.repository, &trusted)),
+            now,
+        );
         book.follow_stops(highest_stop_on_disk(&config.repository)?);
         let chain = Chain::open(&config.state.join("audit.log"))?;
         let lines = chain.lines(book.next_line(), usize::MAX)?.into();
@@ -199,6 +200,7 @@ impl Engine {
             told: None,
             lines,
             unsigned: None,
+            keys: config.keys.clone(),
         };
         engine.write_down()?;
         engine.do_it(Occasion::Change, now)?;
@@ -398,14 +400,18 @@ impl Engine {
     fn do_it(&mut self, occasion: Occasion, now: Moment) -> Result<(), EngineError> {
         if occasion == Occasion::Publication {
             self.publisher.repository().restore(&people_files(&self.store)?)?;
+            self.book.follow_keys(self.trusted.online_keys()?, now);
         }
+        let occasion = self.with_new_keys(occasion);
         let due = match self.publisher.due(&self.book, &self.trusted, occasion, now) {
             Ok(due) => due,
-            // Signing fails when people replaced this host's keys: the rest goes on, and devices see
-            // the timestamp age.
-            Err(PublishError::Tuf(error @ TufError::NotOurs { .. })) => {
-                return self.cannot_sign(&error, now);
-            }
+            // Signing fails when people replaced this host's keys, or a thief used up the versions:
+            // the rest goes on, and devices see the timestamp age.
+            Err(PublishError::Tuf(
+                error @ (TufError::NotOurs { .. }
+                | TufError::UsedUp { .. }
+                | TufError::Signer { .. }),
+            )) => return self.cannot_sign(&error, now),
             Err(error) => return Err(error.into()),
         };
         self.unsigned = None;
@@ -417,6 +423,19 @@ impl Engine {
             self.book.fresh.clear();
         }
         Ok(())
+    }
+
+    /// While nothing can be signed, the keys are read again at every turn: a new one counts as soon as
+    /// it is there.
+    fn with_new_keys(&mut self, occasion: Occasion) -> Occasion {
+        if self.unsigned.is_none() {
+            return occasion;
+        }
+        match OnlineKeys::load(&self.keys) {
+            Ok(keys) => self.publisher.set_keys(keys),
+            Err(error) => tracing::warn!(%error, "the keys cannot be read again"),
+        }
+        Occasion::Publication
     }
 
     fn cannot_sign(&mut self, error: &TufError, now: Moment) -> Result<(), EngineError> {
@@ -492,5 +511,7 @@ fn version_sum(trusted: &Trusted) -> u64 {
 mod beside;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod key_stories;
 #[cfg(test)]
 mod stories;

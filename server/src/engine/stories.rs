@@ -409,6 +409,7 @@ fn new_targets_bring_a_new_policy_and_must_delegate_as_before() {
         role: "targets".into(),
         metadata: String::from_utf8(sign_role(role, keys)).expect("text"),
         targets: vec![("policy.json".into(), text.clone())],
+        with: Vec::new(),
     };
     let mut wide = first_targets(2, &text);
     wide.delegations.as_mut().expect("delegations").roles.pop();
@@ -432,6 +433,7 @@ fn a_new_root_needs_the_old_and_the_new_keys_and_every_role_keys_enough() {
         role: "root".into(),
         metadata: String::from_utf8(sign_role(role, keys)).expect("text"),
         targets: Vec::new(),
+        with: Vec::new(),
     };
     for (version, keys, words) in [
         (2, &[1][..], "0 of 1 signatures"),
@@ -460,6 +462,7 @@ fn a_gatekeeper_whose_key_was_replaced_signs_nothing_says_so_and_goes_on_countin
         role: "root".into(),
         metadata: String::from_utf8(sign_role(root_role(2, 1, 7), &[1])).expect("text"),
         targets: Vec::new(),
+        with: Vec::new(),
     };
     let offset = yard.json(EntryKind::Publish, &publication);
     yard.accepted(offset);
