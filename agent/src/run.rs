@@ -421,10 +421,10 @@ impl<W: World> Agent<W> {
         }
         let key = line::memory_key(&product);
         self.journal.save(&key, &line.memory).map_err(RunError::from)?;
-        let (pin, _) = line.pin(&self.orders);
         let wanted = match (file, &line.follows) {
             (Some(file), Some(channel)) => {
-                choice::wanted(policy, file, channel, &pin, line.running().as_ref())
+                let pins = line.pins(&self.orders);
+                choice::wanted(policy, file, channel, &pins, line.running().as_ref())
             }
             (None, _) | (_, None) => Vec::new(),
         };

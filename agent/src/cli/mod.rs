@@ -42,7 +42,7 @@ pub use turns::Turns;
 
 use crate::{
     config::{self, ConfigError, Settings},
-    core::tuf::ROOT_LIMIT,
+    core::{machine::Consent, tuf::ROOT_LIMIT},
     identity::{self, Enrolled, IdentityError},
     lock::{Lock, LockError},
     log::{self, Chain, Level},
@@ -92,6 +92,9 @@ enum Command {
     Rollback {
         /// The product.
         product: ProductId,
+        /// Also to a version that cannot read the product's data any more.
+        #[arg(long)]
+        lose_data: bool,
     },
     /// Check everything that the agent needs to work, and say what to mend.
     Doctor,
@@ -293,12 +296,13 @@ fn dispatch(args: &Args, turns: &dyn Loop) -> Result<Report, CliError> {
         Command::Explain { product } => {
             show::explain(&config::load(&args.config)?, product.as_ref())
         }
-        Command::Rollback { product } => {
+        Command::Rollback { product, lose_data } => {
             let settings = config::load(&args.config)?;
             if !settings.products.contains_key(product) {
                 return Err(CliError::Product(product.clone()));
             }
-            Request::Rollback(product.clone()).leave(&settings.state)?;
+            let consent = if *lose_data { Consent::LoseData } else { Consent::GoBack };
+            Request::Rollback(product.clone(), consent).leave(&settings.state)?;
             let state = settings.state.clone();
             let mut report = turn_or_poke(settings, turns, "polled once")?;
             if !Request::waiting(&state)?.is_empty() {

@@ -81,10 +81,15 @@ fn word(last: Option<Moment>, problem: Option<&str>) -> String {
 fn explain_product(text: &mut String, product: &ProductStatus) {
     let running = product.running.as_ref().map_or("nothing".to_owned(), ToString::to_string);
     let channel = product.channel.as_ref().map_or("default", |channel| channel.as_str());
+    let pins = product.pins.iter().map(|pin| format!("{} ({})", pin.pin, pin.by));
+    let pins = match pins.collect::<Vec<_>>().join(" and ") {
+        none if none.is_empty() => "latest".to_owned(),
+        pins => pins,
+    };
     let _ = writeln!(
         text,
-        "{}: {running} runs; channel {channel}; pin {} ({}); {}",
-        product.product, product.pin.pin, product.pin.by, product.state_text
+        "{}: {running} runs; channel {channel}; pin {pins}; {}",
+        product.product, product.state_text
     );
     if product.candidates.is_empty() {
         let _ = writeln!(text, "  no release is on offer for it");

@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use lockgate_shared::{
     id::{ChannelId, CohortId, Digest, ProductId, RolloutId},
     limits,
-    manifest::{Artifact, Manifest, ProbeKind},
+    manifest::{Artifact, ArtifactKind, Manifest, ProbeKind},
     pace::Memory,
-    pin::Pin,
+    pin::{Asker, Pin},
     time::Moment,
     version::Version,
     wire::{Orders, ProductState, ReasonRecord, RolloutView},
@@ -40,6 +40,16 @@ pub enum Role {
     Other,
     /// The agent: to restart it is to end and be run anew.
     Agent,
+}
+
+impl Role {
+    /// What the product's slots can hold.
+    const fn takes(self) -> ArtifactKind {
+        match self {
+            Self::Other => ArtifactKind::App,
+            Self::Agent => ArtifactKind::Agent,
+        }
+    }
 }
 
 /// One product.
@@ -103,13 +113,11 @@ impl Line {
         self.hands.contents(slot).ok().flatten()
     }
 
-    /// The pin that counts, and who asked for it: an ordered one before the owner's own.
-    pub(super) fn pin(&self, orders: &Orders) -> (Pin, &'static str) {
-        match orders.pins.get(&self.product) {
-            Some(pin) if *pin != Pin::Latest => (pin.clone(), "orders"),
-            Some(_) | None if self.own_pin != Pin::Latest => (self.own_pin.clone(), "config"),
-            Some(_) | None => (Pin::Latest, "default"),
-        }
+    /// The pins that hold: the owner's own, and what was ordered.
+    pub(super) fn pins<'a>(&'a self, orders: &'a Orders) -> Vec<(Asker, &'a Pin)> {
+        let ordered = orders.pins.get(&self.product).map(|pin| (Asker::Orders, pin));
+        let all = [(Asker::Owner, &self.own_pin)].into_iter().chain(ordered);
+        all.filter(|(_, pin)| **pin != Pin::Latest).collect()
     }
 
     /// The way back from the running version, while the other slot still holds what ran before.
@@ -151,7 +159,8 @@ impl Line {
         ProductState {
             product: self.product.clone(),
             channel: channel.unwrap_or_else(no_channel),
-            pin: self.pin(orders).0,
+            // A letter has room for one: the ordered one, which its reader may not know to be there.
+            pin: self.pins(orders).pop().map(|(_, pin)| pin.clone()).unwrap_or_default(),
             state: self.record.state.word(),
             running: active.as_ref().map(|contents| contents.version.clone()),
             running_manifest: active.map(|contents| contents.manifest),
@@ -201,7 +210,8 @@ impl<W: World> Agent<W> {
         conditions.free_disk_mib = conditions
             .free_disk_mib
             .map(|free| free.saturating_add(u32::try_from(room >> 20).unwrap_or(u32::MAX)));
-        let (pin, _) = line.pin(&self.orders);
+        let pins = line.pins(&self.orders);
+        let windows = [self.windows.as_slice(), &self.orders.windows];
         let running = line.running();
         let own = Own {
             id: self.writer.device,
@@ -210,9 +220,10 @@ impl<W: World> Agent<W> {
             channel: &channel,
             facts: &self.facts,
             conditions: &conditions,
+            takes: line.role.takes(),
             running: running.as_ref(),
-            pin: &pin,
-            windows: &self.windows,
+            pins: &pins,
+            windows: &windows,
             preferences: self.preferences,
             failed: &line.record.failed,
             orders: &self.orders,
@@ -238,11 +249,13 @@ impl<W: World> Agent<W> {
     /// Carries out what the owner asked for, and takes the request away.
     pub(super) fn heed_requests(&mut self) -> Result<(), RunError> {
         for request in Request::waiting(&self.state)? {
-            let Request::Rollback(product) = &request;
+            let Request::Rollback(product, consent) = &request;
             let found = self.lines.iter().position(|line| line.product == *product);
             let plan = found.and_then(|index| self.lines.get(index)).and_then(Line::way_back);
             match found.zip(plan) {
-                Some((index, plan)) => self.drive(index, Event::GoBack(Box::new(plan)))?,
+                Some((index, plan)) => {
+                    self.drive(index, Event::GoBack(Box::new(plan), *consent))?
+                }
                 None => {
                     let text = format!("{product}: there is no older version to go back to");
                     log::warn(&text);
@@ -300,8 +313,10 @@ impl<W: World> Agent<W> {
             line.record.state = step.state;
         } else {
             let mut record = Record { state: step.state, ..line.record.clone() };
-            if matches!(record.state, State::Confirmed { .. })
+            // A failed one stays where the version before could not read its data.
+            if matches!(record.state, State::Confirmed { .. } | State::Failed { .. })
                 && let Some(plan) = line.record.state.plan()
+                && device.active == Some(plan.to)
             {
                 record.installed = Some(plan.clone());
             }
@@ -519,6 +534,8 @@ fn event_of(choice: &Choice, situation: &Situation<'_>, device: &machine::Device
             to: device.active.map_or(Slot::A, Slot::other),
             trial: handover::trial(artifact.kind, &manifest.trial),
             previous: own.running.cloned(),
+            irreversible: manifest.irreversible,
+            strands_data: own.running.is_some_and(|running| manifest.unreadable_by(running)),
             chosen: situation.now,
         }));
     }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lockgate_shared::{
+    group::KnownGroups,
     id::{Digest, ModelId, ProductId, RepositoryId, RolloutId},
     limits,
     rollout::{RolloutEntry, RolloutFile, Scope, Stop},
@@ -325,7 +326,7 @@ fn stops(book: &Book, product: &ProductId) -> Vec<Stop> {
 }
 
 /// The file's bytes. A file that is too large first loses what is over, then its oldest lifts, then the
-/// length of its reasons; stops themselves, and rollouts in progress, are never left out.
+/// length of its reasons, at last what its older rollouts know of groups; stops themselves, and rollouts in progress, are never left out.
 fn fit(file: &mut RolloutFile) -> Result<Vec<u8>, CodecError> {
     loop {
         let error = match encode_rollout_file(file) {
@@ -341,6 +342,8 @@ fn fit(file: &mut RolloutFile) -> Result<Vec<u8>, CodecError> {
             for stop in &mut file.stops {
                 stop.reason = stop.reason.chars().take(SHORT_REASON).collect();
             }
+        } else if let Some(entry) = file.rollouts.iter_mut().find(|one| !one.known.is_empty()) {
+            entry.known = KnownGroups::default();
         } else {
             return Err(error);
         }

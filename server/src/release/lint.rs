@@ -126,8 +126,12 @@ fn release(manifest: &Manifest, found: &mut Vec<String>) {
     if manifest.irreversible && !asked {
         found.push("it is irreversible, and no stage asks for approval".into());
     }
-    if manifest.migrates_data && !manifest.irreversible {
-        found.push("it migrates shared data: make sure the version before it can read them".into());
+    if manifest.migrates_data && manifest.data_read_by.is_none() {
+        found.push(
+            "it migrates shared data and names no older version that reads them (`data_read_by`): \
+             a device whose trial fails stays on it"
+                .into(),
+        );
     }
     if let Severity::Security { cvss_tenths, advisories } = &manifest.severity {
         if advisories.is_empty() {

@@ -32,7 +32,11 @@ fn write(out: &mut String, manifest: &Manifest, digest: &Digest) -> fmt::Result 
         writeln!(out, "IRREVERSIBLE once confirmed")?;
     }
     if manifest.migrates_data {
-        writeln!(out, "migrates data that both slots share")?;
+        let readers = match &manifest.data_read_by {
+            Some(oldest) => format!("{oldest} and newer read them"),
+            None => "NO OLDER VERSION READS THEM: a failed trial does not go back".into(),
+        };
+        writeln!(out, "migrates data that both slots share: {readers}")?;
     }
     for (what, digest) in [("sbom", manifest.sbom), ("provenance", manifest.provenance)] {
         if let Some(digest) = digest {

@@ -210,6 +210,7 @@ async fn orders_travel_when_the_device_holds_others_and_facts_when_the_server_la
     assert_eq!(first.orders, None);
     assert!(first.want_facts, "the digest is not the enrolled facts'");
     let stop = PassedStop {
+        offset: 1,
         scope: Scope::Everything,
         since: Moment(1),
         reason: "a person said so".into(),
@@ -430,6 +431,7 @@ fn status() -> Status {
         stops: Vec::new(),
         expiries: Vec::new(),
         cohorts: Vec::new(),
+        hearing: None,
         alarms: Vec::new(),
     }
 }
