@@ -117,6 +117,7 @@ mod tests {
             ],
             cohorts: vec![],
             alarms: vec![],
+            hearing: None,
         };
         let said = text(Some(&status), None, now);
         for line in [
