@@ -25,6 +25,8 @@ use tough::{
     schema::{Hashes, Metafile, RoleType, Snapshot, Target, Targets, Timestamp},
 };
 
+use crate::signer::Signer;
+
 use super::{
     SPEC_VERSION, TufError,
     roles::{self, Holder, OnlineKeys, RoleFile},
@@ -137,6 +139,13 @@ impl Repository {
     /// Takes up other keys.
     pub fn set_keys(&mut self, keys: OnlineKeys) {
         self.keys = keys;
+    }
+
+    /// What signs for the role `rollouts`, and the audit chain's heads too; none while this host lacks
+    /// its key.
+    pub fn rollouts_signer(&self, trusted: &Trusted) -> Option<&dyn Signer> {
+        let delegations = roles::delegations(trusted.targets()).ok()?;
+        Holder::of_delegation(delegations, ROLLOUTS).ok()?.signer_of(&self.keys)
     }
 
     /// Signs `rollouts` over these targets (path and bytes).

@@ -71,6 +71,33 @@ pub struct Release {
     pub authors: BTreeSet<PublicKey>,
 }
 
+/// Every key that people ever gave to the role `rollouts`, by the repository's files from the trust
+/// anchor on: the keys that an audit chain's heads may be signed by. Targets that no root of the chain
+/// verifies name nobody.
+pub fn gatekeeper_keys(anchor: &[u8], files: &Files) -> Result<BTreeSet<PublicKey>, TufError> {
+    let mut root = roles::parse::<Root>("root", anchor)?;
+    Holder::of_root(&root.signed, RoleType::Root)?.verify(&root)?;
+    let mut roots = vec![root.clone()];
+    while let Some(bytes) = files.get(&metadata_path("root", root.signed.version.get() + 1)) {
+        root = next_root(&root, bytes)?;
+        roots.push(root.clone());
+    }
+    let mut keys = BTreeSet::new();
+    for (_, bytes) in files.iter().filter(|(path, _)| path.ends_with(".targets.json")) {
+        let signed = roles::parse::<Targets>("targets", bytes)?;
+        let good = roots.iter().any(|root| {
+            Holder::of_root(&root.signed, RoleType::Targets)
+                .is_ok_and(|holder| holder.verify(&signed).is_ok())
+        });
+        if good {
+            keys.extend(
+                Holder::of_delegation(roles::delegations(&signed.signed)?, ROLLOUTS)?.keys(),
+            );
+        }
+    }
+    Ok(keys)
+}
+
 impl Trusted {
     /// Reads what is in a repository's files, beginning at the trust anchor.
     pub fn read(anchor: &[u8], files: &Files) -> Result<Self, TufError> {
