@@ -3,13 +3,13 @@
 use std::{io::Write, path::PathBuf};
 
 use clap::Subcommand;
-use ed25519_dalek::SigningKey;
-use lockgate_shared::sign;
+use lockgate_shared::{id::PublicKey, sign};
 
 use super::{CliError, PassphraseArgs};
 use crate::{
     ceremony::metadata,
     keys::{self, PassphraseSource, Protection},
+    signer::KeyRef,
 };
 
 /// Keys of people.
@@ -29,9 +29,10 @@ pub enum KeyCommand {
     },
     /// Print the public half
     Show {
-        /// The key's file
-        file: PathBuf,
-        /// Its passphrase
+        /// Its file, `pkcs11:…`, or `command:…`
+        #[arg(value_name = "KEY")]
+        file: KeyRef,
+        /// Its passphrase or PIN
         #[command(flatten)]
         passphrase: PassphraseArgs,
     },
@@ -59,10 +60,10 @@ pub fn run(command: &KeyCommand, out: &mut dyn Write) -> Result<(), CliError> {
                 let passphrase = passphrase.source().choose(path)?;
                 keys::write(path, &key, Protection::Encrypted(&passphrase))?;
             }
-            show(&key, out)
+            show(&sign::public(&key), out)
         }
         KeyCommand::Show { file, passphrase } => {
-            show(&keys::read(file, &passphrase.source())?, out)
+            show(&file.open(&passphrase.source())?.public(), out)
         }
         KeyCommand::Passwd { file, passphrase, new_passphrase_file } => {
             let key = keys::read(file, &passphrase.source())?;
@@ -81,9 +82,8 @@ pub fn run(command: &KeyCommand, out: &mut dyn Write) -> Result<(), CliError> {
     }
 }
 
-fn show(key: &SigningKey, out: &mut dyn Write) -> Result<(), CliError> {
-    let public = sign::public(key);
+fn show(public: &PublicKey, out: &mut dyn Write) -> Result<(), CliError> {
     writeln!(out, "public key  {public}")?;
-    writeln!(out, "TUF key id  {}", hex::encode(metadata::key_id(&public)?))?;
+    writeln!(out, "TUF key id  {}", hex::encode(metadata::key_id(public)?))?;
     Ok(())
 }

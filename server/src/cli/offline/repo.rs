@@ -124,7 +124,7 @@ pub struct SignArgs {
     /// The repository's copy
     #[command(flatten)]
     pub copy: CopyArgs,
-    /// The key
+    /// The key: a file, `pkcs11:…` (RFC 7512), or `command:PROGRAM`
     #[arg(long, value_name = "KEY")]
     pub key: KeyRef,
     /// The key's passphrase

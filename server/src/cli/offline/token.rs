@@ -36,7 +36,7 @@ pub struct EnrolArgs {
     /// For how long
     #[arg(long, value_name = "SPAN")]
     pub expires: Span,
-    /// The tenant's enrolment key
+    /// The tenant's enrolment key: a file, `pkcs11:…` (RFC 7512), or `command:PROGRAM`
     #[arg(long, value_name = "KEY")]
     pub key: KeyRef,
     /// The key's passphrase
