@@ -472,7 +472,7 @@ fn policy() -> Policy {
     }
 }
 
-pub(super) fn manifest(version: &str) -> String {
+pub(crate) fn manifest(version: &str) -> String {
     let stage = |cohort: &str| {
         json!({
             "cohort": cohort, "floor_s": 0, "bake_s": 60,

@@ -540,6 +540,8 @@ mod beside;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+pub(crate) use fixture::manifest as sample_manifest;
+#[cfg(test)]
 mod key_stories;
 #[cfg(test)]
 mod stories;

@@ -4,13 +4,17 @@
 //! It reads a folder and writes nothing. An expired role is taken: signing the next one renews it.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use lockgate_shared::{
     id::{CohortId, Digest, ProductId, PublicKey},
+    manifest::Manifest,
     policy::{POLICY_PATH, Policy, PolicyError},
+    rollout::Stop,
+    wire::decode_rollout_file,
 };
 use thiserror::Error;
 use tough::{
@@ -23,7 +27,7 @@ use crate::{
         metadata::{self, KeyId, MetadataError},
         plan::release_role,
     },
-    tuf::trusted::target_path,
+    tuf::trusted::{ROLLOUTS, target_path},
 };
 
 /// The largest metadata file that is read: a thousand releases of a product stay below it.
@@ -173,6 +177,51 @@ impl LocalRepository {
             Err(error) => return Err(error),
         };
         Ok(CurrentRole { name, targets: signed.signed, delegations, cohorts })
+    }
+
+    /// The release manifest with this SHA-256, if a release role of the copy lists it.
+    pub fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, RoleError> {
+        for product in self.policy()?.products.keys() {
+            let Ok(role) = self.signed_role(product) else { continue };
+            let listed = role.signed.targets.iter();
+            let path = listed
+                .filter(|(_, target)| target.hashes.sha256.as_ref() == digest.0)
+                .map(|(name, _)| name.raw().to_owned())
+                .next();
+            if let Some(path) = path {
+                let text = self.text(&path, digest)?;
+                let manifest = Manifest::from_json(&text);
+                return manifest.map(Some).map_err(|_| RoleError::OtherText(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The stops that stand, by the newest rollout files that the gatekeeper's keys signed.
+    pub fn stops(&self) -> Result<BTreeMap<u64, Stop>, RoleError> {
+        let folder = self.folder.join("metadata");
+        let delegations = self.targets.signed.delegations.clone().unwrap_or_default();
+        let mut stops = BTreeMap::new();
+        for version in versions(&folder, ROLLOUTS)?.into_iter().rev() {
+            let path = folder.join(format!("{version}.{ROLLOUTS}.json"));
+            let Ok(role) = read::<Targets>(&path) else { continue };
+            if delegations.verify_role(&role, ROLLOUTS).is_err() {
+                continue;
+            }
+            for (name, target) in &role.signed.targets {
+                let Ok(digest) = <[u8; 32]>::try_from(target.hashes.sha256.as_ref()) else {
+                    continue;
+                };
+                if let Some(file) = name.raw().strip_suffix(".bin") {
+                    let path = format!("{file}.bin");
+                    let file = decode_rollout_file(&self.text(&path, &Digest(digest))?)
+                        .map_err(|_| RoleError::OtherText(path))?;
+                    stops.extend(file.stops.into_iter().map(|stop| (stop.number, stop)));
+                }
+            }
+            break;
+        }
+        Ok(stops)
     }
 
     /// The newest metadata of a product's release role, with its signatures.

@@ -84,6 +84,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/releases", get(releases::list))
         .route("/v1/releases/{product}/{version}", get(releases::show))
         .route("/v1/acts", post(acts::submit))
+        .route("/v1/acts/text", post(acts::text))
         .route("/v1/entries/{offset}", get(acts::entry))
         .route("/v1/stops", post(stops::stop))
         .route("/v1/status", get(reports::status))

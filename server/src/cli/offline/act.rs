@@ -1,21 +1,28 @@
 //! `lockgate act show|sign`: an act's file, passed from hand to hand.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
-    act::{ActError, ActSignature, SignedAct},
+    act::{Act, ActError, ActSignature, SignedAct},
+    id::Digest,
     limits,
+    manifest::Manifest,
     policy::Role,
+    rollout::Stop,
     sign::Domain,
 };
 
-use super::{CliError, Confirmation, PassphraseArgs, PolicyArgs, act_bytes, confirm, read};
+use super::{
+    CliError, Confirmation, ManifestSource, PassphraseArgs, PolicyArgs, act_bytes, confirm, read,
+};
 use crate::{
-    acts_text,
+    acts_text::{self, consequences::AtHand},
+    release::role::LocalRepository,
     signer::{self, KeyRef},
     whole_folder::{self, Readers},
 };
@@ -40,6 +47,9 @@ pub struct ShowArgs {
     /// The policy, to say whose signatures count
     #[command(flatten)]
     pub policy: PolicyArgs,
+    /// The release's folder or its manifest.json, where no copy of the repository has it
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<String>,
 }
 
 /// Options of `act sign`.
@@ -47,7 +57,7 @@ pub struct ShowArgs {
 pub struct SignArgs {
     /// The act's file
     pub file: PathBuf,
-    /// The approver's key
+    /// The approver's key: a file, `pkcs11:…` (RFC 7512), or `command:PROGRAM`
     #[arg(long, value_name = "KEY")]
     pub key: KeyRef,
     /// The key's passphrase
@@ -56,6 +66,9 @@ pub struct SignArgs {
     /// The policy, to refuse a key that does not count
     #[command(flatten)]
     pub policy: PolicyArgs,
+    /// The release's folder or its manifest.json, where no copy of the repository has it
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<String>,
     /// Sign without asking
     #[arg(long)]
     pub yes: bool,
@@ -65,14 +78,17 @@ pub struct SignArgs {
 pub fn run(command: &ActCommand, out: &mut dyn Write) -> Result<(), CliError> {
     match command {
         ActCommand::Show(args) => {
-            let policy = args.policy.load()?;
-            let text = acts_text::describe_signed(&read_act(&args.file)?, policy.as_ref())?;
+            let (policy, signed) = (args.policy.load()?, read_act(&args.file)?);
+            let known = Known::of(&signed, &args.policy, args.manifest.as_deref())?;
+            let text = acts_text::describe_signed(&signed, policy.as_ref(), &known.at_hand())?;
             write!(out, "{text}")?;
             Ok(())
         }
         ActCommand::Sign(args) => {
             let (policy, mut signed) = (args.policy.load()?, read_act(&args.file)?);
-            write!(out, "{}", acts_text::describe_signed(&signed, policy.as_ref())?)?;
+            let known = Known::of(&signed, &args.policy, args.manifest.as_deref())?;
+            let at_hand = known.at_hand();
+            write!(out, "{}", acts_text::describe_signed(&signed, policy.as_ref(), &at_hand)?)?;
             confirm(Confirmation::from(args.yes), out)?;
             let key = args.key.open(&args.passphrase.source())?;
             let counts = policy.as_ref().is_none_or(|policy| {
@@ -90,6 +106,41 @@ pub fn run(command: &ActCommand, out: &mut dyn Write) -> Result<(), CliError> {
             }
             Ok(())
         }
+    }
+}
+
+/// What is at hand about an act besides its own text: from a verified copy, or from a file.
+struct Known {
+    manifest: Option<(Digest, Manifest)>,
+    stops: Option<BTreeMap<u64, Stop>>,
+}
+
+impl Known {
+    fn of(signed: &SignedAct, copy: &PolicyArgs, manifest: Option<&str>) -> Result<Self, CliError> {
+        let given = match manifest.map(ManifestSource::of).transpose()? {
+            Some(ManifestSource::File(manifest, digest)) => Some((digest, *manifest)),
+            Some(ManifestSource::Digest(_)) | None => None,
+        };
+        let Some(folder) = &copy.repository else {
+            return Ok(Self { manifest: given, stops: None });
+        };
+        let copy = LocalRepository::open(folder, copy.anchor.as_deref())?;
+        let wanted = match signed.unverified()? {
+            Act::Start(start) => Some(start.manifest),
+            Act::Approve(approval) => Some(approval.manifest),
+            Act::Lift(_) => return Ok(Self { manifest: None, stops: Some(copy.stops()?) }),
+            Act::Waive(_) | Act::Grant(_) => None,
+        };
+        let found = match wanted {
+            Some(digest) => copy.manifest(&digest)?.map(|manifest| (digest, manifest)),
+            None => None,
+        };
+        Ok(Self { manifest: given.or(found), stops: None })
+    }
+
+    fn at_hand(&self) -> AtHand<'_> {
+        let manifest = self.manifest.as_ref().map(|(digest, manifest)| (*digest, manifest));
+        AtHand { manifest, stops: self.stops.as_ref() }
     }
 }
 
