@@ -19,7 +19,7 @@ pub mod tick;
 
 use std::{
     collections::VecDeque,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -41,7 +41,7 @@ use self::{
 use crate::{
     audit::{self, AuditError, Chain},
     clock,
-    config::Gatekeeper,
+    config::{Gatekeeper, OnlineKeySource},
     gatekeeper_store::{GatekeeperStore, GatekeeperStoreError, Table},
     rollout::report,
     status::{About, CohortStatus, Decision, Expiry, Status},
@@ -83,7 +83,7 @@ pub struct Engine {
     lines: VecDeque<String>,
     unsigned: Option<String>,
     /// Where the keys are, to take up new ones.
-    keys: PathBuf,
+    keys: OnlineKeySource,
 }
 
 /// What a turn came to.
@@ -168,7 +168,7 @@ impl Engine {
         let mut book = Book::load(&store)?;
         let repository = Repository::new(
             config.repository.clone(),
-            OnlineKeys::load(&config.keys)?,
+            OnlineKeys::open(&config.keys)?,
             Terms {
                 rollouts: config.rollouts_expiry_s,
                 snapshot: config.snapshot_expiry_s,
@@ -458,7 +458,7 @@ impl Engine {
         if self.unsigned.is_none() {
             return occasion;
         }
-        match OnlineKeys::load(&self.keys) {
+        match OnlineKeys::open(&self.keys) {
             Ok(keys) => self.publisher.set_keys(keys),
             Err(error) => tracing::warn!(%error, "the keys cannot be read again"),
         }

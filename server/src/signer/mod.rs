@@ -16,6 +16,7 @@ use lockgate_shared::{
     id::{PublicKey, Signature},
     sign::{self, Domain},
 };
+use serde::{Deserialize, Deserializer, de};
 use thiserror::Error;
 
 pub use self::{
@@ -75,6 +76,12 @@ impl FromStr for KeyRef {
             Some(line) => Self::Command(line.to_owned()),
             None => Self::File(PathBuf::from(text)),
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

@@ -81,9 +81,8 @@ impl TokenSigner {
         let point = address.only(&session, ObjectClass::PUBLIC_KEY)?;
         let attributes =
             session.get_attributes(point, &[AttributeType::EcPoint]).map_err(failed)?;
-        let point = attributes.into_iter().find_map(|attribute| match attribute {
-            Attribute::EcPoint(point) => Some(point),
-            _ => None,
+        let point = attributes.into_iter().find_map(|attribute| {
+            if let Attribute::EcPoint(point) = attribute { Some(point) } else { None }
         });
         let public = point
             .as_deref()

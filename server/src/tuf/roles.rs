@@ -18,8 +18,9 @@ use tough::schema::{
 
 use super::{METADATA_BYTES, TufError};
 use crate::{
-    keys::{self, KeyError},
-    signer::{self, Signer},
+    config::OnlineKeySource,
+    keys::{self, KeyError, PassphraseSource},
+    signer::{self, KeyRef, Signer},
 };
 
 /// The most keys in the folder of online keys: the keys in force and those that will follow.
@@ -56,6 +57,23 @@ impl OnlineKeys {
     /// These keys.
     pub const fn new(signers: Vec<Box<dyn Signer>>) -> Self {
         Self { signers }
+    }
+
+    /// The keys that a configuration names.
+    pub fn open(source: &OnlineKeySource) -> Result<Self, TufError> {
+        let list = match source {
+            OnlineKeySource::Folder(folder) => return Self::load(folder),
+            OnlineKeySource::List(list) => list,
+        };
+        let open = |key: &KeyRef| -> Result<Box<dyn Signer>, TufError> {
+            match key {
+                KeyRef::File(path) => Ok(Box::new(read_key(path)?)),
+                KeyRef::Token(_) | KeyRef::Command(_) => key
+                    .open(&PassphraseSource::EnvironmentOrPrompt)
+                    .map_err(|source| TufError::Signer { role: key.to_string(), source }),
+            }
+        };
+        Ok(Self { signers: list.iter().map(open).collect::<Result<_, _>>()? })
     }
 
     /// Reads every `*.key` of a folder; refuses a file that others may read.
