@@ -136,7 +136,13 @@ fn read_root(start: &Place, table: &Table, faults: &mut Vec<Fault>) -> Option<Se
     let anchor = root.path("anchor", Must("anchor = \"/etc/lockgate-agent/root.json\""));
     let ca = root.path("ca", Must("ca = \"/etc/lockgate-agent/ca.pem\""));
     let poll = root
-        .number("poll_s", POLL_LEAST_S..=POLL_MOST_S, "a number of seconds", May("poll_s = 300"))
+        .number_because(
+            "poll_s",
+            POLL_LEAST_S..=POLL_MOST_S,
+            "a number of seconds",
+            ", it only counts until the server has named its own interval, which may be shorter",
+            May("poll_s = 300"),
+        )
         .unwrap_or(POLL_DEFAULT_S);
     let facts = root.table("facts");
     let preferences = root.table("preferences");

@@ -479,7 +479,8 @@ fn noted(mut step: Step, note: String) -> Step {
 }
 
 fn ignored(state: State, event: &Event) -> Step {
-    let note = format!("ignored in state {:?}: {}", state.word(), event.word());
+    let note =
+        format!("`{}` does not fit the state `{}`: ignored", event.word(), state.word().name());
     noted(to(state, Vec::new()), note)
 }
 
