@@ -1,9 +1,6 @@
 //! `lockgate release`: what was published, and carrying a signed release to the server.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use lockgate_shared::{
@@ -48,7 +45,7 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::Offline(command) => Ok(offline::release::run(&command, &mut io::stdout())?),
+        Command::Offline(command) => session.offline(|desk| offline::release::run(&command, desk)),
         Command::List { product } => {
             let ask = product.map(|product| format!("?product={product}")).unwrap_or_default();
             let rows: Vec<ReleaseRow> =
