@@ -21,6 +21,7 @@ use lockgate_server::{
     store::sqlite::SqliteStore,
 };
 use lockgate_shared::{failure::Chain, id::TenantId};
+use rustls_pki_types::ServerName;
 use serde_json::json;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
@@ -61,7 +62,7 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
         /// A host name or IP address; may be repeated
-        #[arg(long = "name", required = true)]
+        #[arg(long = "name", required = true, value_parser = host)]
         names: Vec<String>,
     },
     /// Make API tokens while no server runs
@@ -185,6 +186,14 @@ fn run(command: Command) -> Result<Answer, Failure> {
                 json: json!({ "ok": true, "config": config }),
             })
         }
+    }
+}
+
+/// A name that a client can ask for.
+fn host(text: &str) -> Result<String, String> {
+    match ServerName::try_from(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("write a host name or an IP address".to_owned()),
     }
 }
 

@@ -111,7 +111,9 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) | Self::NotYet(text) | Self::False(text) => f.write_str(text),
-            Self::File { path, source } => write!(f, "`{}`: {source}", path.display()),
+            Self::File { path, source } => {
+                write!(f, "cannot read `{}`: {source}", path.display())
+            }
             Self::Refused(problem) => {
                 f.write_str(&problem.detail)?;
                 match &problem.hint {

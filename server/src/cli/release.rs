@@ -67,7 +67,16 @@ async fn publish(session: &Session, dir: &Path, wait: &act::Wait) -> Result<(), 
         let path = path.to_owned();
         move |source| CliError::File { path, source }
     };
-    let text = std::fs::read(&path).map_err(failed(&path))?;
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(CliError::Usage(format!(
+                "there is no `{}`\nhint: `lockgate release sign` writes it when enough authors have signed",
+                path.display()
+            )));
+        }
+        Err(source) => return Err(failed(&path)(source)),
+    };
     let publication: Publication = serde_json::from_slice(&text).map_err(|error| {
         CliError::Usage(format!(
             "`{}` is not a publication: {error}\nhint: `lockgate release sign` writes it when enough people have signed",

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockgate_shared::{
+    count::count,
     id::{Digest, ProductId, PublicKey},
     manifest::Manifest,
     policy::{POLICY_PATH, Policy},
@@ -183,7 +184,8 @@ impl Trusted {
             let before = before.map(|before| &before.signed.signed);
             self.check_releases(role, &signed.signed, before, &brought)?;
         }
-        let what = format!("role `{role}`, version {due}, with {} new targets", brought.len());
+        let targets = count(brought.len(), "new target", "new targets");
+        let what = format!("role `{role}`, version {due}, with {targets}");
         let published = Published { signed, bytes: bytes.to_vec(), signers };
         if role == "targets" {
             next.targets = published;

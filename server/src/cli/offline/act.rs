@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
-    act::{ActError, SignedAct},
+    act::SignedAct,
     limits,
     policy::{Policy, Role},
     sign,
@@ -115,8 +115,12 @@ fn shown(signed: &SignedAct, policy: Option<&Policy>) -> Result<serde_json::Valu
 
 /// Reads an act's file; what it says is not verified by that.
 pub fn read_act(path: &Path) -> Result<SignedAct, CliError> {
-    let signed: SignedAct =
-        serde_json::from_slice(&read(path, MAX_FILE)?).map_err(ActError::from)?;
+    let signed: SignedAct = serde_json::from_slice(&read(path, MAX_FILE)?).map_err(|error| {
+        CliError::Usage(format!(
+            "`{}` is not an act: {error}\nhint: `lockgate rollout start` and others write them",
+            path.display()
+        ))
+    })?;
     signed.unverified()?;
     Ok(signed)
 }

@@ -179,7 +179,14 @@ fn open(
     now: Moment,
     life: Seconds,
 ) -> Result<(Draft, CurrentRole), CliError> {
-    let bytes = read(&folder.join("manifest.json"), limits::MANIFEST_BYTES)?;
+    let manifest = folder.join("manifest.json");
+    if !manifest.exists() {
+        return Err(CliError::Usage(format!(
+            "there is no `{}`\nhint: pass the folder that `lockgate release create` made",
+            manifest.display()
+        )));
+    }
+    let bytes = read(&manifest, limits::MANIFEST_BYTES)?;
     let product = Manifest::from_json(&bytes)?.product;
     let current =
         LocalRepository::open(&copy.repository, copy.anchor.as_deref())?.role(&product)?;
