@@ -218,7 +218,8 @@ fn read_product(table: &Table, place: &Place, faults: &mut Vec<Fault>) -> Option
     let kinds = [SlotsKind::Directory, SlotsKind::Agent].map(|kind| (kind.name(), kind));
     let slots = reader.word("slots", &kinds, Must("slots = \"directory\""));
     let root = reader.path("root", Must("root = \"/opt/app\""));
-    let installed = reader.path("installed", May("installed = \"/usr/bin/lockgate-agent\""));
+    let installed =
+        reader.path("installed", May("installed = \"/usr/lib/lockgate-agent/lockgate-agent\""));
     if let (Some(_), Some(SlotsKind::Directory)) = (&installed, slots) {
         let text = "`installed` goes with `slots = \"agent\"` only\nhint: take it out";
         reader.foreign(reader.place_of("installed"), text, May(""));

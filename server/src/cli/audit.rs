@@ -101,6 +101,9 @@ async fn tail(
             break;
         }
     }
+    if last.is_empty() && !follow && !session.json() && !raw {
+        say("nothing was written to this chain yet")?;
+    }
     print(session, &last, raw)?;
     if !follow {
         return Ok(());
