@@ -15,6 +15,7 @@ use ed25519_dalek::SigningKey;
 use lockgate_shared::{
     eligibility::Preferences,
     facts::Facts,
+    failure::Chain,
     id::{ChannelId, DeviceId, Digest, ProductId, RepositoryId, TenantId},
     limits,
     pace::Sight,
@@ -45,7 +46,7 @@ use crate::{
     repository::{Repository, RepositoryError},
     slots::SlotError,
     transport::Woken,
-    world::{Fate, Refusal, World, chain},
+    world::{Fate, Refusal, World},
 };
 
 /// How many letters one turn sends: one that waited, one that tells the news, one in reserve.
@@ -258,7 +259,7 @@ impl<W: World> Agent<W> {
         self.world.rest();
         if let Err(error) = self.snapshot().write(&self.state) {
             // A full disk must not end a trial's supervision.
-            log::warn(chain(&error));
+            log::warn(Chain(&error));
         }
         Ok(self.replaced.take().map(Ended::Replaced))
     }
@@ -320,7 +321,7 @@ impl<W: World> Agent<W> {
         let refreshed = match self.refresh() {
             Ok(()) => true,
             Err(Trouble::World(error)) => {
-                let text = chain(&error);
+                let text = Chain(&error).to_string();
                 log::warn(format!("the repository was not refreshed: {text}"));
                 self.notices.push(format!("refresh: {text}"));
                 self.heard.refresh_problem = Some(text);
@@ -440,7 +441,7 @@ impl<W: World> Agent<W> {
 
     /// Says why a product's file or manifest is not used, and goes on.
     fn complain(&mut self, product: &ProductId, error: &RepositoryError) {
-        let text = chain(error);
+        let text = Chain(error).to_string();
         log::warn(format!("`{product}`: {text}"));
         self.notices.push(format!("{product}: {text}"));
     }
@@ -487,8 +488,8 @@ impl<W: World> Agent<W> {
                 Ok(Some(letter))
             }
             Err(error) => {
-                log::error(chain(&error));
-                self.heard.contact_problem = Some(chain(&error));
+                log::error(Chain(&error));
+                self.heard.contact_problem = Some(Chain(&error).to_string());
                 Ok(None)
             }
         }
@@ -539,7 +540,7 @@ impl<W: World> Agent<W> {
                 Ok(None)
             }
             Err(error) => {
-                let text = chain(&error);
+                let text = Chain(&error).to_string();
                 let refusal = Refusal { fate: Fate::Keep, text, retry_after: None };
                 self.refused(letter, refusal).map(Some)
             }

@@ -7,6 +7,7 @@ use std::{io::Read, path::PathBuf, time::Duration};
 
 use lockgate_shared::{
     facts::{Conditions, Facts},
+    failure::Chain,
     limits,
     time::{Moment, Seconds},
     wire::BINARY,
@@ -113,7 +114,7 @@ impl World for Machine {
             Ok(answer) => Ok(answer.body),
             Err(error) => Err(Refusal {
                 fate: fate(&error),
-                text: chain(&error),
+                text: Chain(&error).to_string(),
                 retry_after: error.retry_after(),
             }),
         }
@@ -123,7 +124,7 @@ impl World for Machine {
         let path = format!("/artifacts/{}", artifact.sha256);
         match self.transport.download(&path, artifact.size) {
             Ok(download) => Ok(Box::new(download)),
-            Err(error) => Err(chain(&error)),
+            Err(error) => Err(Chain(&error).to_string()),
         }
     }
 
@@ -132,7 +133,7 @@ impl World for Machine {
             Ok(woken) => woken,
             Err(error) => {
                 // Without signals there is no good order to end in; ending is better than spinning.
-                crate::log::error(chain(&error));
+                crate::log::error(Chain(&error));
                 Woken::Terminate
             }
         }
@@ -169,16 +170,4 @@ fn fate(error: &TransportError) -> Fate {
         ) => Fate::Drop,
         (Remedy::Accept | Remedy::Wait | Remedy::Mend | Remedy::Stop, _) => Fate::Keep,
     }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

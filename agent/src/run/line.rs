@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use lockgate_shared::{
+    failure::Chain,
     id::{ChannelId, CohortId, Digest, ProductId, RolloutId},
     limits,
     manifest::{Artifact, ArtifactKind, Manifest, ProbeKind},
@@ -14,7 +15,7 @@ use lockgate_shared::{
     wire::{Orders, ProductState, ReasonRecord, RolloutView},
 };
 
-use super::{Agent, Product, RunError, Trouble};
+use super::{Agent, Product, RunError, Trouble, report::sentence};
 use crate::{
     cli::Request,
     core::{
@@ -27,7 +28,7 @@ use crate::{
     log,
     perform::Hands,
     slots::{Contents, Slot},
-    world::{World, chain},
+    world::World,
 };
 
 /// How many steps one event may lead to: fetch, verify, look, activate, restart and a verdict, twice.
@@ -303,7 +304,7 @@ impl<W: World> Agent<W> {
             }
         }
         if step.state.word() != line.record.state.word() {
-            log::info(format!("`{}`: {:?}", line.product, step.state.word()));
+            log::info(format!("`{}`: {}", line.product, sentence(&step.state)));
         }
         let (probes, lasting): (Vec<Effect>, Vec<Effect>) =
             step.effects.into_iter().partition(|effect| matches!(effect, Effect::RunProbe { .. }));
@@ -333,7 +334,7 @@ impl<W: World> Agent<W> {
                 // A disk that takes no more entries must not keep a device on a bad release: the
                 // switch back needs none, and the machine finds out after a start by itself.
                 Err(error) if matches!(record.state, State::RollingBack { .. }) => {
-                    log::error(chain(&error));
+                    log::error(Chain(&error));
                     line.record = record;
                     to_do.extend(lasting.into_iter().map(|effect| (None, effect)));
                 }
@@ -360,7 +361,7 @@ impl<W: World> Agent<W> {
                 if let Some(Err(error)) =
                     self.lines.get_mut(index).map(|line| line.hands.discard(*slot))
                 {
-                    log::warn(chain(&error));
+                    log::warn(Chain(&error));
                 }
                 Ok(None)
             }
@@ -395,7 +396,7 @@ impl<W: World> Agent<W> {
         match self.refresh() {
             Ok(()) => {}
             Err(Trouble::World(error)) => {
-                return Ok(unreached(format!("the last look failed: {}", chain(&error))));
+                return Ok(unreached(format!("the last look failed: {}", Chain(&error))));
             }
             Err(Trouble::Own(error)) => return Err(error),
         }
@@ -487,7 +488,7 @@ impl<W: World> Agent<W> {
         };
         let (health, detail) = match reached {
             Ok(()) => (Health::Held, "the server was reached".to_owned()),
-            Err(error) => (Health::Failed, choice::short(&chain(&error))),
+            Err(error) => (Health::Failed, choice::short(&Chain(&error).to_string())),
         };
         Answer { probe: name.to_owned(), said: Said { health, detail }, latency_ms: 0 }
     }

@@ -1,7 +1,7 @@
 //! `lockgate device`: the list, one device, and why it does or does not install.
 
 use clap::Subcommand;
-use lockgate_shared::id::TenantId;
+use lockgate_shared::{count::count, id::TenantId};
 
 use super::{Session, device_id, exit::CliError, table};
 use crate::{
@@ -85,7 +85,7 @@ async fn list(session: &Session, tenant: Option<TenantId>, limit: usize) -> Resu
 }
 
 fn row(known: &KnownDevice) -> Vec<String> {
-    let model = known.facts.as_ref().map(|facts| format!("{} {}", facts.vendor, facts.model));
+    let model = known.facts.as_ref().map(|facts| known_words(&[&facts.vendor, &facts.model]));
     let products = known.letter.iter().flat_map(|letter| &letter.products).map(|product| {
         format!(
             "{} {} ({})",
@@ -113,13 +113,14 @@ fn show_text(shown: &DeviceShown) -> String {
         ("letters", known.sequence.to_string()),
     ];
     if known.replayed > 0 {
-        let text = format!("{} letters under used numbers: perhaps a clone", known.replayed);
+        let letters = count(known.replayed, "letter", "letters");
+        let text = format!("{letters} under used numbers: perhaps a clone");
         rows.push(("replayed", text));
     }
     if let Some(facts) = &known.facts {
-        rows.push(("hardware", format!("{} {} ({})", facts.vendor, facts.model, facts.arch)));
-        rows.push(("system", format!("{} {}", facts.os_id, facts.os_version)));
-        rows.push(("firmware", facts.firmware_version.clone()));
+        rows.push(("hardware", known_words(&[&facts.vendor, &facts.model, &facts.arch])));
+        rows.push(("system", known_words(&[&facts.os_id, &facts.os_version])));
+        rows.push(("firmware", known_words(&[&facts.firmware_version])));
     }
     if let Some(letter) = &known.letter {
         rows.push(("agent", letter.agent.to_string()));
@@ -143,18 +144,24 @@ fn show_text(shown: &DeviceShown) -> String {
     rows.push((
         "orders",
         format!(
-            "{} pins, {} windows, {} freezes, {} stops, {} grants; {held}",
-            shown.orders.pins.len(),
-            shown.orders.windows.len(),
-            shown.orders.freezes.len(),
-            shown.orders.stops.len(),
-            shown.orders.grants.len()
+            "{}, {}, {}, {}, {}; {held}",
+            count(shown.orders.pins.len(), "pin", "pins"),
+            count(shown.orders.windows.len(), "window", "windows"),
+            count(shown.orders.freezes.len(), "freeze", "freezes"),
+            count(shown.orders.stops.len(), "stop", "stops"),
+            count(shown.orders.grants.len(), "grant", "grants")
         ),
     ));
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     let lines: Vec<String> =
         rows.iter().map(|(name, text)| format!("{name:width$}  {text}")).collect();
     lines.join("\n")
+}
+
+/// What a device could find out about itself: a machine without firmware tables names no vendor.
+fn known_words(words: &[&str]) -> String {
+    let known: Vec<&str> = words.iter().copied().filter(|word| !word.is_empty()).collect();
+    if known.is_empty() { "not known to the device".to_owned() } else { known.join(" ") }
 }
 
 fn explain_text(explanation: &Explanation) -> String {
