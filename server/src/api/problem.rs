@@ -7,13 +7,16 @@ use axum::{
 };
 use lockgate_shared::wire::{CodecError, PROBLEM, Problem, TokenError};
 
-use crate::letters::{JournalError, Refusal};
+use crate::letters::{JournalError, Refusal, bars::BarKind};
 
 /// After how many seconds to come again when the server is busy: long enough for a full queue to
 /// drain, short enough for a stop to arrive.
 const BUSY_S: u64 = 5;
 /// After how many seconds to come again when a person has to help.
 const HELP_S: u64 = 60;
+
+/// After how many seconds a barred device may come again: it can do nothing but hear the same.
+const BARRED_S: u64 = 3_600;
 
 /// An error answer.
 #[derive(Clone, Debug)]
@@ -133,6 +136,14 @@ impl From<Refusal> for Trouble {
             Refusal::Replayed { .. } => {
                 let title = "the letter's number was used before";
                 Self::new(StatusCode::CONFLICT, "sequence-replayed", title, detail)
+            }
+            Refusal::Barred(bar) => {
+                let (kind, title) = match bar.kind {
+                    BarKind::Revoked => ("device-revoked", "the device is revoked"),
+                    BarKind::Held => ("device-held", "two machines have the device's identity"),
+                };
+                let trouble = Self::new(FORBIDDEN, kind, title, detail);
+                Self { retry_after: Some(BARRED_S), ..trouble }
             }
             Refusal::Token(error) => error.into(),
             Refusal::TokenUsedUp => {

@@ -499,11 +499,14 @@ mod tests {
         fn send(&self, sequence: u64, digest: u8) -> Reserved {
             let digest = Digest([digest; 32]);
             let received = Moment(2);
-            self.devices.reserve(Number { device: DEVICE, sequence, digest }, |answer| {
-                let update = Update { device: DEVICE, sequence, digest, received, said: None };
-                let then = Then::Letter(update, answer);
-                self.journal.write(Write { changes: Vec::new(), entry: Some(entry()), then })
-            })
+            self.devices.reserve(
+                Number { device: DEVICE, sequence, digest, previous: Digest([0; 32]) },
+                |answer| {
+                    let update = Update { device: DEVICE, sequence, digest, received, said: None };
+                    let then = Then::Letter(update, answer);
+                    self.journal.write(Write { changes: Vec::new(), entry: Some(entry()), then })
+                },
+            )
         }
     }
 
@@ -563,6 +566,7 @@ mod tests {
             Reserved::Known(_)
             | Reserved::Behind(_)
             | Reserved::Replayed { .. }
+            | Reserved::Forked
             | Reserved::Refused(_)
             | Reserved::Unknown => panic!("not queued but {reserved:?}"),
         }

@@ -4,6 +4,7 @@
 //! | to find out | open |
 //! |---|---|
 //! | whether a letter or enrolment is taken, and what it is answered | [`checkin`] |
+//! | which devices are revoked or held | [`bars`] |
 //! | when something is on disk | [`journal`] |
 //! | which letter is next, the same again, or a replay | [`devices`] |
 //! | what is known of a device | [`record`] |
@@ -39,6 +40,7 @@ use crate::{
     stream::{Entry, EntryKind, FRAME_BYTES, LetterRecord},
 };
 
+pub mod bars;
 pub mod checkin;
 pub mod devices;
 pub mod journal;
@@ -57,6 +59,7 @@ pub use policy::CurrentPolicy;
 pub use record::{DeviceRecord, LastLetter};
 pub use reports::Reports;
 
+use bars::Bars;
 use journal::Journal;
 use record::{Arrival, RecordError, Update};
 use reports::ReportError;
@@ -77,6 +80,7 @@ pub struct LetterBox {
     journal: Journal,
     low_water: AtomicU64,
     uses: TokenUses,
+    bars: Bars,
     sampler: Sampler,
     reports: RwLock<Reports>,
     reported: watch::Sender<u64>,
@@ -156,6 +160,7 @@ impl LetterBox {
         for key in store.table(Table::TokenUses)?.keys() {
             uses.load(key);
         }
+        let bars = Bars::load(&store.table(Table::Bars)?);
         let reports = Reports::load(store.table(Table::Reports)?);
         tracing::info!(devices = devices.len(), head = store.head()?, low_water, "store loaded");
         let tick = Duration::from_millis(api.journal_tick_ms);
@@ -167,6 +172,7 @@ impl LetterBox {
             journal,
             low_water: low_water.into(),
             uses,
+            bars,
             sampler: Sampler::default(),
             reports: RwLock::new(reports),
             reported: watch::Sender::new(0),
@@ -356,7 +362,7 @@ fn replay(entry: &Entry, devices: &Devices) -> Result<(), RecordError> {
             let update = Update { device, sequence, digest, received, said: None };
             devices.letter(update, entry.offset);
         }
-        EntryKind::Act | EntryKind::Publish | EntryKind::Stop => {}
+        EntryKind::Act | EntryKind::Publish | EntryKind::Stop | EntryKind::Bar => {}
     }
     Ok(())
 }

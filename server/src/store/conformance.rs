@@ -45,6 +45,7 @@ fn every_kind_comes_back_as_it_went(open: &mut impl FnMut() -> Box<dyn Store>) {
         EntryKind::Act,
         EntryKind::Publish,
         EntryKind::Stop,
+        EntryKind::Bar,
     ];
     let entries: Vec<NewEntry> = (0..)
         .zip(kinds)

@@ -92,6 +92,8 @@ pub enum Table {
     TokenUses,
     /// What the gatekeeper said: verdicts by number, `status`, audit lines by number.
     Reports,
+    /// Devices whose letters are not taken, by id.
+    Bars,
     /// Releases that were published, by product and version.
     Releases,
 }
@@ -108,6 +110,7 @@ impl Table {
             Self::Stops => "stops",
             Self::TokenUses => "token_uses",
             Self::Reports => "reports",
+            Self::Bars => "bars",
             Self::Releases => "releases",
         }
     }

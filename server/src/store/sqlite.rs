@@ -233,6 +233,7 @@ const fn kind_number(kind: EntryKind) -> i64 {
         EntryKind::Act => 5,
         EntryKind::Publish => 6,
         EntryKind::Stop => 7,
+        EntryKind::Bar => 8,
     }
 }
 
@@ -246,6 +247,7 @@ fn kind(number: i64) -> Result<EntryKind, StoreError> {
         5 => EntryKind::Act,
         6 => EntryKind::Publish,
         7 => EntryKind::Stop,
+        8 => EntryKind::Bar,
         other => {
             return Err(StoreError::Backend {
                 what: "read: an entry's kind",
