@@ -53,6 +53,16 @@ pub enum EntryKind {
     Bar,
 }
 
+impl EntryKind {
+    /// Whether it is a letter, whole or not.
+    pub const fn is_letter(self) -> bool {
+        match self {
+            Self::Letter(_) | Self::Record => true,
+            Self::Enrolment(_) | Self::Act | Self::Publish | Self::Stop | Self::Bar => false,
+        }
+    }
+}
+
 /// What is kept of a letter that is not journalled whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LetterRecord {

@@ -5,7 +5,10 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use lockgate_shared::wire::{CodecError, PROBLEM, Problem, TokenError};
+use lockgate_shared::{
+    time::Seconds,
+    wire::{CodecError, PROBLEM, Problem, TokenError},
+};
 
 use crate::letters::{JournalError, Refusal, bars::BarKind};
 
@@ -67,6 +70,13 @@ impl Trouble {
     pub fn range(length: u64) -> Self {
         let detail = format!("the file has {length} bytes");
         Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", "the range lies outside", detail)
+    }
+
+    /// Somebody comes more often than anybody needs to.
+    pub fn too_often(detail: impl Into<String>, wait: Seconds) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let trouble = Self::new(status, "too-often", "too many requests", detail);
+        Self { retry_after: Some(wait.0), ..trouble }
     }
 
     /// The server cannot at the moment.
@@ -145,6 +155,7 @@ impl From<Refusal> for Trouble {
                 let trouble = Self::new(FORBIDDEN, kind, title, detail);
                 Self { retry_after: Some(BARRED_S), ..trouble }
             }
+            Refusal::TooOften { wait, .. } => Self::too_often(detail, wait),
             Refusal::Token(error) => error.into(),
             Refusal::TokenUsedUp => {
                 Self::new(FORBIDDEN, "token-used-up", "the enrolment token is used up", detail)

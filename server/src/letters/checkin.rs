@@ -4,7 +4,7 @@
 use lockgate_shared::{
     id::{DeviceId, Digest, RepositoryId, TenantId},
     limits,
-    time::Moment,
+    time::{Moment, Seconds},
     wire::{
         CodecError, Directive, Enrolment, EnrolmentAnswer, Format, Letter, Sealed, SlotState,
         TokenError, codec,
@@ -61,6 +61,12 @@ pub enum Refusal {
         /// The last one.
         last: u64,
     },
+    /// The device writes more often than any device needs to.
+    #[error("this device writes too often\nhint: come again in {wait}")]
+    TooOften {
+        /// After how long to come again.
+        wait: Seconds,
+    },
     /// The device was revoked, or is held.
     #[error("{0}")]
     Barred(Bar),
@@ -108,6 +114,8 @@ impl LetterBox {
         if letter.tenant != identity.tenant {
             return Err(Refusal::Tenant(letter.tenant));
         }
+        // After the signature: nobody uses up what is another's.
+        self.writers.pass(&letter.device, now).map_err(|wait| Refusal::TooOften { wait })?;
         // Only now: a stranger is not told.
         if let Some(bar) = self.bars.of(&letter.device) {
             return Err(bar.into());
@@ -363,7 +371,6 @@ mod tests {
         group::Habit,
         id::{PublicKey, RolloutId, TokenId},
         pin::Pin,
-        time::Seconds,
         wire::{ProductState, RolloutView},
     };
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | whether a letter or enrolment is taken, and what it is answered | [`checkin`] |
 //! | which devices are revoked or held | [`bars`] |
+//! | who comes too often | [`meter`] |
 //! | when something is on disk | [`journal`] |
 //! | which letter is next, the same again, or a replay | [`devices`] |
 //! | what is known of a device | [`record`] |
@@ -44,6 +45,7 @@ pub mod bars;
 pub mod checkin;
 pub mod devices;
 pub mod journal;
+pub mod meter;
 pub mod orders;
 pub mod policy;
 pub mod record;
@@ -61,6 +63,7 @@ pub use reports::Reports;
 
 use bars::Bars;
 use journal::Journal;
+use meter::Meter;
 use record::{Arrival, RecordError, Update};
 use reports::ReportError;
 use sample::Sampler;
@@ -81,6 +84,9 @@ pub struct LetterBox {
     low_water: AtomicU64,
     uses: TokenUses,
     bars: Bars,
+    writers: Meter,
+    addresses: Meter,
+    acknowledged: AtomicU64,
     sampler: Sampler,
     reports: RwLock<Reports>,
     reported: watch::Sender<u64>,
@@ -173,6 +179,9 @@ impl LetterBox {
             low_water: low_water.into(),
             uses,
             bars,
+            writers: Meter::new(api.device_letters_per_minute),
+            addresses: Meter::new(api.address_requests_per_minute),
+            acknowledged: AtomicU64::new(0),
             sampler: Sampler::default(),
             reports: RwLock::new(reports),
             reported: watch::Sender::new(0),
@@ -186,6 +195,16 @@ impl LetterBox {
     /// Its configuration.
     pub const fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// How often each address comes.
+    pub const fn addresses(&self) -> &Meter {
+        &self.addresses
+    }
+
+    /// The gatekeeper asked for entries from here on: what lies below is in its own store.
+    pub fn acknowledge(&self, from: u64) {
+        self.acknowledged.fetch_max(from, Ordering::Relaxed);
     }
 
     /// The device table.
@@ -299,6 +318,18 @@ impl LetterBox {
         }
         self.journal.sweep(Vec::new(), head).await?;
         self.low_water.store(head, Ordering::Relaxed);
+        self.prune(head).await
+    }
+
+    /// Takes letters away that nobody needs any more: their content is in the device table, the
+    /// gatekeeper has them in its own store, and people had the time to look at them.
+    async fn prune(&self, low_water: u64) -> Result<(), JournalError> {
+        let below = low_water.min(self.acknowledged.load(Ordering::Relaxed));
+        let before = crate::clock::now().minus(self.api.letters_kept_s);
+        let gone = self.journal.prune(below, before).await?;
+        if gone > 0 {
+            tracing::debug!(gone, "letters were taken out of the journal");
+        }
         Ok(())
     }
 
