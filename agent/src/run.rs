@@ -24,7 +24,7 @@ use lockgate_shared::{
     time::{Moment, Seconds},
     version::Version,
     window::Window,
-    wire::{Directive, Orders},
+    wire::{Directive, Format, Orders, Sealed},
 };
 use thiserror::Error;
 
@@ -162,6 +162,8 @@ struct Heard {
     contact: Option<Moment>,
     contact_uptime: Option<Seconds>,
     contact_problem: Option<String>,
+    /// Why the server takes no letter of this device: nothing is begun meanwhile.
+    barred: Option<String>,
     clock_ahead_s: Option<i64>,
 }
 
@@ -469,7 +471,7 @@ impl<W: World> Agent<W> {
                 None if fresh => return self.contact(Contact::Reached).map(|()| None),
                 // An old letter was acknowledged: now for the news.
                 None => {}
-                Some(refusal) if refusal.fate == Fate::Keep => {
+                Some(refusal) if matches!(refusal.fate, Fate::Keep | Fate::Barred) => {
                     self.contact(Contact::Missed)?;
                     return Ok(Some(refusal));
                 }
@@ -512,6 +514,7 @@ impl<W: World> Agent<W> {
         rollouts.truncate(limits::LETTER_ROLLOUTS);
         Ok(Draft {
             sequence,
+            previous: self.journal.load("acknowledged")?.unwrap_or(Digest([0; 32])),
             now: now.clock,
             uptime: now.uptime,
             facts: self.facts.clone(),
@@ -552,6 +555,8 @@ impl<W: World> Agent<W> {
         self.heard.contact_problem = Some(refusal.text.clone());
         match refusal.fate {
             Fate::Keep => {}
+            // Nothing that it writes is taken, so nothing that it installs would be seen.
+            Fate::Barred => self.heard.barred = Some(refusal.text.clone()),
             Fate::Jump => {
                 self.journal.drop_letter(letter.sequence)?;
                 self.journal.jump()?;
@@ -590,12 +595,16 @@ impl<W: World> Agent<W> {
             self.facts_known = None;
         }
         saved.push(("facts-known".to_owned(), to_json("facts-known", &self.facts_known)?));
+        if let Ok(sealed) = Sealed::read(&letter.bytes, Format::Binary) {
+            saved.push(("acknowledged".to_owned(), to_json("acknowledged", &sealed.digest())?));
+        }
         self.schedule.heed(directive);
         saved.push(("schedule".to_owned(), to_json("schedule", &self.schedule)?));
         self.journal.settle(letter, &saved)?;
         self.heard.contact = Some(now.clock);
         self.heard.contact_uptime = Some(now.uptime);
         self.heard.contact_problem = None;
+        self.heard.barred = None;
         self.heard.clock_ahead_s =
             Some(self.world.clock().0.saturating_sub(directive.server_time.0));
         Ok(())

@@ -65,6 +65,8 @@ pub enum Fate {
     Jump,
     /// The server will never take these bytes: another one is written.
     Drop,
+    /// The device was revoked, or is held because two devices have its identity.
+    Barred,
 }
 
 /// The machine that the agent runs on.
@@ -161,6 +163,7 @@ fn fate(error: &TransportError) -> Fate {
     let kind = error.problem().map(|problem| problem.kind.as_str());
     match (error.remedy(), kind) {
         (Remedy::Accept, Some("sequence-replayed")) => Fate::Jump,
+        (_, Some("device-held" | "device-revoked")) => Fate::Barred,
         (
             Remedy::Accept,
             Some(

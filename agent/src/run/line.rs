@@ -192,6 +192,10 @@ impl<W: World> Agent<W> {
         let model = self.facts.model_id();
         let mut conditions = self.world.conditions();
         let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
+        if let Some(why) = &self.heard.barred {
+            let reasons = vec![ReasonRecord { code: 0, text: choice::short(why) }];
+            return Ok(Event::Refused { until: None, reasons });
+        }
         if !self.repository.knows(&line.product, &model) {
             let text = "its rollout file could not be read".to_owned();
             let reasons = vec![ReasonRecord { code: 0, text }];

@@ -7,9 +7,10 @@ use super::{Session, device_id, exit::CliError, table};
 use crate::{
     api::admin::{
         desk::KnownDevice,
-        devices::{DEVICES_MAX, DeviceShown, Explanation, Line, Mouth},
+        devices::{DEVICES_MAX, DeviceShown, Explanation, Line, Mouth, RevokeAsked},
     },
     clock,
+    letters::bars::BarKind,
 };
 
 /// What can be asked about devices.
@@ -23,6 +24,17 @@ pub enum Command {
         /// How many at most
         #[arg(long, default_value_t = 1000)]
         limit: usize,
+        /// Only those that are revoked or held, or wrote under used numbers
+        #[arg(long)]
+        problems: bool,
+    },
+    /// Take no letter of a device any more, for good; a token is enough, because it only restricts
+    Revoke {
+        /// The device, or its first digits
+        device: String,
+        /// Why: whoever finds the device reads it
+        #[arg(long)]
+        reason: String,
     },
     /// Show a device: what it is, what it said, what it is told
     Show {
@@ -39,7 +51,17 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::List { tenant, limit } => list(session, tenant, limit).await,
+        Command::List { tenant, limit, problems } => list(session, tenant, limit, problems).await,
+        Command::Revoke { device, reason } => {
+            let client = session.client()?;
+            let device = one(device_id(&client, &device).await?)?;
+            let path = format!("/v1/devices/{device}/revoke");
+            let known: KnownDevice = client.post(&path, &RevokeAsked { reason }).await?;
+            session.print(&known, |known| {
+                let number = known.barred.as_ref().map_or(0, |bar| bar.number);
+                format!("device {} is revoked, number {number}", table::short(known.device))
+            })
+        }
         Command::Show { device } => {
             let client = session.client()?;
             let device = one(device_id(&client, &device).await?)?;
@@ -63,7 +85,12 @@ fn one(device: String) -> Result<String, CliError> {
     Ok(device)
 }
 
-async fn list(session: &Session, tenant: Option<TenantId>, limit: usize) -> Result<(), CliError> {
+async fn list(
+    session: &Session,
+    tenant: Option<TenantId>,
+    limit: usize,
+    problems: bool,
+) -> Result<(), CliError> {
     let client = session.client()?;
     let tenant = tenant.map(|tenant| format!("&tenant={tenant}")).unwrap_or_default();
     let mut found: Vec<KnownDevice> = Vec::new();
@@ -78,9 +105,13 @@ async fn list(session: &Session, tenant: Option<TenantId>, limit: usize) -> Resu
             break;
         }
     }
+    if problems {
+        found.retain(KnownDevice::is_odd);
+    }
+    let none = if problems { "no device has a problem" } else { "no device has enrolled yet" };
     session.print(&found, |found| {
         let header = ["device", "tenant", "model", "seen", "products"];
-        table::of(&header, found.iter().map(row).collect(), "no device has enrolled yet")
+        table::of(&header, found.iter().map(row).collect(), none)
     })
 }
 
@@ -112,6 +143,13 @@ fn show_text(shown: &DeviceShown) -> String {
         ("seen", table::ago(clock::now(), known.seen)),
         ("letters", known.sequence.to_string()),
     ];
+    if let Some(bar) = &known.barred {
+        let word = match bar.kind {
+            BarKind::Revoked => "revoked",
+            BarKind::Held => "held",
+        };
+        rows.push((word, format!("since {} (number {}): {}", bar.since, bar.number, bar.reason)));
+    }
     if known.replayed > 0 {
         let letters = count(known.replayed, "letter", "letters");
         let text = format!("{letters} under used numbers: perhaps a clone");
