@@ -240,6 +240,15 @@ impl LetterBox {
         self.journal.tell(Vec::new(), Some(entry)).await
     }
 
+    /// Writes small tables' changes and then an entry: the entry is never on disk without them.
+    pub async fn put_and_append(
+        &self,
+        changes: Vec<Change>,
+        entry: NewEntry,
+    ) -> Result<u64, JournalError> {
+        self.journal.tell(changes, Some(entry)).await
+    }
+
     /// Changes rows of the small tables together; they are on disk when it returns.
     pub async fn put(&self, changes: Vec<Change>) -> Result<(), JournalError> {
         self.journal.tell(changes, None).await.map(|_| ())
