@@ -10,6 +10,7 @@ use lockgate_shared::{
     id::{DeviceId, Digest, ProductId, TenantId},
     pin::Pin,
     rollout::Scope,
+    time::Moment,
     version::Version,
     window::{Freeze, Window},
 };
@@ -37,6 +38,9 @@ pub struct View {
     pub freezes: Arc<BTreeMap<Reach, Vec<Freeze>>>,
     /// Signed grants.
     pub grants: Arc<BTreeMap<Reach, BTreeMap<ProductId, GrantRow>>>,
+    /// The newest moment of issue of a revoked grant: it and older ones stay revoked, however often they
+    /// are handed in again.
+    pub revoked_grants: Arc<BTreeMap<Reach, BTreeMap<ProductId, Moment>>>,
     /// Stops on their way, by entry.
     pub stops: Arc<BTreeMap<u64, StopRow>>,
     /// Releases.
@@ -62,6 +66,7 @@ impl View {
             windows: Arc::default(),
             freezes: Arc::default(),
             grants: Arc::default(),
+            revoked_grants: Arc::default(),
             stops: Arc::default(),
             releases: Arc::default(),
             book: Arc::new(book),
@@ -124,6 +129,12 @@ impl View {
         let value = value.as_deref();
         match table {
             Table::Tokens => self.apply_token(key, value),
+            Table::RevokedGrants => {
+                let Some((reach, product)) = rows::read_product_key(key) else {
+                    return Err(bad_key(*table, key));
+                };
+                set_inner(&mut self.revoked_grants, reach, product, *table, key, value)
+            }
             Table::Pins | Table::Grants => {
                 let Some((reach, product)) = rows::read_product_key(key) else {
                     return Err(bad_key(*table, key));

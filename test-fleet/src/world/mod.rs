@@ -654,6 +654,8 @@ repository = "repository"
 socket = "gatekeeper.sock"
 anchor = "ceremony/root.json"
 sweep_s = 5
+device_letters_per_minute = 100000
+address_requests_per_minute = 1000000
 
 [tls]
 certificate = "tls/server.pem"
