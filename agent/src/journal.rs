@@ -14,6 +14,7 @@ use std::{
 
 use lockgate_shared::{
     id::{Digest, ProductId, RolloutId},
+    json,
     version::Version,
     wire::{CodecError, Outcome, OutcomeRecord, Outcomes},
 };
@@ -459,12 +460,11 @@ impl Journal {
 
 /// The bytes under which a value stands in the journal: for [`Journal::settle`].
 pub fn to_json<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Vec<u8>, JournalError> {
-    serde_json::to_vec(value).map_err(|source| JournalError::Entry { key: key.to_owned(), source })
+    json::write(value).map_err(|source| JournalError::Entry { key: key.to_owned(), source })
 }
 
 fn from_json<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, JournalError> {
-    serde_json::from_slice(bytes)
-        .map_err(|source| JournalError::Entry { key: key.to_owned(), source })
+    json::read(bytes).map_err(|source| JournalError::Entry { key: key.to_owned(), source })
 }
 
 fn readable<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Option<T> {
@@ -548,7 +548,7 @@ fn move_aside(path: &Path) -> Result<PathBuf, JournalError> {
 
 fn read_numbers(folder: &Path) -> Option<Numbers> {
     let bytes = fs::read(folder.join(SEQUENCE_FILE)).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    json::read(&bytes).ok()
 }
 
 #[cfg(test)]

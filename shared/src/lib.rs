@@ -11,6 +11,7 @@
 //! | which groups a device belongs to, and its place in a rollout | [`group`], [`mod@bucket`] |
 //! | pins, maintenance windows, freezes | [`pin`], [`window`] |
 //! | the bytes between device and server | [`wire`] |
+//! | how a type is read from JSON and written to it | [`json`] |
 //! | every bound on what comes from outside | [`limits`] |
 
 pub mod act;
@@ -19,6 +20,7 @@ pub mod eligibility;
 pub mod facts;
 pub mod group;
 pub mod id;
+pub mod json;
 pub mod limits;
 pub mod manifest;
 pub mod pace;
