@@ -427,6 +427,12 @@ impl Journal {
         })
     }
 
+    /// Gives back what the database keeps at hand: until the next turn nobody reads from it.
+    pub fn rest(&self) {
+        // Without it the agent is only larger.
+        let _ = self.db.execute_batch("PRAGMA shrink_memory");
+    }
+
     fn write<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error>,
