@@ -15,6 +15,7 @@ use ed25519_dalek::SigningKey;
 use lockgate_shared::{
     eligibility::Preferences,
     facts::Facts,
+    failure::Chain,
     id::{ChannelId, DeviceId, Digest, ProductId, RepositoryId, TenantId},
     limits,
     pace::Sight,
@@ -23,7 +24,7 @@ use lockgate_shared::{
     time::{Moment, Seconds},
     version::Version,
     window::Window,
-    wire::{Directive, Orders},
+    wire::{Directive, Format, Orders, Sealed},
 };
 use thiserror::Error;
 
@@ -45,7 +46,7 @@ use crate::{
     repository::{Repository, RepositoryError},
     slots::SlotError,
     transport::Woken,
-    world::{Fate, Refusal, World, chain},
+    world::{Fate, Refusal, World},
 };
 
 /// How many letters one turn sends: one that waited, one that tells the news, one in reserve.
@@ -161,6 +162,8 @@ struct Heard {
     contact: Option<Moment>,
     contact_uptime: Option<Seconds>,
     contact_problem: Option<String>,
+    /// Why the server takes no letter of this device: nothing is begun meanwhile.
+    barred: Option<String>,
     clock_ahead_s: Option<i64>,
 }
 
@@ -259,7 +262,7 @@ impl<W: World> Agent<W> {
         self.journal.rest();
         if let Err(error) = self.snapshot().write(&self.state) {
             // A full disk must not end a trial's supervision.
-            log::warn(chain(&error));
+            log::warn(Chain(&error));
         }
         Ok(self.replaced.take().map(Ended::Replaced))
     }
@@ -321,7 +324,7 @@ impl<W: World> Agent<W> {
         let refreshed = match self.refresh() {
             Ok(()) => true,
             Err(Trouble::World(error)) => {
-                let text = chain(&error);
+                let text = Chain(&error).to_string();
                 log::warn(format!("the repository was not refreshed: {text}"));
                 self.notices.push(format!("refresh: {text}"));
                 self.heard.refresh_problem = Some(text);
@@ -422,10 +425,10 @@ impl<W: World> Agent<W> {
         }
         let key = line::memory_key(&product);
         self.journal.save(&key, &line.memory).map_err(RunError::from)?;
-        let (pin, _) = line.pin(&self.orders);
         let wanted = match (file, &line.follows) {
             (Some(file), Some(channel)) => {
-                choice::wanted(policy, file, channel, &pin, line.running().as_ref())
+                let pins = line.pins(&self.orders);
+                choice::wanted(policy, file, channel, &pins, line.running().as_ref())
             }
             (None, _) | (_, None) => Vec::new(),
         };
@@ -441,7 +444,7 @@ impl<W: World> Agent<W> {
 
     /// Says why a product's file or manifest is not used, and goes on.
     fn complain(&mut self, product: &ProductId, error: &RepositoryError) {
-        let text = chain(error);
+        let text = Chain(error).to_string();
         log::warn(format!("`{product}`: {text}"));
         self.notices.push(format!("{product}: {text}"));
     }
@@ -469,7 +472,7 @@ impl<W: World> Agent<W> {
                 None if fresh => return self.contact(Contact::Reached).map(|()| None),
                 // An old letter was acknowledged: now for the news.
                 None => {}
-                Some(refusal) if refusal.fate == Fate::Keep => {
+                Some(refusal) if matches!(refusal.fate, Fate::Keep | Fate::Barred) => {
                     self.contact(Contact::Missed)?;
                     return Ok(Some(refusal));
                 }
@@ -488,8 +491,8 @@ impl<W: World> Agent<W> {
                 Ok(Some(letter))
             }
             Err(error) => {
-                log::error(chain(&error));
-                self.heard.contact_problem = Some(chain(&error));
+                log::error(Chain(&error));
+                self.heard.contact_problem = Some(Chain(&error).to_string());
                 Ok(None)
             }
         }
@@ -512,6 +515,7 @@ impl<W: World> Agent<W> {
         rollouts.truncate(limits::LETTER_ROLLOUTS);
         Ok(Draft {
             sequence,
+            previous: self.journal.load("acknowledged")?.unwrap_or(Digest([0; 32])),
             now: now.clock,
             uptime: now.uptime,
             facts: self.facts.clone(),
@@ -540,7 +544,7 @@ impl<W: World> Agent<W> {
                 Ok(None)
             }
             Err(error) => {
-                let text = chain(&error);
+                let text = Chain(&error).to_string();
                 let refusal = Refusal { fate: Fate::Keep, text, retry_after: None };
                 self.refused(letter, refusal).map(Some)
             }
@@ -552,6 +556,8 @@ impl<W: World> Agent<W> {
         self.heard.contact_problem = Some(refusal.text.clone());
         match refusal.fate {
             Fate::Keep => {}
+            // Nothing that it writes is taken, so nothing that it installs would be seen.
+            Fate::Barred => self.heard.barred = Some(refusal.text.clone()),
             Fate::Jump => {
                 self.journal.drop_letter(letter.sequence)?;
                 self.journal.jump()?;
@@ -590,12 +596,16 @@ impl<W: World> Agent<W> {
             self.facts_known = None;
         }
         saved.push(("facts-known".to_owned(), to_json("facts-known", &self.facts_known)?));
+        if let Ok(sealed) = Sealed::read(&letter.bytes, Format::Binary) {
+            saved.push(("acknowledged".to_owned(), to_json("acknowledged", &sealed.digest())?));
+        }
         self.schedule.heed(directive);
         saved.push(("schedule".to_owned(), to_json("schedule", &self.schedule)?));
         self.journal.settle(letter, &saved)?;
         self.heard.contact = Some(now.clock);
         self.heard.contact_uptime = Some(now.uptime);
         self.heard.contact_problem = None;
+        self.heard.barred = None;
         self.heard.clock_ahead_s =
             Some(self.world.clock().0.saturating_sub(directive.server_time.0));
         Ok(())

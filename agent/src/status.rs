@@ -105,8 +105,8 @@ pub struct ProductStatus {
     pub product: ProductId,
     /// The channel it follows.
     pub channel: Option<ChannelId>,
-    /// What it wants, and who asked for that.
-    pub pin: PinStatus,
+    /// Its pins, and who asked for each; none means the latest.
+    pub pins: Vec<PinStatus>,
     /// What the state machine is doing.
     pub state: SlotState,
     /// The same in a sentence.
@@ -130,9 +130,9 @@ pub struct ProductStatus {
 /// A pin, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinStatus {
-    /// The pin, such as `latest` or `n-1`.
+    /// The pin, such as `n-1`.
     pub pin: String,
-    /// Who asked for it: `default`, `config` or `orders`.
+    /// Who asked for it: `config` or `orders`.
     pub by: String,
 }
 

@@ -1,22 +1,24 @@
 //! May this device install this release now? One pure function that device, server and operator's
 //! tool all ask, and that names every reason against it at once, in one fixed order.
 
-use std::fmt;
+mod reason;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bucket::{Bucket, Limit},
+    bucket::Bucket,
     facts::{Conditions, Facts},
-    id::{CohortId, DeviceId, ProductId, TenantId},
-    manifest::{Artifact, Manifest},
+    id::{DeviceId, ProductId, TenantId},
+    manifest::{Artifact, ArtifactKind, Manifest},
     pace::{Memory, RolloutMemory, VerifiedRollout},
-    pin::Pin,
-    rollout::{PassedStop, Scope, ScopeOf, StopKind},
-    time::{Moment, Seconds},
+    pin::{self, Asker, Pin},
+    rollout::{PassedStop, Scope, ScopeOf},
+    time::Moment,
     version::Version,
     window::{self, Freeze, Opening, Window},
 };
+
+pub use reason::{Question, Reason};
 
 /// A release that a device may be about to install.
 #[derive(Clone, Copy, Debug)]
@@ -44,14 +46,16 @@ pub struct Device<'a> {
     pub facts: &'a Facts,
     /// What it finds now.
     pub conditions: &'a Conditions,
+    /// What its slots for the product can hold.
+    pub takes: ArtifactKind,
     /// The version in its active slot.
     pub running: Option<&'a Version>,
-    /// Its pin.
-    pub pin: &'a Pin,
+    /// Every pin that holds for it, and who asked for each: all of them bind.
+    pub pins: &'a [(Asker, &'a Pin)],
     /// Versions of its channel whose rollouts are complete, by what it checked itself.
     pub complete: &'a [Version],
-    /// Its maintenance windows.
-    pub windows: &'a [Window],
+    /// Its maintenance windows, a list for each who set some: one of each list must be open.
+    pub windows: &'a [&'a [Window]],
     /// Its freezes.
     pub freezes: &'a [Freeze],
     /// What its owner asks for.
@@ -95,147 +99,10 @@ pub struct Word<'a> {
     pub memory: &'a Memory,
     /// Stops passed on by the API server.
     pub passed: &'a [PassedStop],
-    /// When the rollout file was issued.
-    pub file_issued: Moment,
     /// Every letter below this offset was counted in it.
     pub letters_offset: u64,
     /// When the newest verified timestamp was issued.
     pub timestamp_issued: Option<Moment>,
-}
-
-/// The order of questions, and the question to which a reason belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Question {
-    /// Is it this device's product, and newer than what it runs?
-    Product,
-    /// Does it fit the hardware and system?
-    Platform,
-    /// Is it what channel and pin ask for?
-    Channel,
-    /// May it be installed from the running version?
-    Barrier,
-    /// Is anything stopped?
-    Hold,
-    /// Is the stage of its cohort open?
-    Stage,
-    /// Does its bucket lie below the limit?
-    Bucket,
-    /// Is a maintenance window open?
-    Window,
-    /// Is there a freeze?
-    Freeze,
-    /// Is there power?
-    Power,
-    /// Is there a network it may use?
-    Network,
-    /// Is there room?
-    Disk,
-}
-
-/// One reason why a device does not install.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Another product.
-    OtherProduct(ProductId),
-    /// Not newer than what runs, and no recall allows the way back.
-    NotNewer {
-        /// What runs.
-        running: Version,
-        /// What is offered.
-        offered: Version,
-    },
-    /// It failed on this device before.
-    FailedBefore(Version),
-    /// No artifact for this platform.
-    NoArtifact,
-    /// The hardware model is not among those named.
-    Model,
-    /// The operating system is not among those named.
-    Os,
-    /// Too little memory.
-    Memory {
-        /// In MiB.
-        has: u32,
-        /// In MiB.
-        needs: u32,
-    },
-    /// On another channel.
-    OtherChannel,
-    /// The pin asks for another version.
-    Pinned {
-        /// The pin.
-        pin: Pin,
-        /// What it asks for, if that exists.
-        wants: Option<Version>,
-    },
-    /// A version in between may not be skipped.
-    Barrier(Version),
-    /// A numbered stop binds.
-    Stopped {
-        /// Its number.
-        number: u64,
-        /// Its kind.
-        kind: StopKind,
-        /// Its reason.
-        reason: String,
-    },
-    /// A stop passed on by the server binds.
-    PassedStop(String),
-    /// The rollout was ended for good.
-    Ended,
-    /// The newest timestamp is too old to act on.
-    StaleTimestamp {
-        /// The most that the ladder allows.
-        allowed: Seconds,
-    },
-    /// The cohort has no stage in the ladder.
-    NoStage(CohortId),
-    /// The cohort's stage is not open.
-    StageClosed(CohortId),
-    /// The stage before has not been open for its bake, by what the device itself saw.
-    Baking {
-        /// The device's cohort.
-        cohort: CohortId,
-        /// The earliest moment.
-        until: Moment,
-    },
-    /// The floor, counted from the start, has not come by the device's clock.
-    Floor(Moment),
-    /// The rollout file does not know this device's groups yet.
-    NotCountedYet,
-    /// The bucket lies above the limit.
-    AboveLimit {
-        /// The device's bucket.
-        bucket: Bucket,
-        /// Its limit.
-        limit: Limit,
-    },
-    /// No window is open.
-    WindowClosed {
-        /// The next opening.
-        next: Option<Moment>,
-    },
-    /// The windows cannot be evaluated.
-    WindowUnknown(String),
-    /// A freeze.
-    Frozen {
-        /// Until.
-        until: Moment,
-        /// Why.
-        reason: String,
-    },
-    /// On battery with too little charge.
-    Battery(u8),
-    /// Paid by volume.
-    Metered,
-    /// Too little room.
-    Disk {
-        /// In MiB.
-        has: u32,
-        /// In MiB.
-        needs: u64,
-    },
 }
 
 /// The answer: which artifact, or why not.
@@ -304,8 +171,12 @@ fn product(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Rea
 
 fn platform(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Reason>) {
     let (facts, asks) = (device.facts, &candidate.manifest.compatibility);
-    if candidate.manifest.artifact_for(facts).is_none() {
-        reasons.push(Reason::NoArtifact);
+    match candidate.manifest.artifact_for(facts) {
+        None => reasons.push(Reason::NoArtifact),
+        Some(artifact) if artifact.kind != device.takes => {
+            reasons.push(Reason::Kind { is: artifact.kind, takes: device.takes });
+        }
+        Some(_) => {}
     }
     let model = format!("{} {}", facts.vendor, facts.model);
     if !asks.models.is_empty() && !asks.models.contains(&model) {
@@ -326,10 +197,10 @@ fn channel(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Rea
     if start.channel != *device.channel {
         reasons.push(Reason::OtherChannel);
     }
-    if *device.pin != Pin::Latest {
-        let wants = device.pin.version(device.complete);
+    for (by, pin) in pin::strictest(device.pins) {
+        let wants = pin.version(device.complete);
         if wants != Some(&manifest.version) {
-            reasons.push(Reason::Pinned { pin: device.pin.clone(), wants: wants.cloned() });
+            reasons.push(Reason::Pinned { pin: pin.clone(), wants: wants.cloned(), by });
         }
     }
     if let (Some(barrier), Some(running)) = (&manifest.barrier, device.running)
@@ -366,8 +237,8 @@ fn holds(
     }
     let covers = |scope: &Scope| scope.covers(&about);
     for stop in word.passed {
-        // A file issued after the stop says all there is to say about it.
-        if stop.since >= word.file_issued && covers(&stop.scope) {
+        // A file that counts the stop says all there is to say about it.
+        if stop.offset >= word.letters_offset && covers(&stop.scope) {
             reasons.push(Reason::PassedStop(stop.reason.clone()));
         }
     }
@@ -400,7 +271,12 @@ fn stage(candidate: &Candidate<'_>, word: &Word<'_>, now: Moment, reasons: &mut 
         let until = last.plus(before.bake_s);
         reasons.push(Reason::Baking { cohort: memory.cohort.clone(), until });
     }
-    if memory.first_letter.is_none_or(|offset| word.letters_offset <= offset) {
+    // The answer that told the offset is signed by nobody. So the file must also be a later one than
+    // that in which the device first saw the rollout, and must know each of the device's groups.
+    let counted = memory
+        .first_letter
+        .is_some_and(|offset| offset.max(memory.first_offset) < word.letters_offset);
+    if !counted || !memory.groups.iter().all(|group| entry.known.may_hold(group)) {
         reasons.push(Reason::NotCountedYet);
     }
 }
@@ -415,11 +291,13 @@ fn limit(candidate: &Candidate<'_>, bucket: Bucket, reasons: &mut Vec<Reason>) {
 }
 
 fn calendar(device: &Device<'_>, now: Moment, reasons: &mut Vec<Reason>) {
-    match window::opening(device.windows, now) {
-        Ok(Opening::Open { .. }) => {}
-        Ok(Opening::Closed { next }) => reasons.push(Reason::WindowClosed { next }),
-        // When in doubt a device waits and says so.
-        Err(error) => reasons.push(Reason::WindowUnknown(error.to_string())),
+    for windows in device.windows {
+        match window::opening(windows, now) {
+            Ok(Opening::Open { .. }) => {}
+            Ok(Opening::Closed { next }) => reasons.push(Reason::WindowClosed { next }),
+            // When in doubt a device waits and says so.
+            Err(error) => reasons.push(Reason::WindowUnknown(error.to_string())),
+        }
     }
     for freeze in device.freezes.iter().filter(|f| f.from <= now && now < f.until) {
         reasons.push(Reason::Frozen { until: freeze.until, reason: freeze.reason.clone() });
@@ -447,165 +325,16 @@ fn conditions(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<
     }
 }
 
-impl Reason {
-    /// The code of [`Reason::NotNewer`]: the device runs what is offered, or something newer.
-    pub const NOT_NEWER: u16 = 102;
-
-    /// The question it answers with no.
-    pub const fn question(&self) -> Question {
-        match self {
-            Self::OtherProduct(_) | Self::NotNewer { .. } | Self::FailedBefore(_) => {
-                Question::Product
-            }
-            Self::NoArtifact | Self::Model | Self::Os | Self::Memory { .. } => Question::Platform,
-            Self::OtherChannel | Self::Pinned { .. } => Question::Channel,
-            Self::Barrier(_) => Question::Barrier,
-            Self::Stopped { .. }
-            | Self::PassedStop(_)
-            | Self::Ended
-            | Self::StaleTimestamp { .. } => Question::Hold,
-            Self::NoStage(_)
-            | Self::StageClosed(_)
-            | Self::Baking { .. }
-            | Self::Floor(_)
-            | Self::NotCountedYet => Question::Stage,
-            Self::AboveLimit { .. } => Question::Bucket,
-            Self::WindowClosed { .. } | Self::WindowUnknown(_) => Question::Window,
-            Self::Frozen { .. } => Question::Freeze,
-            Self::Battery(_) => Question::Power,
-            Self::Metered => Question::Network,
-            Self::Disk { .. } => Question::Disk,
-        }
-    }
-
-    /// A number for letters and programs. Numbers are never reused.
-    pub const fn code(&self) -> u16 {
-        match self {
-            Self::OtherProduct(_) => 101,
-            Self::NotNewer { .. } => Self::NOT_NEWER,
-            Self::FailedBefore(_) => 103,
-            Self::NoArtifact => 201,
-            Self::Model => 202,
-            Self::Os => 203,
-            Self::Memory { .. } => 204,
-            Self::OtherChannel => 301,
-            Self::Pinned { .. } => 302,
-            Self::Barrier(_) => 401,
-            Self::Stopped { .. } => 501,
-            Self::PassedStop(_) => 502,
-            Self::Ended => 503,
-            Self::StaleTimestamp { .. } => 504,
-            Self::NoStage(_) => 601,
-            Self::StageClosed(_) => 602,
-            Self::Baking { .. } => 603,
-            Self::Floor(_) => 604,
-            Self::NotCountedYet => 605,
-            Self::AboveLimit { .. } => 701,
-            Self::WindowClosed { .. } => 801,
-            Self::WindowUnknown(_) => 802,
-            Self::Frozen { .. } => 901,
-            Self::Battery(_) => 1001,
-            Self::Metered => 1101,
-            Self::Disk { .. } => 1201,
-        }
-    }
-
-    /// When this reason may go away by the passing of time alone.
-    pub const fn until(&self) -> Option<Moment> {
-        match self {
-            Self::Baking { until, .. } | Self::Frozen { until, .. } => Some(*until),
-            Self::Floor(moment) => Some(*moment),
-            Self::WindowClosed { next } => *next,
-            Self::OtherProduct(_)
-            | Self::NotNewer { .. }
-            | Self::FailedBefore(_)
-            | Self::NoArtifact
-            | Self::Model
-            | Self::Os
-            | Self::Memory { .. }
-            | Self::OtherChannel
-            | Self::Pinned { .. }
-            | Self::Barrier(_)
-            | Self::Stopped { .. }
-            | Self::PassedStop(_)
-            | Self::Ended
-            | Self::StaleTimestamp { .. }
-            | Self::NoStage(_)
-            | Self::StageClosed(_)
-            | Self::NotCountedYet
-            | Self::AboveLimit { .. }
-            | Self::WindowUnknown(_)
-            | Self::Battery(_)
-            | Self::Metered
-            | Self::Disk { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OtherProduct(product) => write!(f, "it is a release of `{product}`"),
-            Self::NotNewer { running, offered } => {
-                write!(f, "{offered} is not newer than {running}, which runs")
-            }
-            Self::FailedBefore(version) => write!(f, "{version} failed on this device before"),
-            Self::NoArtifact => f.write_str("it has no artifact for this platform"),
-            Self::Model => f.write_str("it is not for this hardware model"),
-            Self::Os => f.write_str("it is not for this operating system"),
-            Self::Memory { has, needs } => {
-                write!(f, "it needs {needs} MiB of memory, here are {has}")
-            }
-            Self::OtherChannel => f.write_str("it goes out on another channel"),
-            Self::Pinned { pin, wants: Some(wants) } => {
-                write!(f, "this device is pinned to {pin}, which is {wants}")
-            }
-            Self::Pinned { pin, wants: None } => {
-                write!(f, "this device is pinned to {pin}, and the channel has no such release yet")
-            }
-            Self::Barrier(version) => write!(f, "{version} or later must run first"),
-            Self::Stopped { number, kind, reason } => {
-                write!(f, "{} {number}: {reason}", kind.name())
-            }
-            Self::PassedStop(reason) => write!(f, "stopped by the server: {reason}"),
-            Self::Ended => f.write_str("the rollout was ended"),
-            Self::StaleTimestamp { allowed } => {
-                write!(f, "nothing newer than {allowed} was heard from the signers")
-            }
-            Self::NoStage(cohort) => write!(f, "its ladder has no stage for cohort `{cohort}`"),
-            Self::StageClosed(cohort) => write!(f, "the stage of cohort `{cohort}` is not open"),
-            Self::Baking { cohort, until } => {
-                write!(f, "the stage before `{cohort}` bakes until {until}")
-            }
-            Self::Floor(moment) => write!(f, "its stage opens no earlier than {moment}"),
-            Self::NotCountedYet => {
-                f.write_str("the gatekeeper has not counted this device's first letter yet")
-            }
-            Self::AboveLimit { limit, .. } => {
-                write!(f, "its turn has not come: {limit} of the cohort is open")
-            }
-            Self::WindowClosed { next: Some(next) } => {
-                write!(f, "the maintenance window opens at {next}")
-            }
-            Self::WindowClosed { next: None } => {
-                f.write_str("no maintenance window opens this week")
-            }
-            Self::WindowUnknown(error) => write!(f, "the maintenance window is unclear: {error}"),
-            Self::Frozen { until, reason } => write!(f, "frozen until {until}: {reason}"),
-            Self::Battery(percent) => write!(f, "on battery with {percent} % left"),
-            Self::Metered => f.write_str("the network is paid by volume"),
-            Self::Disk { has, needs } => write!(f, "it needs {needs} MiB of disk, {has} are free"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
+        bucket::Limit,
+        group::KnownGroups,
         id::ChannelId,
         pace::tests::{START, World, open},
-        rollout::Stop,
+        rollout::{Stop, StopKind},
+        time::Seconds,
         window::Weekday,
     };
 
@@ -620,7 +349,7 @@ mod tests {
         let mut asked = Asked::new();
         asked.facts.ram_mib = 1;
         asked.world.manifest.compatibility.min_ram_mib = Some(512);
-        asked.pin = Pin::Exact("9.9.9".parse().expect("a version"));
+        asked.pins = vec![(Asker::Owner, exact("9.9.9"))];
         asked.world.entry.ended = Some(START);
         asked.limit(Limit::NOBODY);
         asked.freezes =
@@ -664,6 +393,15 @@ mod tests {
     }
 
     #[test]
+    fn what_no_slot_of_this_device_can_hold_is_refused() {
+        for kind in [ArtifactKind::Image, ArtifactKind::Config, ArtifactKind::Agent] {
+            let mut asked = Asked::new();
+            asked.world.manifest.artifacts[0].kind = kind;
+            assert_eq!(asked.reasons(), [205], "{kind:?}");
+        }
+    }
+
+    #[test]
     fn a_barrier_may_not_be_skipped() {
         let mut asked = Asked::new();
         asked.world.manifest.barrier = Some("1.0.5".parse().expect("a version"));
@@ -675,7 +413,7 @@ mod tests {
     #[test]
     fn a_pinned_device_takes_its_own_line_and_says_why_not_the_newest() {
         let mut asked = Asked::new();
-        asked.pin = Pin::NMinus1;
+        asked.pins = vec![(Asker::Owner, Pin::NMinus1)];
         asked.complete = vec!["1.0.0".parse().expect("v"), "1.1.0".parse().expect("v")];
         assert_eq!(asked.reasons(), [302]);
         asked.complete.push("1.2.0".parse().expect("v"));
@@ -683,16 +421,91 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_passed_on_binds_until_a_file_issued_after_it_says_more() {
+    fn the_owners_pin_and_the_ordered_one_both_hold_and_each_is_named() {
         let mut asked = Asked::new();
-        asked.passed = vec![PassedStop {
-            scope: Scope::Tenant("acme".parse().expect("a name")),
-            since: START,
-            reason: "call me".into(),
-        }];
-        asked.file_issued = START;
-        assert_eq!(asked.reasons(), [502]);
-        asked.file_issued = START.plus(Seconds(1));
+        asked.complete = ["1.0.0", "1.1.0", "1.2.0"].map(|v| v.parse().expect("v")).into();
+        asked.pins = vec![(Asker::Owner, Pin::NMinus1), (Asker::Orders, exact("1.1.0"))];
+        assert_eq!(asked.reasons(), Vec::<u16>::new(), "they agree");
+        asked.pins[1].1 = exact("1.2.0");
+        assert_eq!(asked.reasons(), [302], "they contradict each other: n-1 is 1.1.0");
+        asked.pins[1].1 = exact("1.2.1");
+        asked.pins[0].1 = exact("1.2.0");
+        assert_eq!(asked.reasons(), [302, 302]);
+        let told = asked.with(|answer| answer.reasons.iter().map(ToString::to_string).collect());
+        let told: Vec<String> = told;
+        assert!(told[0].contains("1.2.0 (config)"), "{told:?}");
+        assert!(told[1].contains("1.2.1 (orders)"), "{told:?}");
+    }
+
+    #[test]
+    fn a_line_further_behind_is_the_stricter_of_two_pins() {
+        let mut asked = Asked::new();
+        asked.complete = ["1.1.0", "1.2.0", "1.3.0"].map(|v| v.parse().expect("v")).into();
+        asked.pins = vec![(Asker::Owner, Pin::NMinus1), (Asker::Orders, Pin::NMinus2)];
+        assert_eq!(asked.reasons(), Vec::<u16>::new(), "1.1.0 is two lines behind");
+        asked.complete = ["1.0.0", "1.1.0", "1.2.0"].map(|v| v.parse().expect("v")).into();
+        assert_eq!(asked.reasons(), [302], "1.1.0 is only one line behind");
+    }
+
+    #[test]
+    fn the_owners_windows_and_the_ordered_ones_must_both_be_open() {
+        let mut asked = Asked::new();
+        let always = |hour| Window {
+            zone: "UTC".into(),
+            days: [
+                Weekday::Mon,
+                Weekday::Tue,
+                Weekday::Wed,
+                Weekday::Thu,
+                Weekday::Fri,
+                Weekday::Sat,
+                Weekday::Sun,
+            ]
+            .into(),
+            hour,
+            minute: 0,
+            length_s: Seconds(3600),
+        };
+        let hour = u8::try_from(asked.now.0.rem_euclid(86_400) / 3600).expect("an hour");
+        let (open, shut) = (always(hour), always((hour + 12) % 24));
+        asked.windows = vec![vec![open.clone()], vec![open.clone()]];
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+        asked.windows = vec![vec![shut.clone()], vec![open]];
+        assert_eq!(asked.reasons(), [801], "the owner's own was passed over");
+        asked.windows = vec![vec![shut.clone()], vec![shut]];
+        assert_eq!(asked.reasons(), [801, 801]);
+    }
+
+    #[test]
+    fn a_stop_passed_on_binds_until_a_file_that_counts_it_whatever_the_hosts_clocks_say() {
+        for since in [Moment(0), START, START.plus(Seconds(1_000_000))] {
+            let mut asked = Asked::new();
+            asked.passed = vec![PassedStop {
+                offset: 12,
+                scope: Scope::Tenant("acme".parse().expect("a name")),
+                since,
+                reason: "call me".into(),
+            }];
+            for (counted_up_to, reasons) in [(11, vec![502]), (12, vec![502]), (13, vec![])] {
+                asked.letters_offset = counted_up_to;
+                assert_eq!(asked.reasons(), reasons, "counted up to {counted_up_to}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_with_a_false_offset_does_not_make_a_device_counted() {
+        let mut asked = Asked::new();
+        asked.memory().first_letter = Some(0);
+        asked.memory().first_offset = 10;
+        asked.letters_offset = 10;
+        assert_eq!(asked.reasons(), [605], "the file is the one in which it first saw the rollout");
+        asked.letters_offset = 11;
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+        let own = asked.memory().groups.clone();
+        asked.world.entry.known = KnownGroups::of(&own[1..]);
+        assert_eq!(asked.reasons(), [605], "the gatekeeper does not know one of its groups");
+        asked.world.entry.known = KnownGroups::of(&own);
         assert_eq!(asked.reasons(), Vec::<u16>::new());
     }
 
@@ -737,7 +550,7 @@ mod tests {
         memory.last_not_open.insert("dogfood".parse().expect("a"), START.plus(Seconds(50)));
         assert_eq!(asked.reasons(), [603]);
         let mut asked = Asked::new();
-        asked.memory().first_letter = Some(10);
+        asked.memory().first_letter = Some(11);
         assert_eq!(asked.reasons(), [605]);
         asked.memory().first_letter = None;
         assert_eq!(asked.reasons(), [605]);
@@ -746,14 +559,18 @@ mod tests {
     #[test]
     fn a_window_that_cannot_be_evaluated_keeps_the_device_waiting() {
         let mut asked = Asked::new();
-        asked.windows = vec![Window {
+        asked.windows = vec![vec![Window {
             zone: "No/Where".into(),
             days: [Weekday::Mon].into(),
             hour: 1,
             minute: 0,
             length_s: Seconds(60),
-        }];
+        }]];
         assert_eq!(asked.reasons(), [802]);
+    }
+
+    fn exact(version: &str) -> Pin {
+        Pin::Exact(version.parse().expect("a version"))
     }
 
     /// A device of cohort `general` in a rollout that is open to everybody and baked.
@@ -763,13 +580,13 @@ mod tests {
         facts: Facts,
         conditions: Conditions,
         running: Option<Version>,
-        pin: Pin,
+        pins: Vec<(Asker, Pin)>,
         complete: Vec<Version>,
-        windows: Vec<Window>,
+        windows: Vec<Vec<Window>>,
         freezes: Vec<Freeze>,
         failed: Vec<Version>,
         passed: Vec<PassedStop>,
-        file_issued: Moment,
+        letters_offset: u64,
         timestamp_issued: Option<Moment>,
     }
 
@@ -784,13 +601,13 @@ mod tests {
                 facts: Facts::default(),
                 conditions: Conditions::default(),
                 running: Some("1.0.0".parse().expect("a version")),
-                pin: Pin::Latest,
+                pins: Vec::new(),
                 complete: Vec::new(),
                 windows: Vec::new(),
                 freezes: Vec::new(),
                 failed: Vec::new(),
                 passed: Vec::new(),
-                file_issued: START,
+                letters_offset: 11,
                 timestamp_issued: Some(now),
             };
             asked.look();
@@ -829,6 +646,8 @@ mod tests {
                 memory: &world.memory.rollouts[&world.entry.rollout],
             };
             let channel: ChannelId = "stable".parse().expect("a name");
+            let pins: Vec<_> = self.pins.iter().map(|(by, pin)| (*by, pin)).collect();
+            let windows: Vec<_> = self.windows.iter().map(Vec::as_slice).collect();
             let device = Device {
                 id: DeviceId([5; 32]),
                 tenant: &"acme".parse().expect("a name"),
@@ -836,10 +655,11 @@ mod tests {
                 channel: &channel,
                 facts: &self.facts,
                 conditions: &self.conditions,
+                takes: ArtifactKind::App,
                 running: self.running.as_ref(),
-                pin: &self.pin,
+                pins: &pins,
                 complete: &self.complete,
-                windows: &self.windows,
+                windows: &windows,
                 freezes: &self.freezes,
                 preferences: Preferences::default(),
                 failed: &self.failed,
@@ -847,8 +667,7 @@ mod tests {
             let word = Word {
                 memory: &world.memory,
                 passed: &self.passed,
-                file_issued: self.file_issued,
-                letters_offset: 10,
+                letters_offset: self.letters_offset,
                 timestamp_issued: self.timestamp_issued,
             };
             read(&eligibility(&candidate, &device, &word, self.now))

@@ -3,7 +3,7 @@
 //! One published rule, so that a device computes its own groups and nobody recomputes them: a group's
 //! id is the first eight bytes of SHA-256 over a domain, the group's kind, and its values in order.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     facts::Facts,
@@ -73,6 +73,85 @@ pub struct Group {
     pub kind: GroupKind,
     /// The values, for people.
     pub label: String,
+}
+
+/// A set of groups as a rollout file carries it: a Bloom filter, because a fleet has more groups than
+/// a file has room. It holds every group that was put in; of the others it wrongly holds about one in a
+/// hundred, and a device is like no other in several groups at once. Empty, it says nothing, and every
+/// group passes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownGroups(Vec<u8>);
+
+/// The most bytes of one set: 3,200 groups at ten bits each. Beyond, more of the others pass.
+pub const KNOWN_BYTES: usize = 4096;
+/// Bits that each group sets.
+const KNOWN_PROBES: u32 = 5;
+
+impl KnownGroups {
+    /// The set of these.
+    pub fn of<'a>(groups: impl IntoIterator<Item = &'a GroupId, IntoIter: Clone>) -> Self {
+        let groups = groups.into_iter();
+        let bytes = (groups.clone().count() * 10).div_ceil(8).clamp(8, KNOWN_BYTES);
+        let mut set = Self(vec![0; bytes]);
+        for group in groups {
+            for (byte, bit) in set.places(group) {
+                if let Some(byte) = set.0.get_mut(byte) {
+                    *byte |= bit;
+                }
+            }
+        }
+        set
+    }
+
+    /// Whether a group may be in it; true for every group that is.
+    pub fn may_hold(&self, group: &GroupId) -> bool {
+        self.0.is_empty()
+            || self
+                .places(group)
+                .iter()
+                .all(|(byte, bit)| self.0.get(*byte).is_some_and(|byte| byte & bit != 0))
+    }
+
+    /// Whether it says nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A group's bytes and bits. Its id is a hash already: its halves are start and stride.
+    fn places(&self, group: &GroupId) -> [(usize, u8); KNOWN_PROBES as usize] {
+        let [a, b, c, d, e, f, g, h] = group.0;
+        let (start, stride) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        let bits = u32::try_from(self.0.len() * 8).unwrap_or(u32::MAX).max(1);
+        std::array::from_fn(|probe| {
+            let probe = u32::try_from(probe).unwrap_or_default();
+            let bit = start.wrapping_add(probe.wrapping_mul(stride | 1)) % bits;
+            ((bit / 8) as usize, 1 << (bit % 8))
+        })
+    }
+}
+
+impl Serialize for KnownGroups {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&hex::encode(&self.0))
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for KnownGroups {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = if deserializer.is_human_readable() {
+            hex::decode(String::deserialize(deserializer)?).map_err(de::Error::custom)?
+        } else {
+            Vec::deserialize(deserializer)?
+        };
+        if bytes.len() > KNOWN_BYTES {
+            return Err(de::Error::custom("more known groups than a rollout file may carry"));
+        }
+        Ok(Self(bytes))
+    }
 }
 
 impl GroupKind {
@@ -179,6 +258,23 @@ fn id_of(kind: GroupKind, values: &[&str]) -> GroupId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_of_known_groups_holds_what_was_put_in_and_next_to_nothing_else() {
+        let group = |number: u64| {
+            let digest = Digest::of(&number.to_be_bytes());
+            GroupId(digest.0[..8].try_into().expect("eight bytes"))
+        };
+        let own: Vec<GroupId> = (0..1000).map(group).collect();
+        let set = KnownGroups::of(&own);
+        assert!(own.iter().all(|group| set.may_hold(group)));
+        let others = (1000..11_000).map(group).filter(|group| set.may_hold(group)).count();
+        assert!(others < 300, "{others} of 10000");
+        assert!(KnownGroups::default().may_hold(&group(0)), "an empty set says nothing");
+        assert!(!KnownGroups::of(&[]).may_hold(&group(0)), "a set of no groups is not empty");
+        let json = serde_json::to_string(&set).expect("json");
+        assert_eq!(serde_json::from_str::<KnownGroups>(&json).expect("read"), set);
+    }
 
     fn laptop() -> Facts {
         Facts {

@@ -12,12 +12,15 @@
 //! | pins, maintenance windows, freezes | [`pin`], [`window`] |
 //! | the bytes between device and server | [`wire`] |
 //! | how a type is read from JSON and written to it | [`json`] |
+//! | how an error is told to people and to programs | [`failure`] |
 //! | every bound on what comes from outside | [`limits`] |
 
 pub mod act;
 pub mod bucket;
+pub mod count;
 pub mod eligibility;
 pub mod facts;
+pub mod failure;
 pub mod group;
 pub mod id;
 pub mod json;

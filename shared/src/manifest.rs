@@ -43,9 +43,13 @@ pub struct Manifest {
     /// There is no way back once it is confirmed.
     #[serde(default)]
     pub irreversible: bool,
-    /// It changes data that both slots share.
+    /// It changes data that both slots share: a device goes back to a version that cannot read them
+    /// only when its owner says so.
     #[serde(default)]
     pub migrates_data: bool,
+    /// With `migrates_data`: the oldest version that reads the data as this one leaves them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_read_by: Option<Version>,
     /// SHA-256 of the software bill of materials.
     #[serde(default)]
     pub sbom: Option<Digest>,
@@ -409,6 +413,12 @@ impl Manifest {
         if self.format != MANIFEST_FORMAT {
             return Err(ManifestError::Format(self.format));
         }
+        if self.data_read_by.is_some() && !self.migrates_data {
+            return Err(ManifestError::Field(
+                "`data_read_by` says who reads migrated data, and this release migrates none"
+                    .into(),
+            ));
+        }
         if self.artifacts.is_empty() {
             return Err(ManifestError::Field("a release needs at least one artifact".into()));
         }
@@ -419,9 +429,26 @@ impl Manifest {
         self.ladder.check()
     }
 
+    /// Whether `before` cannot read shared data as this release leaves them.
+    pub fn unreadable_by(&self, before: &Version) -> bool {
+        self.migrates_data && self.data_read_by.as_ref().is_none_or(|oldest| before < oldest)
+    }
+
     /// The artifact for a device with these facts, if there is one.
     pub fn artifact_for(&self, facts: &Facts) -> Option<&Artifact> {
         self.artifacts.iter().find(|artifact| artifact.fits(facts))
+    }
+}
+
+impl ArtifactKind {
+    /// The kind's word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Image => "image",
+            Self::Agent => "agent",
+            Self::Config => "config",
+        }
     }
 }
 
@@ -648,6 +675,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn migrated_data_are_read_by_those_versions_that_the_release_names() {
+        let mut manifest = manifest();
+        let version = |text: &str| text.parse::<Version>().expect("a version");
+        assert!(!manifest.unreadable_by(&version("1.0.0")));
+        manifest.migrates_data = true;
+        assert!(manifest.unreadable_by(&version("1.0.0")), "nobody said that it can");
+        manifest.data_read_by = Some(version("1.0.5"));
+        assert!(manifest.check().is_ok());
+        assert!(manifest.unreadable_by(&version("1.0.4")));
+        assert!(!manifest.unreadable_by(&version("1.0.5")));
+        manifest.migrates_data = false;
+        assert!(manifest.check().is_err());
+    }
+
+    #[test]
     fn paths_and_links_that_leave_the_slot_are_refused() {
         for bad in ["", "/etc/passwd", "../x", "a/../../x", "a//b", "./a", "a\\b", "a\0"] {
             assert!(!path_stays_inside(bad), "{bad:?}");
@@ -738,6 +780,7 @@ pub(crate) mod tests {
             barrier: None,
             irreversible: false,
             migrates_data: false,
+            data_read_by: None,
             sbom: None,
             provenance: None,
             notes: String::new(),

@@ -48,8 +48,12 @@ pub struct RolloutMemory {
     pub habit: Habit,
     /// Its cohort then: a grant is good for rollouts first seen after it.
     pub cohort: CohortId,
-    /// The journal offset of its first letter that named this rollout, once acknowledged.
+    /// The journal offset of its first letter that named this rollout, once acknowledged. The
+    /// answer that told it is signed by nobody.
     pub first_letter: Option<u64>,
+    /// What the rollout file counted in which it first saw this rollout: its first letter came later.
+    #[serde(default)]
+    pub first_offset: u64,
     /// For each stage of the ladder: its last refresh in which that stage was not open.
     pub last_not_open: BTreeMap<CohortId, Moment>,
     /// The longest coverage list it saw.
@@ -270,6 +274,7 @@ impl Memory {
                 habit: device.habit,
                 cohort: (device.cohort)(&start),
                 first_letter: None,
+                first_offset: file.letters_offset,
                 last_not_open: start
                     .cohorts
                     .iter()
@@ -614,6 +619,7 @@ pub(crate) mod tests {
                 approvals: Vec::new(),
                 stages: vec![open("dogfood", 0, Limit::EVERYBODY)],
                 groups: Vec::new(),
+                known: crate::group::KnownGroups::default(),
                 coverage: Vec::new(),
                 complete: None,
                 ended: None,

@@ -22,6 +22,36 @@ pub enum Pin {
     Exact(Version),
 }
 
+/// Who asked for a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// The device's owner, in its configuration.
+    Owner,
+    /// An administrator, through the server.
+    Orders,
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Owner => "config",
+            Self::Orders => "orders",
+        })
+    }
+}
+
+/// Of pins that all hold, those that decide. `latest` asks for nothing, and of two lines behind the
+/// newest the one further behind is the stricter; everything else has to agree on one version, and a
+/// device whose pins do not agree stays where it is.
+pub fn strictest<'a>(pins: &[(Asker, &'a Pin)]) -> impl Iterator<Item = (Asker, &'a Pin)> {
+    let further = pins.iter().any(|(_, pin)| **pin == Pin::NMinus2);
+    pins.iter().copied().filter(move |(_, pin)| match pin {
+        Pin::Latest => false,
+        Pin::NMinus1 => !further,
+        Pin::NMinus2 | Pin::Exact(_) => true,
+    })
+}
+
 impl Pin {
     /// The version a pin asks for, given the channel's complete releases in any order; `None` when
     /// it asks for none in particular (`latest`) or when there is none yet.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     act::SignedAct,
     bucket::{Bucket, Limit},
+    group::KnownGroups,
     id::{CohortId, GroupId, ModelId, ProductId, RepositoryId, RolloutId, TenantId},
     time::Moment,
 };
@@ -50,6 +51,10 @@ pub struct RolloutEntry {
     pub stages: Vec<OpenStage>,
     /// Narrower limits by group, sorted by id; an unlisted group has its cohort's limit.
     pub groups: Vec<GroupLimit>,
+    /// The groups that the gatekeeper knows: a device with another one waits until it is known. Only
+    /// while the rollout is in progress.
+    #[serde(default)]
+    pub known: KnownGroups,
     /// Exact buckets let in early, sorted; only ever added to.
     pub coverage: Vec<Bucket>,
     /// Set when the rollout is complete in the gatekeeper's eyes; devices check it themselves.
@@ -126,12 +131,15 @@ pub enum Scope {
 }
 
 /// A stop passed on by the API server before the gatekeeper has numbered it. It binds until a rollout
-/// file issued after it says more.
+/// file that counts it says more. Which file does is told by its place in the stream and never by a
+/// clock: the two hosts have one each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassedStop {
+    /// Its place in the stream that the gatekeeper reads.
+    pub offset: u64,
     /// What it stops.
     pub scope: Scope,
-    /// Since when.
+    /// Since when, by the server's clock: for people.
     pub since: Moment,
     /// Why.
     pub reason: String,

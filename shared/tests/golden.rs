@@ -10,7 +10,7 @@ use lockgate_shared::{
     act::{Act, CohortSize, Grant, RiskClass, SignedAct, Start},
     bucket::{Bucket, Limit},
     facts::Facts,
-    group::{Habit, groups_of},
+    group::{Habit, KnownGroups, groups_of},
     id::{DeviceId, Digest, RolloutId, TokenId},
     pin::Pin,
     rollout::{
@@ -136,6 +136,7 @@ fn letter() -> Letter {
         tenant: name("acme"),
         device: device(),
         sequence: 42,
+        previous: Digest::of(b"letter 41"),
         sent: NOW,
         uptime: Seconds(86_400),
         agent: version("0.1.0"),
@@ -227,6 +228,7 @@ fn directive() -> Directive {
                 reason: "fair".into(),
             }],
             stops: vec![PassedStop {
+                offset: 1_200,
                 scope: Scope::Everything,
                 since: NOW,
                 reason: "drill".into(),
@@ -272,6 +274,9 @@ fn file() -> RolloutFile {
                 .into_iter()
                 .map(|group| GroupLimit { group, limit: Limit::NOBODY })
                 .collect(),
+            known: KnownGroups::of(
+                groups_of(&facts(), Habit::Office).iter().map(|group| &group.id),
+            ),
             coverage: vec![Bucket(5), Bucket(9)],
             complete: None,
             ended: Some(NOW.plus(Seconds(9))),

@@ -7,7 +7,7 @@ use lexopt::{Arg, Parser};
 use lockgate_shared::id::ProductId;
 use thiserror::Error;
 
-use crate::{config, log::Level, near::nearest};
+use crate::{config, core::machine::Consent, log::Level, near::nearest};
 
 /// A command line that was understood.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) enum Command {
     Status,
     /// For this product only, or for all.
     Explain(Option<ProductId>),
-    Rollback(ProductId),
+    Rollback(ProductId, Consent),
     Doctor,
     CheckConfig,
 }
@@ -113,6 +113,8 @@ struct Entry {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Takes {
+    /// No command is known yet.
+    Anything,
     Nothing,
     Token,
     Product,
@@ -122,7 +124,7 @@ enum Takes {
 impl Takes {
     const fn usage(self) -> &'static str {
         match self {
-            Self::Nothing => "",
+            Self::Anything | Self::Nothing => "",
             Self::Token => " <--token TOKEN|--token-file FILE>",
             Self::Product => " PRODUCT",
             Self::MaybeProduct => " [PRODUCT]",
@@ -179,8 +181,20 @@ const TOKEN_OPTIONS: [(&str, &str); 2] = [
     ("--token TOKEN", "The enrolment token; whoever lists this machine's processes can read it"),
     ("--token-file FILE", "A file that holds it, or `-` for standard input"),
 ];
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 command line, 3 configuration, 4 not \
-enrolled, 5 server not reached, 6 server refused, 7 another agent works here, 8 doctor found a fault";
+const ROLLBACK_OPTIONS: [(&str, &str); 1] =
+    [("--lose-data", "Also to a version that cannot read the product's data any more")];
+/// The codes, as `--help` shows them.
+const EXIT_CODES: &str = "\
+exit codes:
+  0  done
+  1  failed for another reason than those below
+  2  the command line is wrong
+  3  the configuration is wrong
+  4  the device has no key or is not enrolled
+  5  the server cannot be reached, or not safely
+  6  the server refused
+  7  another agent works in the state folder
+  8  `doctor` found something that keeps the agent from working";
 
 /// Understands a command line; its first word is the program's name.
 pub(super) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Asked, ArgsError> {
@@ -204,6 +218,7 @@ pub(super) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Asked, Ar
                 return Ok(Asked::Show(version.to_owned()));
             }
             "json" => words.json = true,
+            "lose-data" => words.lose_data = true,
             "config" => set(&mut words.config, "--config", parser.value().map_err(other)?)?,
             "log" => set(&mut words.log, "--log", parser.value().map_err(other)?)?,
             "token" => set(&mut words.token, "--token", parser.value().map_err(other)?)?,
@@ -215,12 +230,14 @@ pub(super) fn read(line: impl IntoIterator<Item = OsString>) -> Result<Asked, Ar
 
 /// An option of this name, as it stands in the lists above.
 fn known(name: &str, takes: Takes) -> Result<&'static str, ArgsError> {
-    let token: &[&str] = match takes {
+    let own: &[&str] = match takes {
+        Takes::Anything => &["token", "token-file", "lose-data"],
         Takes::Token => &["token", "token-file"],
-        Takes::Nothing | Takes::Product | Takes::MaybeProduct => &[],
+        Takes::Product => &["lose-data"],
+        Takes::Nothing | Takes::MaybeProduct => &[],
     };
     let options = ["help", "version", "json", "config", "log"];
-    let mut here = options.iter().chain(token).copied();
+    let mut here = options.iter().chain(own).copied();
     let nearest = nearest(name, here.clone());
     let found = here.find(|option| *option == name);
     found.ok_or_else(|| ArgsError::Option(format!("--{name}"), nearest))
@@ -248,6 +265,7 @@ fn other(error: lexopt::Error) -> ArgsError {
 struct Words {
     help: bool,
     json: bool,
+    lose_data: bool,
     command: Option<&'static Entry>,
     operand: Option<OsString>,
     config: Option<OsString>,
@@ -259,7 +277,7 @@ struct Words {
 impl Words {
     /// What may follow: before the command, anything may.
     fn takes(&self) -> Takes {
-        self.command.map_or(Takes::Token, |command| command.takes)
+        self.command.map_or(Takes::Anything, |command| command.takes)
     }
 
     fn word(&mut self, word: OsString) -> Result<(), ArgsError> {
@@ -276,9 +294,11 @@ impl Words {
                 self.operand = Some(word);
                 Ok(())
             }
-            Takes::Product | Takes::MaybeProduct | Takes::Nothing | Takes::Token => {
-                Err(ArgsError::TooMany(word.to_string_lossy().into_owned()))
-            }
+            Takes::Product
+            | Takes::MaybeProduct
+            | Takes::Nothing
+            | Takes::Token
+            | Takes::Anything => Err(ArgsError::TooMany(word.to_string_lossy().into_owned())),
         }
     }
 
@@ -304,13 +324,19 @@ impl Words {
             let option = if self.token.is_some() { "--token" } else { "--token-file" };
             return Err(ArgsError::Option(option.to_owned(), None));
         }
+        if entry.takes != Takes::Product && self.lose_data {
+            return Err(ArgsError::Option("--lose-data".to_owned(), None));
+        }
         Ok(match entry.name {
             "enroll" => Command::Enroll(self.token()?),
             "run" => Command::Run,
             "check" => Command::Check,
             "status" => Command::Status,
             "explain" => Command::Explain(self.product()?),
-            "rollback" => Command::Rollback(self.product()?.ok_or(ArgsError::NoProduct)?),
+            "rollback" => {
+                let consent = if self.lose_data { Consent::LoseData } else { Consent::GoBack };
+                Command::Rollback(self.product()?.ok_or(ArgsError::NoProduct)?, consent)
+            }
             "doctor" => Command::Doctor,
             _ => Command::CheckConfig,
         })
@@ -351,9 +377,12 @@ fn help(command: Option<&Entry>) -> String {
     let mut row = |name: &str, about: &str| text.push_str(&format!("  {name:<18} {about}\n"));
     let head = match command {
         Some(Entry { name, about, takes }) => {
-            if *takes == Takes::Token {
-                TOKEN_OPTIONS.iter().for_each(|(name, about)| row(name, about));
-            }
+            let own: &[(&str, &str)] = match takes {
+                Takes::Token => &TOKEN_OPTIONS,
+                Takes::Product => &ROLLBACK_OPTIONS,
+                Takes::Anything | Takes::Nothing | Takes::MaybeProduct => &[],
+            };
+            own.iter().for_each(|(name, about)| row(name, about));
             format!(
                 "{about}\n\nUsage: lockgate-agent {name} [OPTIONS]{}\n\nOptions:\n",
                 takes.usage()

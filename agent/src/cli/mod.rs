@@ -33,7 +33,11 @@ use std::{
 
 use args::{Args, Asked, Command, Token};
 use ed25519_dalek::SigningKey;
-use lockgate_shared::id::ProductId;
+use lockgate_shared::{
+    count::count,
+    failure::{Chain, Failure},
+    id::ProductId,
+};
 use serde::Serialize;
 use serde_json::json;
 use thiserror::Error;
@@ -47,7 +51,7 @@ use crate::{
     core::tuf::ROOT_LIMIT,
     identity::{self, Enrolled, IdentityError},
     lock::{Lock, LockError},
-    log::{self, Chain},
+    log,
     status::StatusError,
     transport::{Remedy, Sources, Transport, TransportError},
 };
@@ -190,8 +194,8 @@ impl Report {
 /// Reads the command line, does what it says, and says how it ended.
 pub fn main(args: impl IntoIterator<Item = OsString>, turns: &dyn Loop) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    // Whoever wants JSON wants it of a wrong command line too.
-    let json = args.iter().any(|arg| arg == "--json");
+    // Asked before anybody has read the options: a mistake in them is told in the same way.
+    let json = args.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let args = match args::read(args) {
         Ok(Asked::Act(args)) => args,
         Ok(Asked::Show(text)) => {
@@ -223,9 +227,9 @@ fn dispatch(args: &Args, turns: &dyn Loop) -> Result<Report, CliError> {
             let settings = config::load(&args.config)?;
             let products: Vec<_> = settings.products.keys().map(ToString::to_string).collect();
             let text = format!(
-                "{} is right: {} product(s) from {}\n",
+                "{} is right: {} from {}\n",
                 args.config.display(),
-                products.len(),
+                count(products.len(), "product", "products"),
                 settings.server
             );
             let server = settings.server.to_string();
@@ -243,12 +247,12 @@ fn dispatch(args: &Args, turns: &dyn Loop) -> Result<Report, CliError> {
         Command::Check => turn_or_poke(config::load(&args.config)?, turns, "polled once"),
         Command::Status => show::status(&config::load(&args.config)?),
         Command::Explain(product) => show::explain(&config::load(&args.config)?, product.as_ref()),
-        Command::Rollback(product) => {
+        Command::Rollback(product, consent) => {
             let settings = config::load(&args.config)?;
             if !settings.products.contains_key(product) {
                 return Err(CliError::Product(product.clone()));
             }
-            Request::Rollback(product.clone()).leave(&settings.state)?;
+            Request::Rollback(product.clone(), *consent).leave(&settings.state)?;
             let state = settings.state.clone();
             let mut report = turn_or_poke(settings, turns, "polled once")?;
             if !Request::waiting(&state)?.is_empty() {
@@ -326,15 +330,10 @@ fn token_text(token: &Token) -> Result<String, CliError> {
 fn say(error: &CliError, json: bool) {
     let text = Chain(error).to_string();
     if json {
-        let (what, hint) = match text.split_once("\nhint: ") {
-            Some((what, hint)) => (what, Some(hint)),
-            None => (text.as_str(), None),
-        };
-        let exit = error.exit();
-        print(&pretty(&json!({ "ok": false, "error": what, "hint": hint, "exit": exit })));
+        print(&pretty(&json!(Failure::new(&text, error.exit()))));
     } else {
         // Several faults of a configuration stand on lines of their own.
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "error: {text}");
     }
 }
 

@@ -3,23 +3,28 @@
 //! ask. Asking twice is asking once.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use lockgate_shared::{id::ProductId, limits};
 use thiserror::Error;
 
+use crate::core::machine::Consent;
+
 /// The folder of waiting requests, in the state folder.
 pub const REQUESTS: &str = "requests";
 
 const ROLLBACK: &str = "rollback-";
+/// What the file of a request holds whose owner agrees to the loss of data.
+const LOSE_DATA: &[u8] = b"lose-data\n";
 
 /// A wish.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Request {
     /// Go back to the other slot of a product.
-    Rollback(ProductId),
+    Rollback(ProductId, Consent),
 }
 
 /// Why a request was not left, found or taken away.
@@ -43,7 +48,11 @@ impl Request {
         let path = self.path(state);
         let make = || -> io::Result<()> {
             fs::create_dir_all(state.join(REQUESTS))?;
-            fs::write(&path, b"")
+            let Self::Rollback(_, consent) = self;
+            match consent {
+                Consent::GoBack => fs::write(&path, b""),
+                Consent::LoseData => fs::write(&path, LOSE_DATA),
+            }
         };
         make().map_err(|source| RequestError { act: "leave", path: path.clone(), source })
     }
@@ -63,7 +72,12 @@ impl Request {
             let name = entry.map_err(failed)?.file_name();
             let product = name.to_str().and_then(|name| name.strip_prefix(ROLLBACK));
             if let Some(Ok(product)) = product.map(str::parse) {
-                requests.push(Self::Rollback(product));
+                let mut said = Vec::new();
+                let file = fs::File::open(path.join(format!("{ROLLBACK}{product}")));
+                file.and_then(|file| file.take(LOSE_DATA.len() as u64 + 1).read_to_end(&mut said))
+                    .map_err(failed)?;
+                let consent = if said == LOSE_DATA { Consent::LoseData } else { Consent::GoBack };
+                requests.push(Self::Rollback(product, consent));
             }
         }
         requests.sort_unstable();
@@ -83,7 +97,7 @@ impl Request {
 
     fn path(&self, state: &Path) -> PathBuf {
         match self {
-            Self::Rollback(product) => state.join(REQUESTS).join(format!("{ROLLBACK}{product}")),
+            Self::Rollback(product, _) => state.join(REQUESTS).join(format!("{ROLLBACK}{product}")),
         }
     }
 }
@@ -96,7 +110,11 @@ mod tests {
     fn a_request_waits_until_it_is_withdrawn_and_counts_once() {
         let state = tempfile::tempdir().expect("a folder");
         assert_eq!(Request::waiting(state.path()).expect("found"), []);
-        let request = Request::Rollback("app".parse().expect("a name"));
+        let app = || "app".parse().expect("a name");
+        let lossy = Request::Rollback(app(), Consent::LoseData);
+        lossy.leave(state.path()).expect("left");
+        assert_eq!(Request::waiting(state.path()).expect("found"), [lossy]);
+        let request = Request::Rollback(app(), Consent::GoBack);
         request.leave(state.path()).expect("left");
         request.leave(state.path()).expect("left again");
         fs::write(state.path().join(REQUESTS).join("rollback-.x"), b"").expect("written");

@@ -46,7 +46,7 @@ fn status_text(status: &Status, now: Moment) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<12} {value}");
+        let _ = writeln!(text, "{name:<12} {}", value.replace("\nhint: ", "; hint: "));
     };
     line("as of", format!("{} ({} ago)", status.taken, now.since(status.taken)));
     line("agent", status.agent.clone());
@@ -81,10 +81,15 @@ fn word(last: Option<Moment>, problem: Option<&str>) -> String {
 fn explain_product(text: &mut String, product: &ProductStatus) {
     let running = product.running.as_ref().map_or("nothing".to_owned(), ToString::to_string);
     let channel = product.channel.as_ref().map_or("default", |channel| channel.as_str());
+    let pins = product.pins.iter().map(|pin| format!("{} ({})", pin.pin, pin.by));
+    let pins = match pins.collect::<Vec<_>>().join(" and ") {
+        none if none.is_empty() => "latest".to_owned(),
+        pins => pins,
+    };
     let _ = writeln!(
         text,
-        "{}: {running} runs; channel {channel}; pin {} ({}); {}",
-        product.product, product.pin.pin, product.pin.by, product.state_text
+        "{}: {running} runs; channel {channel}; pin {pins}; {}",
+        product.product, product.state_text
     );
     if product.candidates.is_empty() {
         let _ = writeln!(text, "  no release is on offer for it");

@@ -53,7 +53,8 @@ fn help_names_every_command_option_and_exit_code_wherever_it_is_asked_for() {
         other => panic!("{line}: {other:?}"),
     };
     let all = shown("lockgate-agent --help");
-    for word in ["enroll", "check-config", "--config PATH", "--log LEVEL", "8 doctor", "[default: "]
+    for word in
+        ["enroll", "check-config", "--config PATH", "--log LEVEL", "8  `doctor`", "[default: "]
     {
         assert!(all.contains(word), "{word}");
     }

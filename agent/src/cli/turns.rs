@@ -91,7 +91,7 @@ fn succeed(guard: &Guard) {
 
 fn open(ready: Ready) -> Result<(Agent<Machine>, Lock), LoopError> {
     let Ready { settings, lock, key, enrolled, anchor, transport } = ready;
-    for Request::Rollback(product) in Request::waiting(&settings.state)? {
+    for Request::Rollback(product, _) in Request::waiting(&settings.state)? {
         log::warn(format_args!("the request to roll back `{product}` waits"));
     }
     let slots = settings.products.values().next().map(|product| product.root.clone());

@@ -13,9 +13,9 @@ use lockgate_shared::{
     facts::{Conditions, Facts},
     id::{ChannelId, CohortId, DeviceId, Digest, ProductId, RolloutId, TenantId},
     limits,
-    manifest::Manifest,
+    manifest::{ArtifactKind, Manifest},
     pace::{self, Memory, VerifiedRollout},
-    pin::Pin,
+    pin::{Asker, Pin},
     policy::Policy,
     rollout::{PassedStop, RolloutEntry, RolloutFile},
     time::Moment,
@@ -58,12 +58,14 @@ pub struct Own<'a> {
     pub facts: &'a Facts,
     /// What it finds now.
     pub conditions: &'a Conditions,
+    /// What its slots can hold.
+    pub takes: ArtifactKind,
     /// The version that runs.
     pub running: Option<&'a Version>,
-    /// What it wants.
-    pub pin: &'a Pin,
-    /// Its own windows.
-    pub windows: &'a [Window],
+    /// Every pin that holds for it.
+    pub pins: &'a [(Asker, &'a Pin)],
+    /// Its windows: its owner's own, and those it was told.
+    pub windows: &'a [&'a [Window]],
     /// What its owner asks for.
     pub preferences: Preferences,
     /// Versions that failed on it.
@@ -177,13 +179,13 @@ pub fn wanted(
     policy: &Policy,
     file: &RolloutFile,
     channel: &ChannelId,
-    pin: &Pin,
+    pins: &[(Asker, &Pin)],
     running: Option<&Version>,
 ) -> Vec<Start> {
-    let counts_all = match pin {
+    let counts_all = pins.iter().any(|(_, pin)| match pin {
         Pin::NMinus1 | Pin::NMinus2 => true,
         Pin::Latest | Pin::Exact(_) => false,
-    };
+    });
     file.rollouts
         .iter()
         .filter_map(|entry| pace::verify_start(entry, policy).ok())
@@ -267,8 +269,6 @@ fn not_newer(situation: &Situation<'_>, start: Option<&Start>) -> Option<Reason>
 
 fn weigh(situation: &Situation<'_>, complete: &[Version], candidate: &Candidate<'_>) -> Finding {
     let own = &situation.own;
-    // Windows in orders stand in the place of the owner's own.
-    let windows = if own.orders.windows.is_empty() { own.windows } else { &own.orders.windows };
     let freezes: &[Freeze] = &own.orders.freezes;
     let passed: &[PassedStop] = &own.orders.stops;
     let device = Device {
@@ -278,21 +278,19 @@ fn weigh(situation: &Situation<'_>, complete: &[Version], candidate: &Candidate<
         channel: own.channel,
         facts: own.facts,
         conditions: own.conditions,
+        takes: own.takes,
         running: own.running,
-        pin: own.pin,
+        pins: own.pins,
         complete,
-        windows,
+        windows: own.windows,
         freezes,
         preferences: own.preferences,
         failed: own.failed,
     };
-    let file = situation.file.map(|file| (file.issued, file.letters_offset));
-    let (file_issued, letters_offset) = file.unwrap_or_default();
     let word = Word {
         memory: situation.memory,
         passed,
-        file_issued,
-        letters_offset,
+        letters_offset: situation.file.map_or(0, |file| file.letters_offset),
         timestamp_issued: situation.timestamp_issued,
     };
     let answer = eligibility::eligibility(candidate, &device, &word, situation.now);

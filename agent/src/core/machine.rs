@@ -25,9 +25,10 @@ use lockgate_shared::{
 };
 
 pub use super::state::{
-    Contact, Device, Effect, Event, Fault, Handover, Now, Plan, PlannedArtifact, State, Step, Way,
+    Consent, Contact, Device, Effect, Event, Fault, Handover, Now, Plan, PlannedArtifact, State,
+    Step, Way,
 };
-use super::trial::{Blame, Health, Verdict, Watch};
+use super::trial::{Answer, Blame, Health, Verdict, Watch};
 
 /// How often bytes that are not the signed ones are fetched again before the release is given up: a
 /// damaged copy in one cache is no fault of the release.
@@ -100,16 +101,21 @@ impl At<'_> {
             Event::Refused { until, reasons } => to(State::Waiting { until, reasons }, Vec::new()),
             Event::NothingNewer => to(State::Idle, Vec::new()),
             Event::Restarted { undone } => to(state, undone),
-            Event::GoBack(plan) => match plan.from {
-                Some(slot)
-                    if self.device.active == Some(plan.to) && self.device.holds(slot).is_some() =>
-                {
-                    self.retreat(*plan, OWNER.into(), Blame::Release, Seconds(0))
+            Event::GoBack(plan, consent) => {
+                let held = plan.from.is_some_and(|slot| self.device.holds(slot).is_some());
+                if self.device.active != Some(plan.to) || !held {
+                    let note = "there is no older version to go back to";
+                    return noted(to(state, Vec::new()), note.into());
                 }
-                Some(_) | None => {
-                    noted(to(state, Vec::new()), "there is no older version to go back to".into())
+                if plan.irreversible {
+                    let note = format!("{} cannot be undone: its signers say so", plan.version);
+                    return noted(to(state, Vec::new()), note);
                 }
-            },
+                match stranded(&plan, consent) {
+                    Some(note) => noted(to(state, Vec::new()), note),
+                    None => self.turn_back(*plan, OWNER.into(), Blame::Release, Seconds(0)),
+                }
+            }
             Event::RestartFailed { why } => {
                 noted(to(state, Vec::new()), format!("the product was not restarted: {why}"))
             }
@@ -178,7 +184,7 @@ impl At<'_> {
             | Event::Activated
             | Event::ActivateFailed { .. }
             | Event::RestartFailed { .. }
-            | Event::GoBack(_)
+            | Event::GoBack(..)
             | Event::Probed(_) => ignored(State::Fetching { plan, refusals }, &event),
         }
     }
@@ -208,7 +214,7 @@ impl At<'_> {
             | Event::Activated
             | Event::ActivateFailed { .. }
             | Event::RestartFailed { .. }
-            | Event::GoBack(_)
+            | Event::GoBack(..)
             | Event::Probed(_) => ignored(State::Staged { plan }, &event),
         }
     }
@@ -227,7 +233,8 @@ impl At<'_> {
                 to(State::Trial { plan, watch, handover }, vec![Effect::Restart])
             }
             Event::ActivateFailed { why } if self.device.active == Some(slot) => {
-                self.retreat(plan, why, Blame::Release, Seconds(0))
+                // It has not run yet, and so has migrated nothing.
+                self.turn_back(plan, why, Blame::Release, Seconds(0))
             }
             Event::ActivateFailed { why } => self.give_up(plan, why),
             Event::Restarted { .. } if self.device.active == Some(slot) => {
@@ -248,33 +255,25 @@ impl At<'_> {
             | Event::Verified
             | Event::VerifyFailed { .. }
             | Event::RestartFailed { .. }
-            | Event::GoBack(_)
+            | Event::GoBack(..)
             | Event::Probed(_) => ignored(State::Activating { plan }, &event),
         }
     }
 
     fn trial(&self, mut trial: Proving, event: Event) -> Step {
         match event {
-            Event::Probed(answer) => {
-                trial.watch.advance(&trial.plan.trial, self.now.uptime);
-                trial.watch.answer(&trial.plan.trial, &answer);
-                match answer.said.health {
-                    Health::Held | Health::Failed => self.judge(trial, Vec::new()),
-                    Health::Restarted => self.interrupted(
-                        trial,
-                        format!("probe `{}` found its process restarted", answer.probe),
-                        Vec::new(),
-                    ),
-                }
-            }
+            Event::Probed(answer) => self.probed(trial, &answer),
             Event::Tick => {
                 trial.watch.advance(&trial.plan.trial, self.now.uptime);
                 let due = trial.watch.due();
                 self.judge(trial, due.into_iter().map(|probe| Effect::RunProbe { probe }).collect())
             }
-            Event::GoBack(_) => {
-                self.retreat(trial.plan, OWNER.into(), Blame::Release, trial.watch.elapsed)
-            }
+            Event::GoBack(_, consent) => match stranded(&trial.plan, consent) {
+                Some(note) => noted(to(trial.state(), Vec::new()), note),
+                None => {
+                    self.turn_back(trial.plan, OWNER.into(), Blame::Release, trial.watch.elapsed)
+                }
+            },
             Event::RestartFailed { why } => {
                 let why = format!("it did not start: {why}");
                 self.retreat(trial.plan, why, Blame::Release, trial.watch.elapsed)
@@ -284,25 +283,9 @@ impl At<'_> {
                 if trial.plan.from.is_some() && self.device.active == trial.plan.from =>
             {
                 let why = "the old slot was active again at a start".into();
-                self.retreat(trial.plan, why, Blame::Release, trial.watch.elapsed)
+                self.turn_back(trial.plan, why, Blame::Release, trial.watch.elapsed)
             }
-            Event::Restarted { undone } => {
-                // Probes are asked again by the next tick anyway.
-                let undone: Vec<Effect> = undone
-                    .into_iter()
-                    .filter(|effect| matches!(effect, Effect::Restart | Effect::SendLetter))
-                    .collect();
-                match trial.handover {
-                    Handover::Due => {
-                        trial.handover = Handover::Done;
-                        trial.watch.mark = self.now.uptime;
-                        to(trial.state(), Vec::new())
-                    }
-                    Handover::Done => {
-                        self.interrupted(trial, "the agent or the machine".into(), undone)
-                    }
-                }
-            }
+            Event::Restarted { undone } => self.trial_restarted(trial, undone),
             Event::Contact(_) | Event::Chosen(_) | Event::Refused { .. } | Event::NothingNewer => {
                 to(trial.state(), Vec::new())
             }
@@ -313,6 +296,34 @@ impl At<'_> {
             | Event::VerifyFailed { .. }
             | Event::Activated
             | Event::ActivateFailed { .. } => ignored(trial.state(), &event),
+        }
+    }
+
+    fn probed(&self, mut trial: Proving, answer: &Answer) -> Step {
+        trial.watch.advance(&trial.plan.trial, self.now.uptime);
+        trial.watch.answer(&trial.plan.trial, answer);
+        match answer.said.health {
+            Health::Held | Health::Failed => self.judge(trial, Vec::new()),
+            Health::Restarted => {
+                let what = format!("probe `{}` found its process restarted", answer.probe);
+                self.interrupted(trial, what, Vec::new())
+            }
+        }
+    }
+
+    /// The agent began anew during a trial: the handover to itself, or an interruption.
+    fn trial_restarted(&self, mut trial: Proving, mut undone: Vec<Effect>) -> Step {
+        match trial.handover {
+            Handover::Due => {
+                trial.handover = Handover::Done;
+                trial.watch.mark = self.now.uptime;
+                to(trial.state(), Vec::new())
+            }
+            Handover::Done => {
+                // Probes are asked again by the next tick anyway.
+                undone.retain(|effect| matches!(effect, Effect::Restart | Effect::SendLetter));
+                self.interrupted(trial, "the agent or the machine".into(), undone)
+            }
         }
     }
 
@@ -350,8 +361,22 @@ impl At<'_> {
         }
     }
 
-    /// Turns back to the old slot, where there is one.
+    /// Turns back to the old slot, unless what is there could not read the data any more: then the
+    /// device stays, because neither version works and only its owner can weigh the data's worth.
     fn retreat(&self, plan: Plan, why: String, blame: Blame, took: Seconds) -> Step {
+        match stranded(&plan, Consent::GoBack) {
+            Some(note) => {
+                let kind = match blame {
+                    Blame::Release => OutcomeKind::RolledBack,
+                    Blame::Contact => OutcomeKind::Inconclusive,
+                };
+                self.failed(plan, kind, format!("{why}; {note}"), took)
+            }
+            None => self.turn_back(plan, why, blame, took),
+        }
+    }
+
+    fn turn_back(&self, plan: Plan, why: String, blame: Blame, took: Seconds) -> Step {
         let Some(slot) = plan.from else {
             let why = format!("{why}; there is no older version to go back to");
             return self.failed(plan, OutcomeKind::RolledBack, why, took);
@@ -417,7 +442,7 @@ impl At<'_> {
                 | Event::VerifyFailed { .. }
                 | Event::Activated
                 | Event::ActivateFailed { .. }
-                | Event::GoBack(_)
+                | Event::GoBack(..)
                 | Event::Probed(_)),
                 _,
             ) => ignored(back.state(), &event),
@@ -469,6 +494,19 @@ impl At<'_> {
     }
 }
 
+/// Why nothing leads back to a version that could not read the data, unless the owner agreed.
+fn stranded(plan: &Plan, consent: Consent) -> Option<String> {
+    let before = plan.previous.as_ref().filter(|_| plan.strands_data)?;
+    match consent {
+        Consent::LoseData => None,
+        Consent::GoBack => Some(format!(
+            "it stays on {}, because {before} cannot read the data that it migrated: back them up, \
+             then `lockgate-agent rollback {} --lose-data`",
+            plan.version, plan.product
+        )),
+    }
+}
+
 const fn to(state: State, effects: Vec<Effect>) -> Step {
     Step { state, effects, notes: Vec::new() }
 }
@@ -479,7 +517,8 @@ fn noted(mut step: Step, note: String) -> Step {
 }
 
 fn ignored(state: State, event: &Event) -> Step {
-    let note = format!("ignored in state {:?}: {}", state.word(), event.word());
+    let note =
+        format!("`{}` does not fit the state `{}`: ignored", event.word(), state.word().name());
     noted(to(state, Vec::new()), note)
 }
 

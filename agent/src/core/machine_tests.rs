@@ -62,6 +62,40 @@ fn a_stop_while_bytes_come_ends_the_fetch() {
 }
 
 #[test]
+fn what_is_irreversible_goes_back_while_on_trial_and_never_once_confirmed() {
+    for healthy in [false, true] {
+        let mut sim = Sim { healthy, ..Sim::new() };
+        let plan = Plan { irreversible: true, ..sim.plan("1.1.0") };
+        sim.feed(Event::Chosen(Box::new(plan.clone())));
+        sim.run(400);
+        assert_eq!(sim.device.active, Some(if healthy { Slot::B } else { Slot::A }));
+        if healthy {
+            let step =
+                sim.step(sim.state.clone(), Event::GoBack(Box::new(plan), Consent::LoseData));
+            assert_eq!((step.state, step.effects), (sim.state, vec![]));
+            assert!(step.notes[0].contains("cannot be undone"), "{:?}", step.notes);
+        }
+    }
+}
+
+#[test]
+fn a_version_that_cannot_read_the_data_comes_back_only_when_the_owner_says_so() {
+    let mut sim = Sim { healthy: false, ..Sim::new() };
+    let plan = Plan { strands_data: true, ..sim.plan("1.1.0") };
+    sim.feed(Event::Chosen(Box::new(plan.clone())));
+    sim.run(400);
+    assert_eq!(sim.device.active, Some(Slot::B), "it went back by itself");
+    let State::Failed { reasons, .. } = &sim.state else { panic!("{:?}", sim.state) };
+    assert!(reasons[0].contains("cannot read the data"), "{reasons:?}");
+    assert!(reasons[0].contains("rollback app --lose-data"), "{reasons:?}");
+    assert_eq!(sim.outcomes(), [OutcomeKind::RolledBack], "the gate must hear of the harm");
+    sim.feed(Event::GoBack(Box::new(plan.clone()), Consent::GoBack));
+    assert_eq!(sim.device.active, Some(Slot::B));
+    sim.feed(Event::GoBack(Box::new(plan), Consent::LoseData));
+    assert_eq!(sim.device.active, Some(Slot::A));
+}
+
+#[test]
 fn a_switch_that_was_not_thrown_before_a_crash_is_looked_at_again() {
     let sim = Sim::new();
     let plan = sim.plan("1.1.0");
@@ -252,6 +286,8 @@ impl Sim {
             to: from.map_or(Slot::A, Slot::other),
             trial: trial(&[("web", local())]),
             previous: Some(version("1.0.0")),
+            irreversible: false,
+            strands_data: false,
             chosen: Moment(1_795_000_000),
         }
     }

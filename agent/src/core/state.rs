@@ -34,6 +34,12 @@ pub struct Plan {
     pub trial: Trial,
     /// What runs now.
     pub previous: Option<Version>,
+    /// Once it is confirmed, nothing leads back.
+    #[serde(default)]
+    pub irreversible: bool,
+    /// It migrates data which what runs now cannot read afterwards.
+    #[serde(default)]
+    pub strands_data: bool,
     /// When it was chosen.
     pub chosen: Moment,
 }
@@ -188,7 +194,7 @@ pub enum Event {
         why: String,
     },
     /// The owner wants the version before this one, which the plan brought.
-    GoBack(Box<Plan>),
+    GoBack(Box<Plan>, Consent),
     /// A probe answered.
     Probed(Answer),
     /// Time passed.
@@ -201,6 +207,15 @@ pub enum Event {
         /// The effects, in order.
         undone: Vec<Effect>,
     },
+}
+
+/// What the owner agreed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Consent {
+    /// To go back, where nothing is lost by it.
+    GoBack,
+    /// Also to a version that cannot read the product's data.
+    LoseData,
 }
 
 /// Whether the server was reached.
@@ -371,7 +386,7 @@ impl Event {
             Self::Activated => "activated",
             Self::ActivateFailed { .. } => "activate failed",
             Self::RestartFailed { .. } => "restart failed",
-            Self::GoBack(_) => "go back",
+            Self::GoBack(..) => "go back",
             Self::Probed(_) => "probed",
             Self::Tick => "tick",
             Self::Contact(_) => "contact",

@@ -4,17 +4,18 @@
 use std::collections::VecDeque;
 
 use lockgate_shared::{
+    failure::Chain,
     id::{ChannelId, CohortId, Digest, ProductId, RolloutId},
     limits,
-    manifest::{Artifact, Manifest, ProbeKind},
+    manifest::{Artifact, ArtifactKind, Manifest, ProbeKind},
     pace::Memory,
-    pin::Pin,
+    pin::{Asker, Pin},
     time::Moment,
     version::Version,
     wire::{Orders, ProductState, ReasonRecord, RolloutView},
 };
 
-use super::{Agent, Product, RunError, Trouble};
+use super::{Agent, Product, RunError, Trouble, report::sentence};
 use crate::{
     cli::Request,
     core::{
@@ -27,7 +28,7 @@ use crate::{
     log,
     perform::Hands,
     slots::{Contents, Slot},
-    world::{World, chain},
+    world::World,
 };
 
 /// How many steps one event may lead to: fetch, verify, look, activate, restart and a verdict, twice.
@@ -40,6 +41,16 @@ pub enum Role {
     Other,
     /// The agent: to restart it is to end and be run anew.
     Agent,
+}
+
+impl Role {
+    /// What the product's slots can hold.
+    const fn takes(self) -> ArtifactKind {
+        match self {
+            Self::Other => ArtifactKind::App,
+            Self::Agent => ArtifactKind::Agent,
+        }
+    }
 }
 
 /// One product.
@@ -103,13 +114,11 @@ impl Line {
         self.hands.contents(slot).ok().flatten()
     }
 
-    /// The pin that counts, and who asked for it: an ordered one before the owner's own.
-    pub(super) fn pin(&self, orders: &Orders) -> (Pin, &'static str) {
-        match orders.pins.get(&self.product) {
-            Some(pin) if *pin != Pin::Latest => (pin.clone(), "orders"),
-            Some(_) | None if self.own_pin != Pin::Latest => (self.own_pin.clone(), "config"),
-            Some(_) | None => (Pin::Latest, "default"),
-        }
+    /// The pins that hold: the owner's own, and what was ordered.
+    pub(super) fn pins<'a>(&'a self, orders: &'a Orders) -> Vec<(Asker, &'a Pin)> {
+        let ordered = orders.pins.get(&self.product).map(|pin| (Asker::Orders, pin));
+        let all = [(Asker::Owner, &self.own_pin)].into_iter().chain(ordered);
+        all.filter(|(_, pin)| **pin != Pin::Latest).collect()
     }
 
     /// The way back from the running version, while the other slot still holds what ran before.
@@ -151,7 +160,8 @@ impl Line {
         ProductState {
             product: self.product.clone(),
             channel: channel.unwrap_or_else(no_channel),
-            pin: self.pin(orders).0,
+            // A letter has room for one: the ordered one, which its reader may not know to be there.
+            pin: self.pins(orders).pop().map(|(_, pin)| pin.clone()).unwrap_or_default(),
             state: self.record.state.word(),
             running: active.as_ref().map(|contents| contents.version.clone()),
             running_manifest: active.map(|contents| contents.manifest),
@@ -182,6 +192,10 @@ impl<W: World> Agent<W> {
         let model = self.facts.model_id();
         let mut conditions = self.world.conditions();
         let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
+        if let Some(why) = &self.heard.barred {
+            let reasons = vec![ReasonRecord { code: 0, text: choice::short(why) }];
+            return Ok(Event::Refused { until: None, reasons });
+        }
         if !self.repository.knows(&line.product, &model) {
             let text = "its rollout file could not be read".to_owned();
             let reasons = vec![ReasonRecord { code: 0, text }];
@@ -201,7 +215,8 @@ impl<W: World> Agent<W> {
         conditions.free_disk_mib = conditions
             .free_disk_mib
             .map(|free| free.saturating_add(u32::try_from(room >> 20).unwrap_or(u32::MAX)));
-        let (pin, _) = line.pin(&self.orders);
+        let pins = line.pins(&self.orders);
+        let windows = [self.windows.as_slice(), &self.orders.windows];
         let running = line.running();
         let own = Own {
             id: self.writer.device,
@@ -210,9 +225,10 @@ impl<W: World> Agent<W> {
             channel: &channel,
             facts: &self.facts,
             conditions: &conditions,
+            takes: line.role.takes(),
             running: running.as_ref(),
-            pin: &pin,
-            windows: &self.windows,
+            pins: &pins,
+            windows: &windows,
             preferences: self.preferences,
             failed: &line.record.failed,
             orders: &self.orders,
@@ -238,11 +254,13 @@ impl<W: World> Agent<W> {
     /// Carries out what the owner asked for, and takes the request away.
     pub(super) fn heed_requests(&mut self) -> Result<(), RunError> {
         for request in Request::waiting(&self.state)? {
-            let Request::Rollback(product) = &request;
+            let Request::Rollback(product, consent) = &request;
             let found = self.lines.iter().position(|line| line.product == *product);
             let plan = found.and_then(|index| self.lines.get(index)).and_then(Line::way_back);
             match found.zip(plan) {
-                Some((index, plan)) => self.drive(index, Event::GoBack(Box::new(plan)))?,
+                Some((index, plan)) => {
+                    self.drive(index, Event::GoBack(Box::new(plan), *consent))?
+                }
                 None => {
                     let text = format!("{product}: there is no older version to go back to");
                     log::warn(&text);
@@ -290,7 +308,7 @@ impl<W: World> Agent<W> {
             }
         }
         if step.state.word() != line.record.state.word() {
-            log::info(format!("`{}`: {:?}", line.product, step.state.word()));
+            log::info(format!("`{}`: {}", line.product, sentence(&step.state)));
         }
         let (probes, lasting): (Vec<Effect>, Vec<Effect>) =
             step.effects.into_iter().partition(|effect| matches!(effect, Effect::RunProbe { .. }));
@@ -300,8 +318,10 @@ impl<W: World> Agent<W> {
             line.record.state = step.state;
         } else {
             let mut record = Record { state: step.state, ..line.record.clone() };
-            if matches!(record.state, State::Confirmed { .. })
+            // A failed one stays where the version before could not read its data.
+            if matches!(record.state, State::Confirmed { .. } | State::Failed { .. })
                 && let Some(plan) = line.record.state.plan()
+                && device.active == Some(plan.to)
             {
                 record.installed = Some(plan.clone());
             }
@@ -318,7 +338,7 @@ impl<W: World> Agent<W> {
                 // A disk that takes no more entries must not keep a device on a bad release: the
                 // switch back needs none, and the machine finds out after a start by itself.
                 Err(error) if matches!(record.state, State::RollingBack { .. }) => {
-                    log::error(chain(&error));
+                    log::error(Chain(&error));
                     line.record = record;
                     to_do.extend(lasting.into_iter().map(|effect| (None, effect)));
                 }
@@ -345,7 +365,7 @@ impl<W: World> Agent<W> {
                 if let Some(Err(error)) =
                     self.lines.get_mut(index).map(|line| line.hands.discard(*slot))
                 {
-                    log::warn(chain(&error));
+                    log::warn(Chain(&error));
                 }
                 Ok(None)
             }
@@ -380,7 +400,7 @@ impl<W: World> Agent<W> {
         match self.refresh() {
             Ok(()) => {}
             Err(Trouble::World(error)) => {
-                return Ok(unreached(format!("the last look failed: {}", chain(&error))));
+                return Ok(unreached(format!("the last look failed: {}", Chain(&error))));
             }
             Err(Trouble::Own(error)) => return Err(error),
         }
@@ -472,7 +492,7 @@ impl<W: World> Agent<W> {
         };
         let (health, detail) = match reached {
             Ok(()) => (Health::Held, "the server was reached".to_owned()),
-            Err(error) => (Health::Failed, choice::short(&chain(&error))),
+            Err(error) => (Health::Failed, choice::short(&Chain(&error).to_string())),
         };
         Answer { probe: name.to_owned(), said: Said { health, detail }, latency_ms: 0 }
     }
@@ -519,6 +539,8 @@ fn event_of(choice: &Choice, situation: &Situation<'_>, device: &machine::Device
             to: device.active.map_or(Slot::A, Slot::other),
             trial: handover::trial(artifact.kind, &manifest.trial),
             previous: own.running.cloned(),
+            irreversible: manifest.irreversible,
+            strands_data: own.running.is_some_and(|running| manifest.unreadable_by(running)),
             chosen: situation.now,
         }));
     }

@@ -81,12 +81,15 @@ impl<W: World> Agent<W> {
 
     fn product(&self, line: &Line) -> ProductStatus {
         let active = line.active();
-        let (pin, by) = line.pin(&self.orders);
         let contents = active.as_ref().and_then(|(_, contents)| contents.clone());
         ProductStatus {
             product: line.product.clone(),
             channel: line.follows.clone().or_else(|| line.channel.clone()),
-            pin: PinStatus { pin: pin.to_string(), by: by.into() },
+            pins: line
+                .pins(&self.orders)
+                .into_iter()
+                .map(|(by, pin)| PinStatus { pin: pin.to_string(), by: by.to_string() })
+                .collect(),
             state: line.record.state.word(),
             state_text: sentence(&line.record.state),
             slot: active.map(|(slot, _)| slot.to_string()),
@@ -101,7 +104,7 @@ impl<W: World> Agent<W> {
 }
 
 /// A state in a sentence.
-fn sentence(state: &State) -> String {
+pub(super) fn sentence(state: &State) -> String {
     match state {
         State::Idle => "nothing newer is offered".into(),
         State::Waiting { until: Some(until), reasons } => {

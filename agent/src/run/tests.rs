@@ -7,6 +7,7 @@ use lockgate_shared::{
     act::{Act, CohortSize, RiskClass, SignedAct, Start},
     bucket::Limit,
     facts::Conditions,
+    group::KnownGroups,
     id::{PublicKey, RolloutId},
     manifest::{
         Artifact, ArtifactKind, Compatibility, FileEntry, FileKind, GateRule, Ladder, Manifest,
@@ -21,7 +22,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     core::{
-        machine::{Device, Fault, Plan, PlannedArtifact},
+        machine::{Consent, Device, Fault, Plan, PlannedArtifact},
         trial::{Answer, Health, Said},
         tuf::{Fetch as _, FetchError, testkit},
     },
@@ -70,12 +71,30 @@ fn a_stop_that_comes_after_the_decision_is_seen_by_the_last_look() {
 }
 
 #[test]
+fn a_letter_box_that_says_a_letter_was_counted_is_not_believed() {
+    let bench = Bench::new();
+    // It answers with the offset 5 and a file that counted 1000, and lets no letter through.
+    bench.with(|it| {
+        it.counted = true;
+        publish(&mut it.repo, vec![], 1000);
+    });
+    let mut agent = bench.start().expect("started");
+    bench.turns(&mut agent, 10);
+    assert_eq!(bench.running(), "1.0.0");
+    let reasons = agent.snapshot().products.remove(0).candidates.remove(0).reasons;
+    assert_eq!(reasons.iter().map(|reason| reason.code).collect::<Vec<_>>(), [605]);
+    bench.with(|it| publish(&mut it.repo, vec![], 1001));
+    bench.turn_until(&mut agent, |it| !it.outcomes.is_empty());
+    assert_eq!(bench.heard(), [OutcomeKind::Confirmed]);
+}
+
+#[test]
 fn an_owner_who_wants_the_version_before_gets_it_and_keeps_it() {
     let bench = Bench::new();
     bench.run_until_settled(Cut::Never);
     let mut agent = bench.start().expect("started");
     bench.turns(&mut agent, 3);
-    let request = crate::cli::Request::Rollback(app());
+    let request = crate::cli::Request::Rollback(app(), Consent::GoBack);
     request.leave(bench.folder.path()).expect("left");
     bench.turns(&mut agent, 10);
     assert_eq!(bench.running(), "1.0.0");
@@ -93,7 +112,7 @@ fn a_rollout_file_that_cannot_be_read_for_a_while_changes_nothing() {
     let mut agent = bench.start().expect("started");
     bench.turns(&mut agent, 5);
     assert_eq!(agent.snapshot().products[0].state, lockgate_shared::wire::SlotState::Waiting);
-    bench.with(|it| publish(&mut it.repo, vec![], 1000));
+    bench.with(|it| publish(&mut it.repo, vec![], 1));
     bench.turn_until(&mut agent, |it| !it.outcomes.is_empty());
     assert_eq!(bench.heard(), [OutcomeKind::Confirmed]);
 }
@@ -182,6 +201,7 @@ struct It {
     stop_at_fetch: bool,
     disk_is_full: bool,
     lose_answers: u32,
+    counted: bool,
     slots: BTreeMap<Slot, Contents>,
     active: Slot,
     fetches: u32,
@@ -198,7 +218,7 @@ impl Bench {
         let bytes = serde_json::to_vec(&manifest()).expect("json");
         repo.add("targets", "policy.json", &serde_json::to_vec(&policy()).expect("json"));
         repo.add("targets", "releases/app/1.1.0.json", &bytes);
-        publish(&mut repo, vec![], 1000);
+        publish(&mut repo, vec![], 1);
         let contents = Contents { manifest: Digest([0; 32]), version: version("1.0.0") };
         let it = It {
             repo,
@@ -208,6 +228,7 @@ impl Bench {
             stop_at_fetch: false,
             disk_is_full: false,
             lose_answers: 0,
+            counted: false,
             slots: [(Slot::A, contents)].into(),
             active: Slot::A,
             fetches: 0,
@@ -376,6 +397,10 @@ impl World for World_ {
             (letter.outcomes_count, letter.outcomes_digest),
             (it.chain.count, it.chain.digest)
         );
+        if !it.counted && letter.rollouts.iter().any(|view| !view.groups.is_empty()) {
+            it.counted = true;
+            publish(&mut it.repo, vec![], 1000);
+        }
         if it.lose_answers > 0 {
             it.lose_answers -= 1;
             return Err(lost("the answer was lost"));
@@ -538,6 +563,7 @@ fn entry() -> RolloutEntry {
             full: None,
         }],
         groups: vec![],
+        known: KnownGroups::default(),
         coverage: vec![],
         complete: None,
         ended: None,
@@ -564,6 +590,7 @@ fn manifest() -> Manifest {
         barrier: None,
         irreversible: false,
         migrates_data: false,
+        data_read_by: None,
         sbom: None,
         provenance: None,
         notes: String::new(),

@@ -15,6 +15,7 @@ use lockgate_shared::{
     facts::Facts,
     group::{Habit, groups_of},
     id::{DeviceId, Digest, PublicKey, TokenId},
+    limits,
     manifest::Manifest,
     policy::{Approvals, POLICY_FORMAT, Person, Policy, Product, Role, Tenant},
     rollout::RolloutFile,
@@ -22,7 +23,7 @@ use lockgate_shared::{
     time::{Moment, Seconds},
     wire::{
         Enrolment, EnrolmentToken, Format, Letter, Outcome, OutcomeKind, OutcomeRecord, Outcomes,
-        ProductState, RolloutView, SignedToken, SlotState, decode_rollout_file,
+        ProductState, RolloutView, SignedToken, SlotState, codec, decode_rollout_file,
     },
 };
 use serde_json::json;
@@ -44,7 +45,7 @@ use super::{
 use crate::{
     config::Gatekeeper,
     status::{About, Decision, Status, Verdict},
-    stream::{Entry, EntryKind, Publication},
+    stream::{Entry, EntryKind, LetterRecord, Publication},
     tuf::trusted::target_path,
 };
 
@@ -241,6 +242,13 @@ impl Yard {
         self.send(EntryKind::Letter(Format::Binary), sealed.to_bytes().expect("bytes"))
     }
 
+    /// The record that a letter box leaves of a letter, or makes up.
+    pub(super) fn record(&mut self, phone: &Phone, sequence: u64) -> u64 {
+        let record = LetterRecord { device: phone.id(), sequence, digest: Digest([0; 32]) };
+        let bytes = codec::encode(&record, limits::LETTER_BYTES).expect("bytes");
+        self.send(EntryKind::Record, bytes)
+    }
+
     /// A letter that names the rollout.
     pub(super) fn sees(&mut self, phone: &mut Phone, start: &Start, treated: bool) -> u64 {
         let mut letter = phone.letter(self);
@@ -354,6 +362,7 @@ impl Phone {
             tenant: "acme".parse().expect("a name"),
             device: self.id(),
             sequence: self.sequence,
+            previous: Digest([0; 32]),
             sent: yard.now,
             uptime: Seconds(60),
             agent: "0.1.0".parse().expect("a version"),
@@ -504,6 +513,7 @@ pub(super) fn release(number: u64, versions: &[&str], authors: &[u8]) -> Publica
         role: "releases-app".into(),
         metadata: String::from_utf8(sign_role(role, authors)).expect("text"),
         targets: texts,
+        with: Vec::new(),
     }
 }
 

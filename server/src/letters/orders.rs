@@ -69,7 +69,12 @@ mod tests {
     use super::*;
 
     fn prepared(reason: &str) -> Arc<Prepared> {
-        let stop = PassedStop { scope: Scope::Everything, since: Moment(1), reason: reason.into() };
+        let stop = PassedStop {
+            offset: 1,
+            scope: Scope::Everything,
+            since: Moment(1),
+            reason: reason.into(),
+        };
         Arc::new(Prepared::new(Orders { stops: vec![stop], ..Orders::default() }).expect("orders"))
     }
 

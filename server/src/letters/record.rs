@@ -3,7 +3,7 @@
 
 use lockgate_shared::{
     facts::Facts,
-    id::{DeviceId, Digest, PublicKey, TenantId, TokenId},
+    id::{DeviceId, Digest, PublicKey, RolloutId, TenantId, TokenId},
     limits,
     time::{Moment, Seconds},
     version::Version,
@@ -19,6 +19,9 @@ use thiserror::Error;
 const FORMAT_1: u8 = 1;
 /// A row holds less than the letter and the facts it was made of.
 const ROW_BYTES: usize = 2 * limits::LETTER_BYTES;
+
+/// What stands for the letter before the first.
+pub(super) const NO_LETTER: Digest = Digest([0; 32]);
 
 /// A device as the letter box knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +97,10 @@ pub(super) struct Row {
     pub(super) facts_digest: Digest,
     pub(super) facts: Box<[u8]>,
     pub(super) last: Box<[u8]>,
+    /// Rollouts that the device calls itself treated by and whose outcome came: nothing is open there.
+    pub(super) settled: Vec<RolloutId>,
+    /// What its last letter named as the one before; all zero where that is not known.
+    pub(super) previous: Digest,
 }
 
 /// What an enrolment changes.
@@ -124,6 +131,9 @@ pub(super) struct Update {
 pub(super) struct Said {
     facts: Option<(Digest, Box<[u8]>)>,
     last: Box<[u8]>,
+    previous: Digest,
+    treated: Vec<RolloutId>,
+    ended: Vec<RolloutId>,
 }
 
 /// Why a row or an entry cannot be read.
@@ -167,7 +177,7 @@ impl Row {
             enrolled: offset,
             enrolled_at: arrival.received,
             sequence: old.map_or(0, |row| row.sequence),
-            digest: old.map_or(Digest([0; 32]), |row| row.digest),
+            digest: old.map_or(NO_LETTER, |row| row.digest),
             offset: old.filter(|row| row.sequence > 0).map_or(offset, |row| row.offset),
             received: old
                 .filter(|row| row.sequence > 0)
@@ -175,6 +185,8 @@ impl Row {
             facts_digest: arrival.facts_digest,
             facts: arrival.facts.clone(),
             last: old.map_or_else(Box::default, |row| row.last.clone()),
+            settled: old.map_or_else(Vec::new, |row| row.settled.clone()),
+            previous: old.map_or(NO_LETTER, |row| row.previous),
         }
     }
 
@@ -185,10 +197,16 @@ impl Row {
         }
         self.sequence = update.sequence;
         self.digest = update.digest;
+        self.previous = update.said.as_ref().map_or(NO_LETTER, |said| said.previous);
         self.offset = offset;
         self.received = update.received;
         if let Some(said) = update.said {
             self.last = said.last;
+            self.settled.extend(said.ended);
+            // What the device names no more is over; so the list stays as short as a letter's.
+            self.settled.retain(|rollout| said.treated.contains(rollout));
+            self.settled.sort_unstable();
+            self.settled.dedup();
             if let Some((digest, facts)) = said.facts {
                 self.facts_digest = digest;
                 self.facts = facts;
@@ -242,12 +260,15 @@ impl Update {
             None => None,
         };
         let last = encode(&LastLetter::of(letter), limits::LETTER_BYTES)?.into();
+        let treated = letter.rollouts.iter().filter(|view| view.treated);
+        let treated = treated.map(|view| view.rollout).collect();
+        let ended = letter.outcomes.iter().map(|record| record.outcome.rollout).collect();
         Ok(Self {
             device: letter.device,
             sequence: letter.sequence,
             digest: sealed.digest(),
             received,
-            said: Some(Said { facts, last }),
+            said: Some(Said { facts, last, previous: letter.previous, treated, ended }),
         })
     }
 }

@@ -144,6 +144,7 @@ pub fn create(release: &Create<'_>) -> Result<Created, CreateError> {
         barrier: plan.barrier.clone(),
         irreversible: plan.irreversible,
         migrates_data: plan.migrates_data,
+        data_read_by: plan.data_read_by.clone(),
         sbom: plan.sbom,
         provenance: plan.provenance,
         notes: plan.notes.clone(),

@@ -47,6 +47,9 @@ pub struct ReleasePlan {
     /// It changes data that both slots share.
     #[serde(default)]
     pub migrates_data: bool,
+    /// The oldest version that reads the data as this one leaves them.
+    #[serde(default)]
+    pub data_read_by: Option<Version>,
     /// SHA-256 of the software bill of materials.
     #[serde(default)]
     pub sbom: Option<Digest>,

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockgate_shared::{
     act::{SignedAct, Start},
     bucket::Limit,
+    group::KnownGroups,
     id::{CohortId, GroupId, RolloutId},
     limits as bounds,
     manifest::Ladder,
@@ -191,6 +192,7 @@ impl Sight<'_> {
             tally: self.rollout.evidence.tally(cohort),
             devices: self.size(cohort, known.len()),
             authorised: limits::authorised(&known, step.open.limit),
+            promised: self.promised(cohort),
         };
         let waived = self.rollout.waived.filter(|waived| self.now < waived.until);
         let timing = Timing {
@@ -231,8 +233,17 @@ impl Sight<'_> {
             let step = self.rollout.steps.last()?;
             let bake = self.rollout.ladder.stages.last()?.bake_s;
             let baked = step.open.full?.plus(bake) <= self.now;
-            let due = ready && baked && self.rollout.complete.is_none();
-            return due.then_some(Move::Complete);
+            if !ready || !baked || self.rollout.complete.is_some() {
+                return None;
+            }
+            let broken = self.broken_promises();
+            if broken.is_empty() {
+                return Some(Move::Complete);
+            }
+            let last = judgements.last_mut()?;
+            last.decision = Decision::Wait;
+            last.reasons = broken;
+            return None;
         };
         let waiting = judgements.get_mut(open)?;
         waiting.reasons = gate::not_before(
@@ -280,9 +291,25 @@ impl Sight<'_> {
         let young = self.rollout.ladder.stage_of(cohort).is_some_and(|(_, stage)| {
             self.now < self.rollout.start.moment.plus(stage.gate.silence_after_s)
         });
-        let signed = self.rollout.start.cohorts.iter().find(|size| size.cohort == *cohort);
-        let signed = signed.map_or(0, |size| if young { size.devices } else { 0 });
+        let signed = if young { self.promised(cohort) } else { 0 };
         table.max(signed).max(count(known))
+    }
+
+    /// How many devices of a cohort the people who signed the start were shown.
+    fn promised(&self, cohort: &CohortId) -> u32 {
+        let signed = self.rollout.start.cohorts.iter().find(|size| size.cohort == *cohort);
+        signed.map_or(0, |size| size.devices)
+    }
+
+    fn broken_promises(&self) -> Vec<String> {
+        let waived = self.rollout.waived.filter(|waived| self.now < waived.until);
+        let stages = self.rollout.ladder.stages.iter();
+        let broken = stages.filter_map(|stage| {
+            let heard = self.rollout.evidence.tally(&stage.cohort).devices;
+            let promised = self.promised(&stage.cohort);
+            gate::broken_promise(stage, heard, promised, waived.map(|waived| waived.devices))
+        });
+        broken.collect()
     }
 
     /// From when devices are expected to call: the stage's opening, or its floor. They are waited for
@@ -375,10 +402,24 @@ impl Rollout {
             approvals: self.approvals.values().cloned().collect(),
             stages: self.steps.iter().map(|step| step.open.clone()).collect(),
             groups: self.new_groups(),
+            known: self.known_groups(),
             coverage: Vec::new(),
             complete: self.complete,
             ended: self.ended,
         }
+    }
+
+    /// The groups of which devices are known, so that one of another kind waits until its letter is
+    /// counted and its group stands among the new ones.
+    fn known_groups(&self) -> KnownGroups {
+        if self.complete.is_some() || self.ended.is_some() {
+            return KnownGroups::default();
+        }
+        // Those of a device that counts as evidence were added to the old ones when it was met.
+        let newcomers = self.evidence.cases().filter(|(_, case)| case.standing != Standing::Counts);
+        let mut all: BTreeSet<&GroupId> = newcomers.flat_map(|(_, case)| &case.groups).collect();
+        all.extend(&self.old_groups);
+        KnownGroups::of(all.iter().copied())
     }
 
     /// Groups that are new since the start: nobody who was there before is like these devices, so no

@@ -34,6 +34,10 @@ pub struct Letter {
     /// Strictly rising over the device's life, from 1. The same number comes again only with the
     /// same bytes.
     pub sequence: u64,
+    /// The digest of the sealed letter that was last acknowledged; all zero where the device knows of
+    /// none. Two letters that name the same one, or one that names an older one, come from two devices
+    /// with one identity.
+    pub previous: Digest,
     /// By the device's clock.
     pub sent: Moment,
     /// Since the device booted.
@@ -108,6 +112,23 @@ pub enum SlotState {
     RollingBack,
     /// It gave up on a release.
     Failed,
+}
+
+impl SlotState {
+    /// Its word, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Fetching => "fetching",
+            Self::Staged => "staged",
+            Self::Activating => "activating",
+            Self::Trial => "trial",
+            Self::Confirmed => "confirmed",
+            Self::RollingBack => "rolling-back",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// A rollout as the device sees it.
@@ -313,5 +334,28 @@ impl Letter {
             return refuse("too many or too long notices");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_has_the_same_word_for_people_and_in_json() {
+        use SlotState as S;
+        for state in [
+            S::Idle,
+            S::Waiting,
+            S::Fetching,
+            S::Staged,
+            S::Activating,
+            S::Trial,
+            S::Confirmed,
+            S::RollingBack,
+            S::Failed,
+        ] {
+            assert_eq!(serde_json::to_value(state).expect("a word"), state.name());
+        }
     }
 }

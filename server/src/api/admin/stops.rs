@@ -44,8 +44,8 @@ pub async fn stop(
     let view = admin.registry.view();
     let since = admin.desk.now();
     let row = |offset| {
-        let stop =
-            PassedStop { scope: request.scope.clone(), since, reason: request.reason.clone() };
+        let (scope, reason) = (request.scope.clone(), request.reason.clone());
+        let stop = PassedStop { offset, scope, since, reason };
         let row = StopRow { offset, stop, how: request.how, token: request.token.clone() };
         rows::write(Table::Stops, rows::number_key(offset), &row)
     };
