@@ -11,6 +11,7 @@
 //! | which groups a device belongs to, and its place in a rollout | [`group`], [`mod@bucket`] |
 //! | pins, maintenance windows, freezes | [`pin`], [`window`] |
 //! | the bytes between device and server | [`wire`] |
+//! | how a type is read from JSON and written to it | [`json`] |
 //! | how an error is told to people and to programs | [`failure`] |
 //! | every bound on what comes from outside | [`limits`] |
 
@@ -22,6 +23,7 @@ pub mod facts;
 pub mod failure;
 pub mod group;
 pub mod id;
+pub mod json;
 pub mod limits;
 pub mod manifest;
 pub mod pace;

@@ -685,7 +685,7 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
 }
 
 fn decode<T: DeserializeOwned>(row: &[u8]) -> Result<T, CodecError> {
-    codec::decode(row, ROW_BYTES)
+    codec::decode_frame(row, ROW_BYTES)
 }
 
 fn array<const N: usize>(key: &[u8]) -> Result<[u8; N], CodecError> {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     act::SignedAct,
     id::{Digest, ProductId},
-    limits,
+    json, limits,
     pin::Pin,
     rollout::PassedStop,
     time::{Moment, Seconds},
@@ -135,8 +135,6 @@ fn read_answer<T: serde::de::DeserializeOwned>(
             Some((&VERSION_1, body)) => codec::decode(body, limits::DIRECTIVE_BYTES),
             Some((&found, _)) => Err(CodecError::Version { found, known: VERSION_1 }),
         },
-        Format::Json => {
-            serde_json::from_slice(bytes).map_err(|error| CodecError::Malformed(error.to_string()))
-        }
+        Format::Json => json::read(bytes).map_err(|error| CodecError::Malformed(error.to_string())),
     }
 }

@@ -301,11 +301,6 @@ impl World {
         self.release("app", version, &Behaviour::Well, BENCH_PLAN)
     }
 
-    /// How often devices poll here, in seconds.
-    pub const fn poll_s(&self) -> u64 {
-        1
-    }
-
     /// Starts a rollout, signed by two approvers.
     pub fn start_rollout(
         &self,
