@@ -34,6 +34,7 @@ use crate::{
         choice,
         habit::Hours,
         handover::Watchword,
+        kept::{Kept, Whose},
         machine::{Contact, Event, Now},
         schedule::Schedule,
         tuf::{Floor, Status as Trusted},
@@ -136,6 +137,7 @@ pub struct Agent<W> {
     lines: Vec<Line>,
     schedule: Schedule,
     orders: Orders,
+    kept: Kept,
     hours: Hours,
     facts: Facts,
     facts_at: Option<Seconds>,
@@ -191,6 +193,7 @@ impl<W: World> Agent<W> {
         let mut agent = Self {
             facts_at: Some(world.uptime()),
             orders: journal.load("orders")?.unwrap_or_default(),
+            kept: journal.load("kept")?.unwrap_or_default(),
             hours: journal.load("hours")?.unwrap_or_default(),
             facts_known: journal.load("facts-known")?,
             writer: Writer {
@@ -368,6 +371,14 @@ impl<W: World> Agent<W> {
         Ok(())
     }
 
+    /// Keeps what it was told, where its tenant has a key of its own. Says whether that is news.
+    fn keep_orders(&mut self) -> bool {
+        let now = self.now().clock;
+        let policy = self.repository.policy();
+        let whose = Whose { device: &self.writer.device, tenant: &self.writer.tenant };
+        self.kept.heed(&self.orders, policy, whose, now)
+    }
+
     /// Asks the repository for news and takes in what each product's file shows.
     fn refresh(&mut self) -> Result<(), Trouble> {
         let clock = self.world.clock();
@@ -377,6 +388,9 @@ impl<W: World> Agent<W> {
         self.heard.trusted = Some(result?);
         self.heard.refreshed = Some(self.now().clock);
         self.heard.refresh_problem = None;
+        if self.keep_orders() {
+            self.journal.save("kept", &self.kept).map_err(RunError::from)?;
+        }
         let model = self.facts.model_id();
         for index in 0..self.lines.len() {
             let Some(line) = self.lines.get(index) else { break };
@@ -423,7 +437,7 @@ impl<W: World> Agent<W> {
         self.journal.save(&key, &line.memory).map_err(RunError::from)?;
         let wanted = match (file, &line.follows) {
             (Some(file), Some(channel)) => {
-                let pins = line.pins(&self.orders);
+                let pins = line.pins(&self.orders, &self.kept);
                 choice::wanted(policy, file, channel, &pins, line.running().as_ref())
             }
             (None, _) | (_, None) => Vec::new(),
@@ -518,7 +532,7 @@ impl<W: World> Agent<W> {
             orders: self.orders.clone(),
             timestamp_version: self.heard.trusted.map_or(0, |trusted| trusted.timestamp_version),
             highest_stop: self.lines.iter().map(Line::highest_stop).max().unwrap_or_default(),
-            products: self.lines.iter().map(|line| line.report(&self.orders)).collect(),
+            products: self.lines.iter().map(|line| line.report(&self.orders, &self.kept)).collect(),
             rollouts,
             beacons: self.beacons.take(),
             chain: self.journal.outcomes()?,
@@ -581,6 +595,8 @@ impl<W: World> Agent<W> {
         if let Some(orders) = &directive.orders {
             self.orders = orders.clone();
             saved.push(("orders".to_owned(), to_json("orders", orders)?));
+            self.keep_orders();
+            saved.push(("kept".to_owned(), to_json("kept", &self.kept)?));
         }
         if letter.carries.facts.is_some() {
             self.facts_known = letter.carries.facts;

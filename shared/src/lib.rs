@@ -9,7 +9,7 @@
 //! | what a release says of itself, and the ladder it climbs | [`manifest`] |
 //! | how far a rollout is open, what is stopped | [`rollout`] |
 //! | which groups a device belongs to, and its place in a rollout | [`group`], [`mod@bucket`] |
-//! | pins, maintenance windows, freezes | [`pin`], [`window`] |
+//! | pins, maintenance windows, freezes, and what ends them | [`pin`], [`window`], [`loosening`] |
 //! | the bytes between device and server | [`wire`] |
 //! | every bound on what comes from outside | [`limits`] |
 
@@ -20,6 +20,7 @@ pub mod facts;
 pub mod group;
 pub mod id;
 pub mod limits;
+pub mod loosening;
 pub mod manifest;
 pub mod pace;
 pub mod pin;

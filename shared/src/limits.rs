@@ -48,6 +48,9 @@ pub const FILE_COMPLETE: usize = 8;
 pub const COVERAGE: usize = 200;
 /// Grants that one device carries.
 pub const GRANTS: usize = 16;
+/// Loosenings that one device carries: one for each of its products, for windows and for freezes, of its
+/// own and of its tenant.
+pub const LOOSENINGS: usize = 32;
 /// Maintenance windows of one device.
 pub const WINDOWS: usize = 32;
 /// Freezes of one device.

@@ -68,6 +68,8 @@ pub struct Own<'a> {
     pub windows: &'a [&'a [Window]],
     /// What its owner asks for.
     pub preferences: Preferences,
+    /// Its freezes.
+    pub freezes: &'a [Freeze],
     /// Versions that failed on it.
     pub failed: &'a [Version],
     /// What it was told.
@@ -269,7 +271,6 @@ fn not_newer(situation: &Situation<'_>, start: Option<&Start>) -> Option<Reason>
 
 fn weigh(situation: &Situation<'_>, complete: &[Version], candidate: &Candidate<'_>) -> Finding {
     let own = &situation.own;
-    let freezes: &[Freeze] = &own.orders.freezes;
     let passed: &[PassedStop] = &own.orders.stops;
     let device = Device {
         id: own.id,
@@ -283,7 +284,7 @@ fn weigh(situation: &Situation<'_>, complete: &[Version], candidate: &Candidate<
         pins: own.pins,
         complete,
         windows: own.windows,
-        freezes,
+        freezes: own.freezes,
         preferences: own.preferences,
         failed: own.failed,
     };

@@ -14,6 +14,7 @@
 pub mod choice;
 pub mod habit;
 pub mod handover;
+pub mod kept;
 pub mod machine;
 pub mod schedule;
 pub mod state;

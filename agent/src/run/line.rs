@@ -20,6 +20,7 @@ use crate::{
     core::{
         choice::{self, Choice, Own, Situation},
         handover,
+        kept::Kept,
         machine::{self, Effect, Event, Fault, Plan, PlannedArtifact, State},
         trial::{Answer, Health, Said},
     },
@@ -113,10 +114,11 @@ impl Line {
         self.hands.contents(slot).ok().flatten()
     }
 
-    /// The pins that hold: the owner's own, and what was ordered.
-    pub(super) fn pins<'a>(&'a self, orders: &'a Orders) -> Vec<(Asker, &'a Pin)> {
+    /// The pins that hold: the owner's own, what was ordered, and what is kept of earlier orders.
+    pub(super) fn pins<'a>(&'a self, orders: &'a Orders, kept: &'a Kept) -> Vec<(Asker, &'a Pin)> {
+        let kept = kept.pins(&self.product, orders).map(|pin| (Asker::Orders, pin));
         let ordered = orders.pins.get(&self.product).map(|pin| (Asker::Orders, pin));
-        let all = [(Asker::Owner, &self.own_pin)].into_iter().chain(ordered);
+        let all = [(Asker::Owner, &self.own_pin)].into_iter().chain(kept).chain(ordered);
         all.filter(|(_, pin)| **pin != Pin::Latest).collect()
     }
 
@@ -153,14 +155,14 @@ impl Line {
     }
 
     /// Its state as a letter carries it.
-    pub(super) fn report(&self, orders: &Orders) -> ProductState {
+    pub(super) fn report(&self, orders: &Orders, kept: &Kept) -> ProductState {
         let active = self.active().and_then(|(_, contents)| contents);
         let channel = self.follows.clone().or_else(|| self.channel.clone());
         ProductState {
             product: self.product.clone(),
             channel: channel.unwrap_or_else(no_channel),
             // A letter has room for one: the ordered one, which its reader may not know to be there.
-            pin: self.pins(orders).pop().map(|(_, pin)| pin.clone()).unwrap_or_default(),
+            pin: self.pins(orders, kept).pop().map(|(_, pin)| pin.clone()).unwrap_or_default(),
             state: self.record.state.word(),
             running: active.as_ref().map(|contents| contents.version.clone()),
             running_manifest: active.map(|contents| contents.manifest),
@@ -210,8 +212,10 @@ impl<W: World> Agent<W> {
         conditions.free_disk_mib = conditions
             .free_disk_mib
             .map(|free| free.saturating_add(u32::try_from(room >> 20).unwrap_or(u32::MAX)));
-        let pins = line.pins(&self.orders);
-        let windows = [self.windows.as_slice(), &self.orders.windows];
+        let pins = line.pins(&self.orders, &self.kept);
+        let told = [self.windows.as_slice(), &self.orders.windows];
+        let windows: Vec<_> = told.into_iter().chain(self.kept.windows(&self.orders)).collect();
+        let freezes = self.kept.freezes(&self.orders);
         let running = line.running();
         let own = Own {
             id: self.writer.device,
@@ -225,6 +229,7 @@ impl<W: World> Agent<W> {
             pins: &pins,
             windows: &windows,
             preferences: self.preferences,
+            freezes: &freezes,
             failed: &line.record.failed,
             orders: &self.orders,
         };

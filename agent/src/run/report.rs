@@ -86,7 +86,7 @@ impl<W: World> Agent<W> {
             product: line.product.clone(),
             channel: line.follows.clone().or_else(|| line.channel.clone()),
             pins: line
-                .pins(&self.orders)
+                .pins(&self.orders, &self.kept)
                 .into_iter()
                 .map(|(by, pin)| PinStatus { pin: pin.to_string(), by: by.to_string() })
                 .collect(),

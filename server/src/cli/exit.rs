@@ -144,6 +144,7 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
         | E::Metadata(_)
         | E::Act(_)
         | E::Token(_)
+        | E::Loosening(_)
         | E::NoApprover(_)
         | E::NoEnrolmentKey { .. } => Exit::False,
         E::Read { .. }

@@ -208,6 +208,18 @@ pub fn read_product_key(key: &str) -> Option<(Reach, ProductId)> {
     Some((reach, parts.next()?.parse().ok()?))
 }
 
+/// The key of a loosening.
+pub fn loosening_key(reach: &Reach, kind: &str) -> String {
+    format!("{reach}/{kind}")
+}
+
+/// Reads the key of a loosening.
+pub fn read_loosening_key(key: &str) -> Option<(Reach, String)> {
+    let mut parts = key.splitn(3, '/');
+    let reach = Reach::parse(parts.next()?, parts.next()?)?;
+    Some((reach, parts.next()?.to_owned()))
+}
+
 /// Reads the key of windows and freezes.
 pub fn read_reach_key(key: &str) -> Option<Reach> {
     let (tenant, device) = key.split_once('/')?;

@@ -21,7 +21,7 @@ use lockgate_shared::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, Ask, Caller, Refusal, Said, auth};
+use super::{Admin, Ask, Caller, Refusal, Said, auth, loosenings};
 use crate::{
     registry::{
         View,
@@ -157,6 +157,7 @@ pub async fn clear_pin(
 ) -> Result<StatusCode, Refusal> {
     caller.need(auth::RESTRICTORS)?;
     let reach = caller.reach(&admin, &device, whose.tenant.as_deref())?;
+    loosenings::check(&admin, &reach)?;
     let product = product_named(&product)?;
     let key = rows::product_key(&reach, &product);
     change(&admin, |view| {
@@ -345,6 +346,7 @@ pub async fn clear_windows(
 ) -> Result<StatusCode, Refusal> {
     caller.need(auth::RESTRICTORS)?;
     let reach = caller.reach(&admin, &device, whose.tenant.as_deref())?;
+    loosenings::check(&admin, &reach)?;
     change(&admin, |view| match view.windows.get(&reach) {
         Some(_) => Ok(vec![rows::remove(Table::Windows, rows::reach_key(&reach))]),
         None => Err(none("windows", &reach)),
@@ -363,6 +365,7 @@ pub async fn clear_freezes(
 ) -> Result<StatusCode, Refusal> {
     caller.need(auth::RESTRICTORS)?;
     let reach = caller.reach(&admin, &device, whose.tenant.as_deref())?;
+    loosenings::check(&admin, &reach)?;
     change(&admin, |view| match view.freezes.get(&reach) {
         Some(_) => Ok(vec![rows::remove(Table::Freezes, rows::reach_key(&reach))]),
         None => Err(none("freezes", &reach)),

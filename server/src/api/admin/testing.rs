@@ -48,7 +48,7 @@ use crate::{
 };
 
 /// 2026-11-21T09:00:00Z.
-const NOW: Moment = Moment(1_795_251_600);
+pub(super) const NOW: Moment = Moment(1_795_251_600);
 
 pub(super) struct Bench {
     router: Router,
@@ -100,7 +100,12 @@ impl Bench {
         let desk = Arc::new(Memory {
             entries: Mutex::default(),
             rows: Mutex::default(),
-            devices: vec![known(1, "acme"), known(2, "acme"), known(3, "globex")],
+            devices: vec![
+                known(1, "acme"),
+                known(2, "acme"),
+                known(3, "globex"),
+                known(4, "keyed"),
+            ],
             policy: Arc::new(CurrentPolicy {
                 digest: Digest::of(text.as_bytes()),
                 text: text.into_bytes(),
@@ -330,11 +335,12 @@ impl Desk for Memory {
     }
 }
 
-const TOKENS: [(&str, TokenRole, Option<&str>); 6] = [
+const TOKENS: [(&str, TokenRole, Option<&str>); 7] = [
     ("operator", TokenRole::Operator, None),
     ("auditor", TokenRole::Auditor, None),
     ("publisher", TokenRole::Publisher, None),
     ("acme-admin", TokenRole::Administrator, Some("acme")),
+    ("keyed-admin", TokenRole::Administrator, Some("keyed")),
     ("acme-auditor", TokenRole::Auditor, Some("acme")),
     ("globex-admin", TokenRole::Administrator, Some("globex")),
 ];
@@ -525,6 +531,10 @@ fn policy() -> Policy {
         tenants: [
             ("acme".parse().expect("a name"), tenant()),
             ("globex".parse().expect("a name"), tenant()),
+            (
+                "keyed".parse().expect("a name"),
+                Tenant { tenant_key: Some(sign::public(&key(7))), ..tenant() },
+            ),
         ]
         .into(),
         products: [("app".parse().expect("a name"), product)].into(),

@@ -22,6 +22,7 @@ use lockgate_shared::{
     act::{Act, ActError, SignedAct},
     id::Digest,
     limits,
+    loosening::LooseningError,
     manifest::{Manifest, ManifestError},
     policy::{Policy, PolicyError},
     time::Moment,
@@ -118,6 +119,9 @@ pub enum CliError {
     /// An enrolment token.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// A loosening.
+    #[error(transparent)]
+    Loosening(#[from] LooseningError),
     /// The text of an enrolment token.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -163,7 +167,8 @@ impl CliError {
             Self::NotConfirmed | Self::Sign(SignError::Threshold { .. }) => Ending::NotYet,
             Self::Role(RoleError::Unverified { .. } | RoleError::OtherPolicy)
             | Self::Sign(SignError::OtherRole(_) | SignError::Artifact { .. })
-            | Self::Token(_) => Ending::False,
+            | Self::Token(_)
+            | Self::Loosening(_) => Ending::False,
             Self::Write(_) | Self::Print(_) | Self::Metadata(_) | Self::Codec(_) => Ending::Ours,
             Self::Read { .. }
             | Self::Key(_)
