@@ -88,6 +88,9 @@ pub struct Status {
     pub cohorts: Vec<CohortStatus>,
     /// What an operator should look at: contradictions in letters, lost outcomes, clones.
     pub alarms: Vec<Alarm>,
+    /// What is wrong with the stream of letters, where something is: a gatekeeper that cannot hear lets
+    /// nobody in.
+    pub hearing: Option<String>,
 }
 
 /// One rollout.

@@ -70,6 +70,11 @@ pub struct Publication {
     pub metadata: String,
     /// New targets: path and exact text.
     pub targets: Vec<(String, String)>,
+    /// What takes effect together with it or not at all, in this order: a new root brings the targets
+    /// that its keys signed, new targets bring the release roles that their keys signed. What stands
+    /// here brings nothing itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<Self>,
 }
 
 /// A person's restriction, by token.

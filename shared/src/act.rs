@@ -269,10 +269,15 @@ impl SignedAct {
 
     /// Adds one person's signature; a second one with the same key replaces the first.
     pub fn sign(&mut self, key: &SigningKey) {
-        let public = sign::public(key);
-        self.signatures.retain(|signature| signature.key != public);
         let signature = sign::sign(key, Domain::ActV1, self.text.as_bytes());
-        self.signatures.push(ActSignature { key: public, signature });
+        self.add(ActSignature { key: sign::public(key), signature });
+    }
+
+    /// Adds a signature that was made elsewhere, for [`Domain::ActV1`] over the text; it replaces an
+    /// earlier one by the same key. Whether it holds is [`SignedAct::verify`]'s to say.
+    pub fn add(&mut self, signature: ActSignature) {
+        self.signatures.retain(|known| known.key != signature.key);
+        self.signatures.push(signature);
     }
 
     /// The text read without counting signatures: to show it to people, never to act on it.

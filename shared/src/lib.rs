@@ -11,12 +11,15 @@
 //! | which groups a device belongs to, and its place in a rollout | [`group`], [`mod@bucket`] |
 //! | pins, maintenance windows, freezes, and what ends them | [`pin`], [`window`], [`loosening`] |
 //! | the bytes between device and server | [`wire`] |
+//! | how an error is told to people and to programs | [`failure`] |
 //! | every bound on what comes from outside | [`limits`] |
 
 pub mod act;
 pub mod bucket;
+pub mod count;
 pub mod eligibility;
 pub mod facts;
+pub mod failure;
 pub mod group;
 pub mod id;
 pub mod limits;

@@ -58,7 +58,8 @@ pub fn public(key: &SigningKey) -> PublicKey {
     PublicKey(key.verifying_key().to_bytes())
 }
 
-fn message(domain: Domain, bytes: &[u8]) -> Vec<u8> {
+/// What is signed: the domain's text, then the bytes. For keys that this code does not hold itself.
+pub fn message(domain: Domain, bytes: &[u8]) -> Vec<u8> {
     let mut message = Vec::with_capacity(domain.text().len() + bytes.len());
     message.extend_from_slice(domain.text().as_bytes());
     message.extend_from_slice(bytes);

@@ -66,6 +66,15 @@ pub enum ProcessError {
 impl Programs {
     /// The programs that were built beside the running one, or beside the folder of test binaries.
     pub fn find() -> Result<Self, ProcessError> {
+        Ok(Self {
+            agent: Self::built("lockgate-agent")?,
+            server: Self::built("lockgate-server")?,
+            lockgate: Self::built("lockgate")?,
+        })
+    }
+
+    /// One program by its name, from the same folder.
+    pub fn built(name: &str) -> Result<PathBuf, ProcessError> {
         let own = std::env::current_exe().map_err(|source| ProcessError::Io {
             name: "this program".into(),
             act: "found",
@@ -75,15 +84,8 @@ impl Programs {
         if folder.ends_with("deps") {
             folder.pop();
         }
-        let program = |name: &str| {
-            let path = folder.join(name);
-            if path.is_file() { Ok(path) } else { Err(ProcessError::Missing(path)) }
-        };
-        Ok(Self {
-            agent: program("lockgate-agent")?,
-            server: program("lockgate-server")?,
-            lockgate: program("lockgate")?,
-        })
+        let path = folder.join(name);
+        if path.is_file() { Ok(path) } else { Err(ProcessError::Missing(path)) }
     }
 }
 

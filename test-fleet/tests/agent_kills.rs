@@ -2,15 +2,13 @@
 //! an update, and some at any moment at all. What must hold: at every instant the active slot is one
 //! whole release, and in the end every device rests on the right one and told its server once.
 //!
-//! The agent that kills itself is a build of its own (feature `faults`), made here; the one that goes
+//! The agent that kills itself is a program of its own (feature `faults`, `scripts/test` builds it); the one that goes
 //! on afterwards is the shipped one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::Command,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -449,19 +447,10 @@ impl Dice {
     }
 }
 
-/// Builds the agent that kills itself, in a target folder of its own.
+/// The agent that kills itself, built beside the shipped one.
 fn agent_with_faults() -> PathBuf {
-    let own = env::current_exe().expect("this test");
-    let target = own.ancestors().nth(3).expect("`target/<profile>/deps/<test>`").join("faults");
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "-p", "lockgate-agent", "--features", "faults"])
-        .arg("--target-dir")
-        .arg(&target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
-    assert!(built.expect("cargo runs").success(), "the agent with `faults` does not build");
-    target.join("debug/lockgate-agent")
+    Programs::built("lockgate-agent-faults")
+        .expect("cargo build -p lockgate-agent --features faults --bin lockgate-agent-faults")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

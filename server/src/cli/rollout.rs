@@ -243,6 +243,7 @@ fn list_text(rollouts: &[RolloutStatus]) -> String {
 fn shown(status: &Status) -> serde_json::Value {
     serde_json::json!({
         "rollouts": status.rollouts, "stops": status.stops, "alarms": status.alarms,
+        "hearing": status.hearing,
     })
 }
 
@@ -269,6 +270,9 @@ pub(super) fn status_text(status: &Status) -> String {
                 "it has no stage",
             )
         ));
+    }
+    if let Some(why) = &status.hearing {
+        parts.push(format!("the gatekeeper does not hear well: {why}"));
     }
     for stop in &status.stops {
         parts.push(format!(

@@ -16,7 +16,7 @@ use lockgate_shared::{
     policy::Policy,
     rollout::{Scope, Stop, StopKind},
     time::{Moment, Seconds},
-    wire::{CodecError, Outcomes, codec},
+    wire::{CodecError, Letter, Outcomes, codec},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -44,6 +44,19 @@ const LIFTS: usize = 32;
 const HALTS: usize = 2 * limits::FILE_ROLLOUTS;
 /// A device that was not heard of for this long is not expected any more: two weeks, a holiday.
 const AWAY: Seconds = Seconds(14 * 86_400);
+/// A letter that cannot be shown to be younger than this is late: it counts as evidence of failure, never
+/// of health or presence, because whoever carries letters may have kept it back. An hour, as devices
+/// bear with an old timestamp (design): a gatekeeper that was away itself waits for one more poll.
+pub const LATE: Seconds = Seconds(3_600);
+/// How far ahead of this host's clock a device's may be to be believed: two good clocks differ by
+/// seconds; five minutes forgive a poor one.
+pub const CLOCK_SKEW: Seconds = Seconds(300);
+/// Versions of the timestamp that are remembered with the moment when a newer one came: one for each
+/// few seconds of [`LATE`]. Beyond, a device's own clock decides.
+const SUPERSEDED: usize = 1_024;
+
+/// Single rows that are written when they changed.
+const SMALL: [&str; 3] = ["counters", "alarms", "superseded"];
 
 /// Everything the gatekeeper knows.
 #[derive(Debug, Default)]
@@ -71,7 +84,8 @@ pub struct Book {
     unreported: VecDeque<Verdict>,
     notes: Vec<Note>,
     writes: Vec<Write>,
-    saved: [Vec<u8>; 2],
+    saved: [Vec<u8>; 3],
+    superseded: BTreeMap<u64, Moment>,
     dirty_devices: BTreeSet<DeviceId>,
     dirty_rollouts: BTreeSet<RolloutId>,
     dirty_cases: BTreeSet<(RolloutId, DeviceId)>,
@@ -94,13 +108,24 @@ pub struct Device {
     pub sequence: u64,
     /// That letter's digest.
     pub letter: Digest,
-    /// When it was last heard.
+    /// When its last verified letter came that was no late one: the only sign of life that counts.
     pub last_seen: Moment,
+    /// How much had been listened then: silence is measured from there.
+    pub heard_at: Seconds,
+    /// When an unsigned record last named it. The letter box could have written that itself, so it ends
+    /// no silence; a device that it names is only expected to call, which makes gates slower.
+    pub mentioned: Moment,
+    /// Rollouts that it confirmed in a late letter: they count with its next letter that is none.
+    pub late_good: BTreeSet<RolloutId>,
     /// The chain of its outcomes.
     pub outcomes: Outcomes,
     /// The channel of each of its products.
     pub products: BTreeMap<ProductId, ChannelId>,
 }
+
+/// The highest number of a stop: one a second for a century. What stands above it was never numbered
+/// here, and a lift may name it: so a thief's stop at the end of all numbers can be ended too.
+const STOP_NUMBERS: u64 = 1 << 32;
 
 /// Numbers that only rise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +138,9 @@ struct Counters {
     notes: u64,
     notes_reported: u64,
     versions: Versions,
+    listened: Seconds,
+    /// The online keys that counted the versions.
+    online_keys: Option<Digest>,
 }
 
 /// An act on its way into the audit chain; its number there is fixed in the same transaction, so that
@@ -152,6 +180,9 @@ impl Book {
         book.offset = book.counters.offset;
         if let Some(row) = store.row(Table::Meta, b"alarms")? {
             book.alarms = decode(&row)?;
+        }
+        if let Some(row) = store.row(Table::Meta, b"superseded")? {
+            book.superseded = decode(&row)?;
         }
         for (key, row) in store.table(Table::Devices)? {
             let device: Device = decode(&row)?;
@@ -218,8 +249,8 @@ impl Book {
                 writes.push(Write::put(Table::Cases, key, encode(case)?));
             }
         }
-        let small = [encode(&self.counters)?, encode(&self.alarms)?];
-        for ((name, row), saved) in ["counters", "alarms"].iter().zip(&small).zip(&self.saved) {
+        let small = [encode(&self.counters)?, encode(&self.alarms)?, encode(&self.superseded)?];
+        for ((name, row), saved) in SMALL.iter().zip(&small).zip(&self.saved) {
             if row != saved {
                 writes.push(Write::put(Table::Meta, *name, row.clone()));
             }
@@ -240,23 +271,39 @@ impl Book {
         self.dirty_devices.insert(id);
     }
 
-    /// Notes when a device was heard: in memory, and once a day on disk, because a row update per
-    /// letter would cost more than everything else here. After a start silence is judged from then.
-    pub fn saw(&mut self, id: &DeviceId, at: Moment) {
+    /// Notes when a record named a device: in memory, and once a day on disk, because a row update per
+    /// letter would cost more than everything else here.
+    pub fn mention(&mut self, id: &DeviceId, at: Moment) {
         let day = |moment: Moment| moment.0.div_euclid(86_400);
         if let Some(device) = self.devices.get_mut(id)
-            && device.last_seen < at
+            && device.mentioned < at
         {
-            if day(device.last_seen) < day(at) {
+            if day(device.mentioned) < day(at) {
                 self.dirty_devices.insert(*id);
             }
-            device.last_seen = at;
+            device.mentioned = at;
         }
     }
 
-    /// When a device was last heard.
-    pub fn last_seen(&self, id: &DeviceId) -> Option<Moment> {
-        self.devices.get(id).map(|device| device.last_seen)
+    /// The time listened in all, as of the last tick.
+    pub const fn listened(&self) -> Seconds {
+        self.counters.listened
+    }
+
+    /// Notes the time listened, so that a restart goes on from there.
+    pub const fn note_listened(&mut self, listened: Seconds) {
+        self.counters.listened = listened;
+    }
+
+    /// Whether a letter is late: neither its own clock nor the newest timestamp that it verified shows
+    /// that it was written within the last [`LATE`]. Either is enough, because a device's clock may be
+    /// wrong, and timestamps may be kept from it; neither can be forged by whoever carries the letter.
+    pub fn is_late(&self, letter: &Letter, now: Moment) -> bool {
+        let oldest = now.minus(LATE);
+        let by_clock = oldest <= letter.sent && letter.sent <= now.plus(CLOCK_SKEW);
+        let newest = letter.timestamp_version == self.counters.versions.timestamp;
+        let superseded = self.superseded.get(&letter.timestamp_version);
+        !(by_clock || newest || superseded.is_some_and(|at| oldest <= *at))
     }
 
     /// The models of all devices.
@@ -370,14 +417,15 @@ impl Book {
 
     /// Makes the numbers of stops follow those that devices may have seen.
     pub const fn follow_stops(&mut self, number: u64) {
-        if self.counters.stops < number {
+        if self.counters.stops < number && number <= STOP_NUMBERS {
             self.counters.stops = number;
         }
     }
 
-    /// Whether a stop with this number was ever given.
+    /// Whether a stop with this number may stand on a device: one that was given, or one that never
+    /// will be, which only a thief of the online keys gave.
     pub const fn knows_stop(&self, number: u64) -> bool {
-        number > 0 && number <= self.counters.stops
+        number > 0 && (number <= self.counters.stops || number > STOP_NUMBERS)
     }
 
     /// Ends stops and keeps the act for the devices that saw them.
@@ -497,8 +545,27 @@ impl Book {
         self.counters.versions
     }
 
-    /// Notes which versions are taken.
-    pub const fn take_versions(&mut self, versions: Versions) {
+    /// Makes the count of versions follow the keys that sign them.
+    pub fn follow_keys(&mut self, keys: Digest, now: Moment) {
+        if self.counters.online_keys != Some(keys) {
+            self.counters.versions = self.counters.versions.under_new_keys(now);
+            self.counters.online_keys = Some(keys);
+            // Numbers of other keys say nothing on when a letter was written.
+            self.superseded.clear();
+        }
+    }
+
+    /// Notes which versions are taken, and when.
+    pub fn take_versions(&mut self, versions: Versions, now: Moment) {
+        let before = self.counters.versions.timestamp;
+        if before < versions.timestamp {
+            self.superseded.insert(before, now);
+            let oldest = now.minus(LATE);
+            self.superseded.retain(|_, at| oldest <= *at);
+            while self.superseded.len() > SUPERSEDED {
+                self.superseded.pop_first();
+            }
+        }
         self.counters.versions = versions;
     }
 
@@ -507,7 +574,9 @@ impl Book {
         let mut census = Census::new();
         let (product, channel) = (&rollout.start.product, &rollout.start.channel);
         for (id, device) in &self.devices {
-            if device.enrolled >= rollout.offset || device.last_seen.plus(AWAY) < now {
+            if device.enrolled >= rollout.offset
+                || device.last_seen.max(device.mentioned).plus(AWAY) < now
+            {
                 continue;
             }
             let case = rollout.evidence.case(id);

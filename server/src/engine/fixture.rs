@@ -15,6 +15,7 @@ use lockgate_shared::{
     facts::Facts,
     group::{Habit, groups_of},
     id::{DeviceId, Digest, PublicKey, TokenId},
+    limits,
     manifest::Manifest,
     policy::{Approvals, POLICY_FORMAT, Person, Policy, Product, Role, Tenant},
     rollout::RolloutFile,
@@ -22,7 +23,7 @@ use lockgate_shared::{
     time::{Moment, Seconds},
     wire::{
         Enrolment, EnrolmentToken, Format, Letter, Outcome, OutcomeKind, OutcomeRecord, Outcomes,
-        ProductState, RolloutView, SignedToken, SlotState, decode_rollout_file,
+        ProductState, RolloutView, SignedToken, SlotState, codec, decode_rollout_file,
     },
 };
 use serde_json::json;
@@ -44,7 +45,7 @@ use super::{
 use crate::{
     config::Gatekeeper,
     status::{About, Decision, Status, Verdict},
-    stream::{Entry, EntryKind, Publication},
+    stream::{Entry, EntryKind, LetterRecord, Publication},
     tuf::trusted::target_path,
 };
 
@@ -239,6 +240,13 @@ impl Yard {
     pub(super) fn post(&mut self, phone: &mut Phone, letter: Letter) -> u64 {
         let sealed = letter.seal(Format::Binary, &phone.key).expect("sealed");
         self.send(EntryKind::Letter(Format::Binary), sealed.to_bytes().expect("bytes"))
+    }
+
+    /// The record that a letter box leaves of a letter, or makes up.
+    pub(super) fn record(&mut self, phone: &Phone, sequence: u64) -> u64 {
+        let record = LetterRecord { device: phone.id(), sequence, digest: Digest([0; 32]) };
+        let bytes = codec::encode(&record, limits::LETTER_BYTES).expect("bytes");
+        self.send(EntryKind::Record, bytes)
     }
 
     /// A letter that names the rollout.
@@ -504,6 +512,7 @@ pub(super) fn release(number: u64, versions: &[&str], authors: &[u8]) -> Publica
         role: "releases-app".into(),
         metadata: String::from_utf8(sign_role(role, authors)).expect("text"),
         targets: texts,
+        with: Vec::new(),
     }
 }
 

@@ -17,7 +17,7 @@ use lockgate_shared::{
         TokenError, codec,
     },
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use super::book::{Book, BookError, Device};
@@ -45,6 +45,8 @@ pub struct Intake<'a> {
     pub stored: &'a dyn Fn(&str) -> Option<Vec<u8>>,
     /// The moment.
     pub now: Moment,
+    /// The time listened in all: a letter that counts as a sign of life came at this point of it.
+    pub listened: Seconds,
     /// Set when an entry brought news of harm.
     pub harmed: bool,
 }
@@ -164,6 +166,9 @@ impl Intake<'_> {
             sequence: 0,
             letter: Digest([0; 32]),
             last_seen: self.heard(entry),
+            heard_at: self.listened,
+            mentioned: self.heard(entry),
+            late_good: BTreeSet::new(),
             outcomes: Outcomes::default(),
             products: BTreeMap::new(),
         };
@@ -173,8 +178,8 @@ impl Intake<'_> {
 
     fn record(&mut self, entry: &Entry) -> Result<Option<String>, Refusal> {
         let record: LetterRecord = codec::decode(&entry.bytes, limits::LETTER_BYTES)?;
-        // Nobody signed it: it says that the device spoke, and nothing of what it said.
-        self.book.saw(&record.device, self.heard(entry));
+        // Nobody signed it, so the letter box may have made it up: it is no sign of life.
+        self.book.mention(&record.device, self.heard(entry));
         Ok(None)
     }
 
@@ -204,23 +209,32 @@ impl Intake<'_> {
         let mut known = device;
         known.sequence = letter.sequence;
         known.letter = digest;
-        known.last_seen = known.last_seen.max(self.heard(entry));
+        let late = self.book.is_late(&letter, self.now);
+        if !late {
+            known.last_seen = known.last_seen.max(self.heard(entry));
+            known.heard_at = self.listened;
+        }
         if let Some(facts) = &letter.facts {
             known.facts = facts.clone();
         }
         known.products =
             letter.products.iter().map(|p| (p.product.clone(), p.channel.clone())).collect();
         for view in &letter.rollouts {
-            self.view(&letter, &known, view);
+            self.view(&letter, &known, view, late);
         }
-        self.speaks_again(&letter);
-        self.outcomes(&letter, &mut known)?;
+        if !late {
+            self.speaks_again(&letter);
+            for rollout in std::mem::take(&mut known.late_good) {
+                self.outcome(&letter, &mut known, rollout, OutcomeKind::Confirmed);
+            }
+        }
+        self.outcomes(&letter, &mut known, late)?;
         self.book.put_device(letter.device, known);
         Ok(None)
     }
 
     /// What a letter says of one rollout.
-    fn view(&mut self, letter: &Letter, device: &Device, view: &RolloutView) {
+    fn view(&mut self, letter: &Letter, device: &Device, view: &RolloutView, late: bool) {
         let Some(rollout) = self.book.rollouts.get(&view.rollout) else { return };
         let start = rollout.start.clone();
         let bucket = Bucket::of(&start.manifest, &start.channel, &letter.device);
@@ -261,7 +275,11 @@ impl Intake<'_> {
         };
         let Some(evidence) = self.book.evidence_mut(&view.rollout, &letter.device) else { return };
         let meeting = evidence.meet(letter.device, sighting);
-        evidence.speak(letter.device, view.treated);
+        if !late {
+            evidence.speak(letter.device, view.treated);
+        } else if view.treated {
+            evidence.begin(letter.device);
+        }
         match meeting {
             Meeting::Known => {}
             Meeting::Contradiction(what) => self.alarm(letter, what),
@@ -285,7 +303,12 @@ impl Intake<'_> {
     }
 
     /// Outcomes in the order of the device's life: each continues the chain, or one got lost.
-    fn outcomes(&mut self, letter: &Letter, device: &mut Device) -> Result<(), Refusal> {
+    fn outcomes(
+        &mut self,
+        letter: &Letter,
+        device: &mut Device,
+        late: bool,
+    ) -> Result<(), Refusal> {
         let mut lost = false;
         for record in &letter.outcomes {
             if record.number <= device.outcomes.count {
@@ -293,7 +316,14 @@ impl Intake<'_> {
             }
             lost |= record.number > device.outcomes.count + 1;
             device.outcomes = device.outcomes.with(&record.outcome)?;
-            self.outcome(letter, device, record.outcome.rollout, record.outcome.kind);
+            let (rollout, kind) = (record.outcome.rollout, record.outcome.kind);
+            if late && kind == OutcomeKind::Confirmed {
+                // It was well when it wrote this, which may be long ago. Its next letter settles it.
+                device.late_good.insert(rollout);
+            } else {
+                device.late_good.remove(&rollout);
+                self.outcome(letter, device, rollout, kind);
+            }
         }
         let said = Outcomes { count: letter.outcomes_count, digest: letter.outcomes_digest };
         // A device with more outcomes than fit sends the rest in its next letters.

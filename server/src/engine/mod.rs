@@ -6,10 +6,12 @@
 //! | how an entry is verified, and what it changes | [`intake`] |
 //! | what a gate tick does | [`mod@tick`] |
 //! | what is kept, and in which rows | [`book`] |
+//! | whether the letter box is heard, and what follows | [`hearing`] |
 //! | when which file of the repository is written | [`publish`] |
 //! | how entries come | [`mod@source`] |
 
 pub mod book;
+pub mod hearing;
 pub mod intake;
 pub mod publish;
 pub mod source;
@@ -17,7 +19,7 @@ pub mod tick;
 
 use std::{
     collections::VecDeque,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -30,10 +32,11 @@ use thiserror::Error;
 
 use self::{
     book::{Book, BookError},
+    hearing::{Condition, Hearing},
     intake::{Intake, Urgency},
     publish::{Occasion, PublishError, Publisher, PublisherTerms},
     source::{Batch, SocketSource, Source, SourceError},
-    tick::{Reach, tick},
+    tick::{Ears, Reach, tick},
 };
 use crate::{
     audit::{AuditError, Chain},
@@ -70,10 +73,15 @@ pub struct Engine {
     publisher: Publisher,
     tick: Seconds,
     next_tick: Moment,
-    listening_since: Option<Moment>,
+    hearing: Hearing,
+    /// What people were told of the hearing; nothing before the second tick, because a gatekeeper that
+    /// has just started has yet to connect.
+    told: Option<Condition>,
     /// Lines of the chain that the letter box does not have yet.
     lines: VecDeque<String>,
     unsigned: Option<String>,
+    /// Where the keys are, to take up new ones.
+    keys: PathBuf,
 }
 
 /// What a turn came to.
@@ -166,12 +174,11 @@ impl Engine {
             },
         );
         let trusted = read_people(&store, &mut book, &repository, &config.anchor)?;
-        let disk = versions_on_disk(&config.repository);
-        let mut versions = book.versions();
-        versions.rollouts = versions.rollouts.max(disk.rollouts);
-        versions.snapshot = versions.snapshot.max(disk.snapshot);
-        versions.timestamp = versions.timestamp.max(disk.timestamp);
-        book.take_versions(versions);
+        book.follow_keys(trusted.online_keys()?, now);
+        book.take_versions(
+            book.versions().max(versions_on_disk(&config.repository, &trusted)),
+            now,
+        );
         book.follow_stops(highest_stop_on_disk(&config.repository)?);
         let chain = Chain::open(&config.state.join("audit.log"))?;
         let lines = chain.lines(book.next_line(), usize::MAX)?.into();
@@ -180,6 +187,7 @@ impl Engine {
             snapshot: config.snapshot_expiry_s,
             rollouts: config.rollouts_expiry_s,
         };
+        let hearing = Hearing::new(book.listened());
         let mut engine = Self {
             store,
             book,
@@ -188,9 +196,11 @@ impl Engine {
             publisher: Publisher::new(repository, terms),
             tick: config.tick_s,
             next_tick: now,
-            listening_since: None,
+            hearing,
+            told: None,
             lines,
             unsigned: None,
+            keys: config.keys.clone(),
         };
         engine.write_down()?;
         engine.do_it(Occasion::Change, now)?;
@@ -253,6 +263,10 @@ impl Engine {
                 })
                 .collect(),
             alarms: self.book.alarms.iter().cloned().collect(),
+            hearing: match self.hearing.condition(now) {
+                Condition::Good => None,
+                Condition::Poor(why) | Condition::Deaf(why) => Some(why),
+            },
             stops,
         }
     }
@@ -264,9 +278,9 @@ impl Engine {
     ) -> Result<Batch, SourceError> {
         // While a tick or a timestamp is due, nobody is waited for.
         let wait = if self.next_tick <= clock() { 0 } else { WAIT_MS };
-        let batch = source.pull(self.book.offset, BATCH, wait).inspect_err(|_| {
-            self.listening_since = None;
-        })?;
+        let batch = source
+            .pull(self.book.offset, BATCH, wait)
+            .inspect_err(|_| self.hearing.broke(clock()))?;
         if batch.head < self.book.offset {
             let text = format!(
                 "the letter box has {} entries, {} were counted: its store was lost or replaced",
@@ -276,7 +290,7 @@ impl Engine {
         }
         // Only who has caught up can say that a device is silent.
         if batch.head <= self.book.offset + batch.entries.len() as u64 {
-            self.listening_since.get_or_insert_with(clock);
+            self.hearing.caught_up(clock());
         }
         Ok(batch)
     }
@@ -305,6 +319,7 @@ impl Engine {
                 trusted: &mut self.trusted,
                 stored: &stored,
                 now,
+                listened: self.hearing.listened(),
                 harmed: false,
             };
             match intake.take(entry)? {
@@ -321,15 +336,43 @@ impl Engine {
         let reach = if due { Reach::Full } else { Reach::Halts };
         if due || harm || occasion != Occasion::Clock {
             let policy = self.trusted.policy();
-            let halted = tick(&mut self.book, policy, reach, self.listening_since, now)?;
+            let ears =
+                Ears { listened: self.hearing.listened(), condition: self.hearing.condition(now) };
+            let halted = tick(&mut self.book, policy, reach, &ears, now)?;
             if (due || halted) && occasion == Occasion::Clock {
                 occasion = Occasion::Change;
             }
         }
         if due {
             self.next_tick = now.plus(self.tick);
+            self.book.note_listened(self.hearing.listened());
+            self.tell_of_hearing(now)?;
         }
         Ok(occasion)
+    }
+
+    /// Calls people when the hearing turns poor or deaf, and says so when it is good again.
+    fn tell_of_hearing(&mut self, now: Moment) -> Result<(), BookError> {
+        let condition = self.hearing.condition(now);
+        let Some(told) = &self.told else {
+            self.told = Some(Condition::Good);
+            return Ok(());
+        };
+        if std::mem::discriminant(&condition) == std::mem::discriminant(told) {
+            return Ok(());
+        }
+        let text = match &condition {
+            Condition::Good => "the letter box is heard again".to_owned(),
+            Condition::Poor(why) => why.clone(),
+            Condition::Deaf(why) => format!("{why}; nothing opens meanwhile"),
+        };
+        if condition != Condition::Good {
+            tracing::warn!(text, "the gatekeeper does not hear well");
+            self.book.alarm(now, None, text.clone());
+        }
+        self.book.note(now, "gatekeeper", "hearing", &text)?;
+        self.told = Some(condition);
+        Ok(())
     }
 
     /// One transaction for everything that changed; then the audit chain, whose lines have their
@@ -357,25 +400,42 @@ impl Engine {
     fn do_it(&mut self, occasion: Occasion, now: Moment) -> Result<(), EngineError> {
         if occasion == Occasion::Publication {
             self.publisher.repository().restore(&people_files(&self.store)?)?;
+            self.book.follow_keys(self.trusted.online_keys()?, now);
         }
+        let occasion = self.with_new_keys(occasion);
         let due = match self.publisher.due(&self.book, &self.trusted, occasion, now) {
             Ok(due) => due,
-            // Signing fails when people replaced this host's keys: the rest goes on, and devices see
-            // the timestamp age.
-            Err(PublishError::Tuf(error @ TufError::NotOurs { .. })) => {
-                return self.cannot_sign(&error, now);
-            }
+            // Signing fails when people replaced this host's keys, or a thief used up the versions:
+            // the rest goes on, and devices see the timestamp age.
+            Err(PublishError::Tuf(
+                error @ (TufError::NotOurs { .. }
+                | TufError::UsedUp { .. }
+                | TufError::Signer { .. }),
+            )) => return self.cannot_sign(&error, now),
             Err(error) => return Err(error.into()),
         };
         self.unsigned = None;
         let Some(due) = due else { return Ok(()) };
-        self.book.take_versions(due.versions);
+        self.book.take_versions(due.versions, now);
         self.commit()?;
         self.publisher.write(due, now)?;
         if occasion != Occasion::Clock {
             self.book.fresh.clear();
         }
         Ok(())
+    }
+
+    /// While nothing can be signed, the keys are read again at every turn: a new one counts as soon as
+    /// it is there.
+    fn with_new_keys(&mut self, occasion: Occasion) -> Occasion {
+        if self.unsigned.is_none() {
+            return occasion;
+        }
+        match OnlineKeys::load(&self.keys) {
+            Ok(keys) => self.publisher.set_keys(keys),
+            Err(error) => tracing::warn!(%error, "the keys cannot be read again"),
+        }
+        Occasion::Publication
     }
 
     fn cannot_sign(&mut self, error: &TufError, now: Moment) -> Result<(), EngineError> {
@@ -398,7 +458,7 @@ impl Engine {
             let counts = (verdicts.len(), lines.len());
             if let Err(error) = source.report(verdicts, self.status(now), lines) {
                 tracing::debug!(%error, "the report did not reach the letter box");
-                self.listening_since = None;
+                self.hearing.broke(now);
                 return Ok(None);
             }
             self.book.reported(counts.0, counts.1);
@@ -451,5 +511,7 @@ fn version_sum(trusted: &Trusted) -> u64 {
 mod beside;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod key_stories;
 #[cfg(test)]
 mod stories;

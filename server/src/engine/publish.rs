@@ -23,8 +23,8 @@ use crate::{
     status::Expiry,
     tuf::{
         TufError,
-        repository::{Online, Repository, Versions},
-        roles::RoleFile,
+        repository::{Online, Replaced, Repository, Versions},
+        roles::{OnlineKeys, RoleFile},
         trusted::{Trusted, target_path},
     },
 };
@@ -127,6 +127,11 @@ impl Publisher {
         &self.repository
     }
 
+    /// Takes up other keys.
+    pub fn set_keys(&mut self, keys: OnlineKeys) {
+        self.repository.set_keys(keys);
+    }
+
     /// What is due now, if anything is.
     pub fn due(
         &self,
@@ -143,10 +148,16 @@ impl Publisher {
                 self.changed(book, &trusted.policy().repository, now)?
             }
         };
+        let replaced = match before {
+            Some(online) => online.replaced(trusted)?,
+            None => Replaced::default(),
+        };
         let rollouts = before.is_none_or(|online| half(&online.rollouts, self.terms.rollouts))
-            || written.is_some();
+            || written.is_some()
+            || replaced.rollouts;
         let snapshot = before.is_none_or(|online| half(&online.snapshot, self.terms.snapshot))
             || rollouts
+            || replaced.others
             || occasion == Occasion::Publication;
         if !snapshot && now < self.issued.plus(self.terms.timestamp_interval) {
             return Ok(None);
@@ -157,18 +168,18 @@ impl Publisher {
         let rollouts_role = match before {
             Some(online) if !rollouts => online.rollouts.clone(),
             Some(_) | None => {
-                versions.rollouts += 1;
+                versions.rollouts = Versions::after("rollouts", versions.rollouts)?;
                 self.repository.rollouts(trusted, &files, versions.rollouts, now)?
             }
         };
         let snapshot_role = match before {
             Some(online) if !snapshot => online.snapshot.clone(),
             Some(_) | None => {
-                versions.snapshot += 1;
+                versions.snapshot = Versions::after("snapshot", versions.snapshot)?;
                 self.repository.snapshot(trusted, &rollouts_role, versions.snapshot, now)?
             }
         };
-        versions.timestamp += 1;
+        versions.timestamp = Versions::after("timestamp", versions.timestamp)?;
         let timestamp =
             self.repository.timestamp(trusted, &snapshot_role, versions.timestamp, now)?;
         let online = Online { rollouts: rollouts_role, snapshot: snapshot_role, timestamp };

@@ -8,12 +8,11 @@ use lockgate_shared::{
     bucket::Limit,
     group::Habit,
     id::Digest,
-    limits,
     manifest::Manifest,
     pace,
     rollout::{Scope, StopKind},
     time::Seconds,
-    wire::{Format, OutcomeKind, codec},
+    wire::{Format, OutcomeKind},
 };
 
 use tough::schema::RoleType;
@@ -25,7 +24,7 @@ use super::{
 use crate::{
     audit,
     status::RolloutState,
-    stream::{EntryKind, LetterRecord, Publication, StopHow, StopRequest},
+    stream::{EntryKind, Publication, StopHow, StopRequest},
 };
 
 #[test]
@@ -141,27 +140,108 @@ fn a_treated_device_that_says_nothing_halts_and_a_deaf_gatekeeper_blames_nobody(
 }
 
 #[test]
-fn records_keep_a_device_from_counting_as_silent() {
+fn unsigned_records_hide_no_silence_and_letters_end_it() {
     let mut yard = Yard::new();
     let (start, mut phones) = yard.started(6);
     yard.tick();
     yard.sees(&mut phones[0], &start, true);
-    for number in 0..15 {
+    yard.sees(&mut phones[1], &start, true);
+    for number in 0..9 {
         yard.tick();
-        let record = LetterRecord {
-            device: phones[0].id(),
-            sequence: 100 + number,
-            digest: Digest([0; 32]),
-        };
-        let bytes = codec::encode(&record, limits::LETTER_BYTES).expect("bytes");
-        yard.send(EntryKind::Record, bytes);
+        yard.record(&phones[0], 100 + number);
+        let next = phones[1].letter(&yard);
+        yard.post(&mut phones[1], next);
     }
-    yard.turn();
     assert!(yard.status().stops.is_empty());
+    yard.tick();
+    yard.tick();
+    let status = yard.status();
+    assert_eq!(status.rollouts[0].stages[1].silent, 1, "the stolen letter box speaks for the dead");
+    assert!(status.stops[0].reason.contains("fell silent"), "{:?}", status.stops);
     let next = phones[0].letter(&yard);
     yard.post(&mut phones[0], next);
     yard.turn();
     assert!(yard.status().alarms.is_empty(), "an unsigned record raised the sequence");
+    assert_eq!(yard.status().rollouts[0].stages[1].silent, 0);
+}
+
+#[test]
+fn who_breaks_the_stream_often_hides_no_silence_and_is_noticed() {
+    let mut yard = Yard::new();
+    let (start, mut phones) = yard.started(6);
+    yard.tick();
+    yard.sees(&mut phones[0], &start, true);
+    yard.turn();
+    for _ in 0..14 {
+        yard.tick();
+        yard.letters.broken = true;
+        assert_eq!(yard.one_turn(), Turn::Deaf);
+        yard.letters.broken = false;
+    }
+    yard.tick();
+    let status = yard.status();
+    assert!(status.stops[0].reason.contains("fell silent"), "{:?}", status.stops);
+    assert!(status.hearing.expect("a finding").contains("broke"), "nobody was called");
+    assert!(status.alarms.iter().any(|alarm| alarm.text.contains("broke")));
+    assert!(yard.letters.audit.iter().any(|line| line.contains("hearing")));
+}
+
+#[test]
+fn a_gatekeeper_that_cannot_hear_opens_nothing_and_says_so() {
+    let mut yard = Yard::new();
+    let (_start, _phones) = yard.started(6);
+    yard.letters.broken = true;
+    yard.now = yard.now.plus(Seconds(200));
+    for _ in 0..10 {
+        yard.tick();
+    }
+    let status = yard.status();
+    let stage = &status.rollouts[0].stages[1];
+    assert_eq!(stage.authorised, 0, "it let devices in on the strength of what it cannot hear");
+    assert!(stage.reasons.iter().any(|why| why.contains("not been heard")), "{stage:?}");
+    assert!(status.alarms.iter().any(|alarm| alarm.text.contains("nothing opens")));
+    yard.letters.broken = false;
+    for _ in 0..3 {
+        yard.tick();
+    }
+    assert!(yard.status().rollouts[0].stages[1].authorised > 0, "{:?}", yard.status());
+}
+
+#[test]
+fn letters_that_were_kept_back_show_harm_and_never_life_or_health() {
+    let mut yard = Yard::new();
+    let (start, mut phones) = yard.started(6);
+    yard.tick();
+    for phone in &mut phones[..3] {
+        yard.sees(phone, &start, true);
+    }
+    yard.turn();
+    // They write at once and die; the letter box brings it two hours later. Meanwhile the stream works.
+    let seen = phones[0].letter(&yard);
+    let outcome = phones[1].outcome(&start, OutcomeKind::Confirmed, yard.now);
+    let mut well = phones[1].letter(&yard);
+    well.outcomes.push(outcome);
+    for _ in 0..121 {
+        yard.tick();
+    }
+    assert_eq!(yard.status().rollouts[0].stages[1].silent, 3);
+    yard.post(&mut phones[0], seen);
+    yard.post(&mut phones[1], well);
+    yard.turn();
+    let stage = yard.status().rollouts[0].stages[1].clone();
+    assert_eq!((stage.silent, stage.confirmed), (3, 0), "a letter of long ago counted as health");
+    // The one that lives after all calls again, and what it had confirmed counts.
+    let next = phones[1].letter(&yard);
+    yard.post(&mut phones[1], next);
+    // A clock that is wrong by years makes no letter late while the device verifies timestamps.
+    let mut odd = phones[2].letter(&yard);
+    odd.sent = lockgate_shared::time::Moment(0);
+    let timestamp = yard.status().expiries.into_iter().find(|role| role.role == "timestamp");
+    odd.timestamp_version = timestamp.expect("the timestamp").version;
+    yard.post(&mut phones[2], odd);
+    yard.turn();
+    let stage = yard.status().rollouts[0].stages[1].clone();
+    assert_eq!((stage.silent, stage.confirmed), (1, 1), "{stage:?}");
 }
 
 #[test]
@@ -329,6 +409,7 @@ fn new_targets_bring_a_new_policy_and_must_delegate_as_before() {
         role: "targets".into(),
         metadata: String::from_utf8(sign_role(role, keys)).expect("text"),
         targets: vec![("policy.json".into(), text.clone())],
+        with: Vec::new(),
     };
     let mut wide = first_targets(2, &text);
     wide.delegations.as_mut().expect("delegations").roles.pop();
@@ -352,6 +433,7 @@ fn a_new_root_needs_the_old_and_the_new_keys_and_every_role_keys_enough() {
         role: "root".into(),
         metadata: String::from_utf8(sign_role(role, keys)).expect("text"),
         targets: Vec::new(),
+        with: Vec::new(),
     };
     for (version, keys, words) in [
         (2, &[1][..], "0 of 1 signatures"),
@@ -380,6 +462,7 @@ fn a_gatekeeper_whose_key_was_replaced_signs_nothing_says_so_and_goes_on_countin
         role: "root".into(),
         metadata: String::from_utf8(sign_role(root_role(2, 1, 7), &[1])).expect("text"),
         targets: Vec::new(),
+        with: Vec::new(),
     };
     let offset = yard.json(EntryKind::Publish, &publication);
     yard.accepted(offset);

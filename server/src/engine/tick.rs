@@ -6,14 +6,18 @@ use lockgate_shared::{
     id::RolloutId,
     policy::Policy,
     rollout::{Scope, Stop, StopKind},
-    time::Moment,
+    time::{Moment, Seconds},
 };
 
-use super::book::{Book, BookError};
+use super::{
+    book::{Book, BookError},
+    hearing::Condition,
+};
 use crate::{
     rollout::{
         self, Climb, Move,
         evidence::Silence,
+        gate::Judgement,
         limits,
         report::{common_words, halt_sentence},
     },
@@ -29,21 +33,27 @@ pub enum Reach {
     Halts,
 }
 
-/// Asks every rollout, and says whether one was halted. `listening_since` is unset while the
-/// gatekeeper does not hear the letter box: then nobody is judged silent.
+/// What was heard until this tick.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ears {
+    /// The time listened in all.
+    pub listened: Seconds,
+    /// How well. While the gatekeeper cannot hear, nothing opens: it only halts, and says why.
+    pub condition: Condition,
+}
+
+/// Asks every rollout, and says whether one was halted.
 pub fn tick(
     book: &mut Book,
     policy: &Policy,
     reach: Reach,
-    listening_since: Option<Moment>,
+    ears: &Ears,
     now: Moment,
 ) -> Result<bool, BookError> {
     let mut halted = false;
     let ids: Vec<RolloutId> = book.rollouts.keys().copied().collect();
     for id in ids {
-        if let Some(since) = listening_since {
-            silence(book, &id, since, now);
-        }
+        silence(book, &id, ears.listened);
         let Some(rollout) = book.rollouts.get(&id) else { continue };
         let census = book.census(rollout, policy, now);
         let stops: Vec<Stop> = book.stops.values().cloned().collect();
@@ -53,6 +63,15 @@ pub fn tick(
             Reach::Full => {}
             Reach::Halts => climb.moves.retain(is_halt),
         }
+        match &ears.condition {
+            Condition::Good | Condition::Poor(_) => {}
+            Condition::Deaf(why) => {
+                climb.moves.retain(is_halt);
+                for judgement in &mut climb.judgements {
+                    wait_for_hearing(judgement, why);
+                }
+            }
+        }
         halted |= climb.moves.iter().any(is_halt);
         record(book, &id, &climb, now)?;
         book.judgements.insert(id, climb.judgements);
@@ -60,13 +79,20 @@ pub fn tick(
     Ok(halted)
 }
 
-fn silence(book: &mut Book, id: &RolloutId, listening_since: Moment, now: Moment) {
+fn wait_for_hearing(judgement: &mut Judgement, why: &str) {
+    if judgement.decision != Decision::Halt {
+        judgement.decision = Decision::Wait;
+        judgement.reasons.push(why.to_owned());
+    }
+}
+
+fn silence(book: &mut Book, id: &RolloutId, listened: Seconds) {
     let Some(rollout) = book.rollouts.get(id) else { return };
     let stages = rollout.ladder.stages.iter();
     let after = stages.map(|stage| (stage.cohort.clone(), stage.gate.silence_after_s)).collect();
-    let last_seen = |device: &_| book.last_seen(device);
-    let silence = Silence { last_seen: &last_seen, after: &after, listening_since };
-    let silent = rollout.evidence.overdue(&silence, now);
+    let heard_at = |device: &_| book.device(device).map(|device| device.heard_at);
+    let silence = Silence { heard_at: &heard_at, after: &after, listened };
+    let silent = rollout.evidence.overdue(&silence);
     if let Some(rollout) = book.rollout_mut(id).filter(|_| !silent.is_empty()) {
         rollout.evidence.fall_silent(&silent);
     }

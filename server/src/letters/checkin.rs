@@ -2,7 +2,7 @@
 //! and is given only when what it acknowledges is on disk.
 
 use lockgate_shared::{
-    id::{DeviceId, RepositoryId, TenantId},
+    id::{DeviceId, Digest, RepositoryId, TenantId},
     limits,
     time::Moment,
     wire::{
@@ -98,7 +98,7 @@ impl LetterBox {
         if letter.tenant != identity.tenant {
             return Err(Refusal::Tenant(letter.tenant));
         }
-        let offset = self.record(bytes, &sealed, &letter, now).await?;
+        let offset = self.record(bytes, &sealed, &letter, &identity, now).await?;
         Ok(self.directive(&letter, &identity, offset, now))
     }
 
@@ -175,19 +175,27 @@ impl LetterBox {
         bytes: &[u8],
         sealed: &Sealed,
         letter: &Letter,
+        identity: &Identity,
         now: Moment,
     ) -> Result<u64, Refusal> {
+        let whole = self.is_whole(letter, identity, &sealed.digest(), now);
         let number =
             Number { device: letter.device, sequence: letter.sequence, digest: sealed.digest() };
         let update = Update::of(sealed, letter, now)?;
         for _ in 0..BEHIND {
             let reserved = self.devices.reserve(number, |answer| {
-                let entry = self.entry(bytes, sealed.format, letter, number, now)?;
+                let entry = entry(bytes, sealed.format, number, whole, now)?;
                 let then = Then::Letter(update.clone(), answer);
                 self.journal.write(Write { changes: Vec::new(), entry: Some(entry), then })
             });
             match reserved {
-                Reserved::Queued(written) => return Ok(written.wait().await?),
+                Reserved::Queued(written) => {
+                    let offset = written.wait().await?;
+                    if whole {
+                        self.devices.wrote_whole(&letter.device, now);
+                    }
+                    return Ok(offset);
+                }
                 Reserved::Known(offset) => return Ok(offset),
                 Reserved::Behind(older) => passed(older).await,
                 Reserved::Replayed { last } => {
@@ -202,25 +210,16 @@ impl LetterBox {
         Err(JournalError::Busy.into())
     }
 
-    /// The letter whole, or its record.
-    fn entry(
-        &self,
-        bytes: &[u8],
-        format: Format,
-        letter: &Letter,
-        number: Number,
-        now: Moment,
-    ) -> Result<NewEntry, JournalError> {
-        let whole = matters(letter)
-            || self.sampler.takes(&number.digest, now, self.devices.len(), self.polls.interval_s);
-        if whole {
-            let kind = EntryKind::Letter(format);
-            return Ok(NewEntry { received: now, kind, bytes: bytes.to_vec() });
+    /// Whether a letter is journalled whole: the gatekeeper believes only what it can verify itself, so
+    /// a treated device whose letters it does not get is silent to it.
+    fn is_whole(&self, letter: &Letter, identity: &Identity, digest: &Digest, now: Moment) -> bool {
+        match weight(letter, identity) {
+            Weight::News => true,
+            Weight::Unsettled => self.sampler.takes_unsettled(identity.whole, now),
+            Weight::Ordinary => {
+                self.sampler.takes(digest, now, self.devices.len(), self.polls.interval_s)
+            }
         }
-        let Number { device, sequence, digest } = number;
-        let record = codec::encode(&LetterRecord { device, sequence, digest }, RECORD_BYTES)
-            .map_err(|_| JournalError::Failed)?;
-        Ok(NewEntry { received: now, kind: EntryKind::Record, bytes: record })
     }
 
     fn directive(
@@ -246,8 +245,36 @@ impl LetterBox {
     }
 }
 
-/// Whether a letter is evidence by itself: it is journalled whole then.
-fn matters(letter: &Letter) -> bool {
+/// The letter whole, or its record.
+fn entry(
+    bytes: &[u8],
+    format: Format,
+    number: Number,
+    whole: bool,
+    now: Moment,
+) -> Result<NewEntry, JournalError> {
+    if whole {
+        let kind = EntryKind::Letter(format);
+        return Ok(NewEntry { received: now, kind, bytes: bytes.to_vec() });
+    }
+    let Number { device, sequence, digest } = number;
+    let record = codec::encode(&LetterRecord { device, sequence, digest }, RECORD_BYTES)
+        .map_err(|_| JournalError::Failed)?;
+    Ok(NewEntry { received: now, kind: EntryKind::Record, bytes: record })
+}
+
+/// What a letter is to the gatekeeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    /// It says something that no other letter says again.
+    News,
+    /// Its device was let in and has come to no end: that it lives is evidence.
+    Unsettled,
+    /// A control's.
+    Ordinary,
+}
+
+fn weight(letter: &Letter, identity: &Identity) -> Weight {
     let names_groups = letter.rollouts.iter().any(|view| !view.groups.is_empty());
     let moves = letter.products.iter().any(|product| match product.state {
         // From the first byte on: a device that dies at the switch said last that it was let in, and
@@ -256,13 +283,20 @@ fn matters(letter: &Letter) -> bool {
         | SlotState::Staged
         | SlotState::Activating
         | SlotState::Trial
-        | SlotState::Confirmed
-        | SlotState::RollingBack
-        | SlotState::Failed => true,
-        SlotState::Idle | SlotState::Waiting => false,
+        | SlotState::RollingBack => true,
+        // The outcome that led there came in a letter of its own.
+        SlotState::Idle | SlotState::Waiting | SlotState::Confirmed | SlotState::Failed => false,
     });
-    let new_facts = letter.facts.is_some();
-    names_groups || moves || new_facts || !letter.outcomes.is_empty()
+    // Facts that the server has are not news, however often a device sends them.
+    let new_facts = letter.facts.is_some() && letter.facts_digest != identity.facts_digest;
+    if names_groups || new_facts || !letter.outcomes.is_empty() {
+        return Weight::News;
+    }
+    let open = letter
+        .rollouts
+        .iter()
+        .any(|view| view.treated && !identity.settled.contains(&view.rollout));
+    if moves || open { Weight::Unsettled } else { Weight::Ordinary }
 }
 
 /// Waits until an older letter is decided; whatever became of it, the next one is asked about again.
@@ -273,3 +307,98 @@ async fn passed(older: Written) {
 }
 
 const _: () = assert!(RECORD_BYTES < limits::LETTER_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use lockgate_shared::{
+        bucket::Bucket,
+        facts::Facts,
+        group::Habit,
+        id::{PublicKey, RolloutId, TokenId},
+        pin::Pin,
+        time::Seconds,
+        wire::{ProductState, RolloutView},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_device_that_was_let_in_is_heard_whole_until_its_outcome_came() {
+        let rollout = RolloutId([7; 32]);
+        let mut letter = letter();
+        assert_eq!(weight(&letter, &identity(&[])), Weight::Ordinary);
+        letter.rollouts.push(view(rollout));
+        // Back to waiting, with nothing decided: the gatekeeper still counts it among those at it.
+        assert_eq!(weight(&letter, &identity(&[])), Weight::Unsettled);
+        assert_eq!(weight(&letter, &identity(&[RolloutId([8; 32])])), Weight::Unsettled);
+        letter.products[0].state = SlotState::Confirmed;
+        assert_eq!(weight(&letter, &identity(&[rollout])), Weight::Ordinary);
+        letter.products[0].state = SlotState::Trial;
+        assert_eq!(weight(&letter, &identity(&[rollout])), Weight::Unsettled);
+    }
+
+    #[test]
+    fn facts_that_the_server_has_make_no_letter_heavier() {
+        let mut letter = letter();
+        letter.facts = Some(Facts::default());
+        assert_eq!(weight(&letter, &identity(&[])), Weight::Ordinary);
+        letter.facts_digest = Digest([2; 32]);
+        assert_eq!(weight(&letter, &identity(&[])), Weight::News);
+    }
+
+    fn identity(settled: &[RolloutId]) -> Identity {
+        Identity {
+            tenant: "acme".parse().expect("a name"),
+            key: PublicKey([3; 32]),
+            token: TokenId([4; 16]),
+            enrolled: 0,
+            facts_digest: Digest([1; 32]),
+            settled: settled.to_vec(),
+            whole: Moment(0),
+        }
+    }
+
+    fn view(rollout: RolloutId) -> RolloutView {
+        RolloutView {
+            rollout,
+            cohort: "general".parse().expect("a name"),
+            bucket: Bucket(1),
+            habit: Habit::Unknown,
+            groups: Vec::new(),
+            treated: true,
+            reasons: Vec::new(),
+        }
+    }
+
+    fn letter() -> Letter {
+        Letter {
+            repository: "trial".parse().expect("a name"),
+            tenant: "acme".parse().expect("a name"),
+            device: DeviceId([5; 32]),
+            sequence: 1,
+            sent: Moment(0),
+            uptime: Seconds(1),
+            agent: "0.1.0".parse().expect("a version"),
+            facts_digest: Digest([1; 32]),
+            facts: None,
+            orders_digest: Digest([0; 32]),
+            timestamp_version: 1,
+            highest_stop: 0,
+            products: vec![ProductState {
+                product: "app".parse().expect("a name"),
+                channel: "stable".parse().expect("a name"),
+                pin: Pin::Latest,
+                state: SlotState::Waiting,
+                running: None,
+                running_manifest: None,
+                other: None,
+            }],
+            rollouts: Vec::new(),
+            beacons: Vec::new(),
+            outcomes_count: 0,
+            outcomes_digest: Digest([0; 32]),
+            outcomes: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+}

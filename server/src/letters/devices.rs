@@ -13,7 +13,10 @@ use std::{
     },
 };
 
-use lockgate_shared::id::{DeviceId, Digest, PublicKey, TenantId, TokenId};
+use lockgate_shared::{
+    id::{DeviceId, Digest, PublicKey, RolloutId, TenantId, TokenId},
+    time::Moment,
+};
 use tokio::sync::watch;
 
 use super::{
@@ -43,6 +46,8 @@ struct Part {
 struct Slot {
     row: Row,
     replayed: u32,
+    /// When a letter of it was last journalled whole; the distant past after a start.
+    whole: Moment,
     pending: Option<Pending>,
 }
 
@@ -73,6 +78,8 @@ pub(super) struct Identity {
     pub(super) token: TokenId,
     pub(super) enrolled: u64,
     pub(super) facts_digest: Digest,
+    pub(super) settled: Vec<RolloutId>,
+    pub(super) whole: Moment,
 }
 
 /// A letter's number and digest.
@@ -101,6 +108,12 @@ pub(super) enum Reserved {
     Refused(JournalError),
     /// No such device.
     Unknown,
+}
+
+impl Slot {
+    const fn new(row: Row) -> Self {
+        Self { row, replayed: 0, whole: Moment(i64::MIN), pending: None }
+    }
 }
 
 impl Default for Devices {
@@ -176,7 +189,16 @@ impl Devices {
             token: slot.row.token,
             enrolled: slot.row.enrolled,
             facts_digest: slot.row.facts_digest,
+            settled: slot.row.settled.clone(),
+            whole: slot.whole,
         })
+    }
+
+    /// Notes that a letter of the device is journalled whole.
+    pub(super) fn wrote_whole(&self, device: &DeviceId, now: Moment) {
+        if let Some(slot) = self.part(device).rows.get_mut(device) {
+            slot.whole = slot.whole.max(now);
+        }
     }
 
     /// Queues a letter with `queue`, if it is the next one. The part stays locked meanwhile, so
@@ -249,7 +271,7 @@ impl Devices {
             Some(slot) => slot.row = Row::enrol(Some(&slot.row), arrival, offset),
             None => {
                 let row = Row::enrol(None, arrival, offset);
-                part.rows.insert(device, Slot { row, replayed: 0, pending: None });
+                part.rows.insert(device, Slot::new(row));
                 self.count.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -258,7 +280,7 @@ impl Devices {
 
     /// Takes in a row from disk.
     pub(super) fn load(&self, row: &DeviceRow) -> Result<(), RecordError> {
-        let slot = Slot { row: Row::from_bytes(&row.bytes)?, replayed: 0, pending: None };
+        let slot = Slot::new(Row::from_bytes(&row.bytes)?);
         if self.part(&row.device).rows.insert(row.device, slot).is_none() {
             self.count.fetch_add(1, Ordering::Relaxed);
         }

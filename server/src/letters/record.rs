@@ -3,7 +3,7 @@
 
 use lockgate_shared::{
     facts::Facts,
-    id::{DeviceId, Digest, PublicKey, TenantId, TokenId},
+    id::{DeviceId, Digest, PublicKey, RolloutId, TenantId, TokenId},
     limits,
     time::{Moment, Seconds},
     version::Version,
@@ -94,6 +94,8 @@ pub(super) struct Row {
     pub(super) facts_digest: Digest,
     pub(super) facts: Box<[u8]>,
     pub(super) last: Box<[u8]>,
+    /// Rollouts that the device calls itself treated by and whose outcome came: nothing is open there.
+    pub(super) settled: Vec<RolloutId>,
 }
 
 /// What an enrolment changes.
@@ -124,6 +126,8 @@ pub(super) struct Update {
 pub(super) struct Said {
     facts: Option<(Digest, Box<[u8]>)>,
     last: Box<[u8]>,
+    treated: Vec<RolloutId>,
+    ended: Vec<RolloutId>,
 }
 
 /// Why a row or an entry cannot be read.
@@ -175,6 +179,7 @@ impl Row {
             facts_digest: arrival.facts_digest,
             facts: arrival.facts.clone(),
             last: old.map_or_else(Box::default, |row| row.last.clone()),
+            settled: old.map_or_else(Vec::new, |row| row.settled.clone()),
         }
     }
 
@@ -189,6 +194,11 @@ impl Row {
         self.received = update.received;
         if let Some(said) = update.said {
             self.last = said.last;
+            self.settled.extend(said.ended);
+            // What the device names no more is over; so the list stays as short as a letter's.
+            self.settled.retain(|rollout| said.treated.contains(rollout));
+            self.settled.sort_unstable();
+            self.settled.dedup();
             if let Some((digest, facts)) = said.facts {
                 self.facts_digest = digest;
                 self.facts = facts;
@@ -242,12 +252,15 @@ impl Update {
             None => None,
         };
         let last = encode(&LastLetter::of(letter), limits::LETTER_BYTES)?.into();
+        let treated = letter.rollouts.iter().filter(|view| view.treated);
+        let treated = treated.map(|view| view.rollout).collect();
+        let ended = letter.outcomes.iter().map(|record| record.outcome.rollout).collect();
         Ok(Self {
             device: letter.device,
             sequence: letter.sequence,
             digest: sealed.digest(),
             received,
-            said: Some(Said { facts, last }),
+            said: Some(Said { facts, last, treated, ended }),
         })
     }
 }

@@ -205,6 +205,7 @@ mod tests {
             expiries: Vec::new(),
             cohorts: Vec::new(),
             alarms: Vec::new(),
+            hearing: None,
         }
     }
 }

@@ -10,11 +10,21 @@ use lockgate_shared::{
 
 /// Letters sampled in an hour at most (design): ten a second, some 20 KiB a second on disk.
 const HOURLY: u32 = 40_000;
+/// Letters of devices that were let in and came to no end yet, all of which are taken up to here in an
+/// hour: thirty thousand devices in trial at once that poll every five minutes, some 100 MB an hour.
+const UNSETTLED_HOURLY: u32 = 400_000;
+/// Beyond that, one letter of each such device in this time: a fleet of a million that is let in within
+/// an hour writes three million letters, about a gigabyte. A ladder for such a fleet bears silence for an
+/// hour and longer.
+const UNSETTLED_EVERY: Seconds = Seconds(1_200);
 const HOUR: i64 = 3_600;
 
 /// Counts what was sampled within the hour.
 #[derive(Debug, Default)]
-pub(super) struct Sampler(Mutex<Hour>);
+pub(super) struct Sampler {
+    controls: Mutex<Hour>,
+    unsettled: Mutex<Hour>,
+}
 
 #[derive(Debug, Default)]
 struct Hour {
@@ -31,20 +41,28 @@ impl Sampler {
         devices: usize,
         interval: Seconds,
     ) -> bool {
-        if !chosen(digest, devices, interval) {
-            return false;
-        }
-        let mut hour = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let number = now.0.div_euclid(HOUR);
-        if hour.number != number {
-            *hour = Hour { number, count: 0 };
-        }
-        if hour.count >= HOURLY {
-            return false;
-        }
-        hour.count += 1;
-        true
+        chosen(digest, devices, interval) && room(&self.controls, HOURLY, now)
     }
+
+    /// Whether a letter of a device that is at it is taken, when one was last taken at `last`: always
+    /// while few are at it, and often enough that none is taken for silent while many are.
+    pub(super) fn takes_unsettled(&self, last: Moment, now: Moment) -> bool {
+        room(&self.unsettled, UNSETTLED_HOURLY, now) || last.plus(UNSETTLED_EVERY) <= now
+    }
+}
+
+/// Whether one more may be taken in this hour; it counts if so.
+fn room(hour: &Mutex<Hour>, most: u32, now: Moment) -> bool {
+    let mut hour = hour.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let number = now.0.div_euclid(HOUR);
+    if hour.number != number {
+        *hour = Hour { number, count: 0 };
+    }
+    if hour.count >= most {
+        return false;
+    }
+    hour.count += 1;
+    true
 }
 
 /// Whether the digest's first four bytes lie below the share that makes [`HOURLY`] of all letters.
@@ -71,6 +89,17 @@ mod tests {
         // A million devices write twelve million letters an hour: one in three hundred is taken.
         let taken = share(1_000_000);
         assert!((40..100).contains(&taken), "{taken} of 20000");
+    }
+
+    #[test]
+    fn however_many_are_at_it_each_of_them_is_heard_often_enough_and_the_journal_is_bounded() {
+        let sampler = Sampler::default();
+        let (now, just_now) = (Moment(7_200), Moment(7_100));
+        let taken =
+            (0..UNSETTLED_HOURLY + 10).filter(|_| sampler.takes_unsettled(just_now, now)).count();
+        assert_eq!(taken, UNSETTLED_HOURLY as usize);
+        assert!(sampler.takes_unsettled(now.minus(UNSETTLED_EVERY), now), "it would seem silent");
+        assert!(sampler.takes_unsettled(Moment(i64::MIN), now), "none since the start");
     }
 
     #[test]

@@ -239,6 +239,7 @@ impl Draft {
             role: current.name.clone(),
             metadata: metadata::to_text(&self.role)?,
             targets: vec![(path, self.text.clone())],
+            with: Vec::new(),
         })
     }
 

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockgate_shared::{
     bucket::{Bucket, Limit},
     id::{CohortId, DeviceId, GroupId},
-    time::{Moment, Seconds},
+    time::Seconds,
     wire::OutcomeKind,
 };
 use serde::{Deserialize, Serialize};
@@ -141,12 +141,13 @@ pub enum Meeting {
 
 /// When silence is judged.
 pub struct Silence<'a> {
-    /// When each device was last heard.
-    pub last_seen: &'a dyn Fn(&DeviceId) -> Option<Moment>,
+    /// How much had been listened when a verified letter of the device last came.
+    pub heard_at: &'a dyn Fn(&DeviceId) -> Option<Seconds>,
     /// How long a device of each cohort may be silent.
     pub after: &'a BTreeMap<CohortId, Seconds>,
-    /// Since when the gatekeeper has listened without a break: nobody is silent to the deaf.
-    pub listening_since: Moment,
+    /// How long the gatekeeper has listened in all: nobody is silent to the deaf, and a break in the
+    /// stream forgives nobody the silence before it.
+    pub listened: Seconds,
 }
 
 impl Health {
@@ -231,6 +232,21 @@ impl Evidence {
         })
     }
 
+    /// A letter that came late says that the device began. Returns whether anything changed. It ends no
+    /// silence: somebody may have kept it back while the device died.
+    pub fn begin(&mut self, device: DeviceId) -> bool {
+        self.change(device, |health| match health {
+            Health::Waiting => Health::Treated,
+            Health::Treated
+            | Health::Silent
+            | Health::Lost
+            | Health::Confirmed
+            | Health::RolledBack
+            | Health::Failed
+            | Health::Inconclusive => health,
+        })
+    }
+
     /// The device reported an outcome. Returns whether anything changed. What a device once kept can
     /// still go back; what went back stays harm, whatever follows.
     pub fn conclude(&mut self, device: DeviceId, kind: OutcomeKind) -> bool {
@@ -257,14 +273,14 @@ impl Evidence {
     }
 
     /// Treated devices that were not heard for too long.
-    pub fn overdue(&self, silence: &Silence<'_>, now: Moment) -> Vec<DeviceId> {
+    pub fn overdue(&self, silence: &Silence<'_>) -> Vec<DeviceId> {
         self.treated
             .iter()
             .filter(|device| {
                 let Some(case) = self.cases.get(device) else { return false };
                 let Some(after) = silence.after.get(&case.cohort) else { return false };
-                let seen = (silence.last_seen)(device).unwrap_or(silence.listening_since);
-                now.since(seen.max(silence.listening_since)) >= *after
+                let heard = (silence.heard_at)(device).unwrap_or(silence.listened);
+                silence.listened.0.saturating_sub(heard.0) >= after.0
             })
             .copied()
             .collect()
@@ -445,24 +461,25 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_judged_from_when_somebody_listened_and_ends_when_the_device_speaks() {
+    fn silence_is_measured_in_listened_time_and_ends_when_the_device_speaks() {
         let mut evidence = Evidence::default();
         evidence.meet(device(1), sighting(Standing::Counts));
         evidence.speak(device(1), true);
         let after = [(cohort(), Seconds(100))].into();
-        let judge = |evidence: &mut Evidence, since: i64, now: i64| {
+        let judge = |evidence: &mut Evidence, listened: u64| {
             let silence = Silence {
-                last_seen: &|_| Some(Moment(1000)),
+                heard_at: &|_| Some(Seconds(1000)),
                 after: &after,
-                listening_since: Moment(since),
+                listened: Seconds(listened),
             };
-            let silent = evidence.overdue(&silence, Moment(now));
+            let silent = evidence.overdue(&silence);
             evidence.fall_silent(&silent);
             silent.len()
         };
-        assert_eq!(judge(&mut evidence, 0, 1099), 0);
-        assert_eq!(judge(&mut evidence, 1050, 1149), 0, "the gatekeeper was deaf till 1050");
-        assert_eq!(judge(&mut evidence, 1050, 1150), 1);
+        assert_eq!(judge(&mut evidence, 900), 0, "a restart may have forgotten the last minutes");
+        assert_eq!(judge(&mut evidence, 1099), 0);
+        assert_eq!(judge(&mut evidence, 1100), 1);
+        assert!(!evidence.begin(device(1)), "a letter that was kept back ends no silence");
         assert_eq!(evidence.tally(&cohort()).harmed(), 1);
         evidence.speak(device(1), true);
         assert_eq!(evidence.tally(&cohort()).harmed(), 0);

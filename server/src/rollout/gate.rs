@@ -26,6 +26,9 @@ use lockgate_shared::{
 use super::evidence::Tally;
 use crate::status::Decision;
 
+/// One in so many of the devices that a start promised has to have called before a rollout is complete.
+const PROMISED_PARTS: u32 = 2;
+
 /// What a stage has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageEvidence {
@@ -35,6 +38,8 @@ pub struct StageEvidence {
     pub devices: u32,
     /// Devices that its limit lets in.
     pub authorised: u32,
+    /// Devices that the start promised for its cohort: what the people who signed it were shown.
+    pub promised: u32,
 }
 
 /// Since when a stage is open.
@@ -159,7 +164,9 @@ fn enough(
     let (rule, tally) = (&stage.gate, &evidence.tally);
     let settled = settled(stage, evidence, timing, now);
     let minimum = timing.waived_minimum.unwrap_or(rule.min_devices);
-    let nobody_at_all = evidence.devices == 0;
+    // Whoever withholds a whole cohort's letters must not make it look empty: it is, where the people
+    // who signed the start were shown no device either.
+    let nobody_at_all = evidence.devices == 0 && evidence.promised == 0;
     // A cohort smaller than the minimum needs all that were let in, and at least one that is well.
     let least = if evidence.authorised < minimum || settled { minimum.min(1) } else { minimum };
     if tally.confirmed < least && !nobody_at_all {
@@ -180,6 +187,26 @@ fn enough(
         share(rule.confidence_ppm),
         share(rule.max_failure_ppm)
     ));
+}
+
+/// Why a rollout is not complete although its last stage has baked: of a cohort fewer devices called than
+/// half of those that the start promised. Devices retire between plan and start, and some sleep for
+/// weeks, so not all of them are asked for; where most are missing, something else is wrong, and a
+/// person waits, ends the rollout, or waives the number.
+pub fn broken_promise(
+    stage: &Stage,
+    heard: u32,
+    promised: u32,
+    waived: Option<u32>,
+) -> Option<String> {
+    let half = promised.div_ceil(PROMISED_PARTS);
+    let least = waived.map_or(half, |waived| waived.min(half));
+    (heard < least).then(|| {
+        format!(
+            "the start promised {promised} devices in `{}`, and {heard} have called: it waits for {least} of them, or for people to end it or to sign a waiver",
+            stage.cohort
+        )
+    })
 }
 
 /// Whether no further device of the stage is to be expected.
@@ -287,7 +314,8 @@ mod tests {
 
     #[test]
     fn a_device_that_does_not_begin_is_waited_for_through_one_more_bake() {
-        let evidence = StageEvidence { tally: tally(2, 2, 0), devices: 3, authorised: 3 };
+        let evidence =
+            StageEvidence { tally: tally(2, 2, 0), devices: 3, authorised: 3, promised: 3 };
         let timing = Timing { opened: Moment(0), full: Some(Moment(50)), waived_minimum: None };
         let at = |now| decide(&ladder(), 0, &evidence, &timing, Moment(now)).decision;
         assert_eq!(at(149), Decision::Wait);
@@ -296,7 +324,8 @@ mod tests {
 
     #[test]
     fn a_stage_in_which_nobody_confirmed_opens_nothing_unless_it_is_empty_or_waived() {
-        let evidence = StageEvidence { tally: Tally::default(), devices: 3, authorised: 3 };
+        let evidence =
+            StageEvidence { tally: Tally::default(), devices: 3, authorised: 3, promised: 0 };
         let mut timing = Timing { opened: Moment(0), full: Some(Moment(0)), waived_minimum: None };
         let at = |evidence, timing: &Timing| {
             decide(&ladder(), 0, &evidence, timing, Moment(10_000)).decision
@@ -304,13 +333,20 @@ mod tests {
         assert_eq!(at(evidence, &timing), Decision::Wait);
         let empty = StageEvidence { devices: 0, authorised: 0, ..evidence };
         assert_eq!(at(empty, &timing), Decision::Open);
+        let withheld = StageEvidence { promised: 3, ..empty };
+        assert_eq!(
+            at(withheld, &timing),
+            Decision::Wait,
+            "nobody was let in, and some were promised"
+        );
         timing.waived_minimum = Some(0);
         assert_eq!(at(evidence, &timing), Decision::Open);
     }
 
     #[test]
     fn nothing_opens_before_bake_floor_and_approval() {
-        let evidence = StageEvidence { tally: tally(3, 3, 0), devices: 3, authorised: 3 };
+        let evidence =
+            StageEvidence { tally: tally(3, 3, 0), devices: 3, authorised: 3, promised: 3 };
         let timing = Timing { opened: Moment(0), full: Some(Moment(0)), waived_minimum: None };
         assert_eq!(decide(&ladder(), 0, &evidence, &timing, Moment(99)).decision, Decision::Wait);
         let mut ladder = ladder();
@@ -328,7 +364,8 @@ mod tests {
 
     fn judge(tally: Tally, devices: u32, authorised: u32) -> Judgement {
         let timing = Timing { opened: Moment(0), full: Some(Moment(950)), waived_minimum: None };
-        decide(&ladder(), 0, &StageEvidence { tally, devices, authorised }, &timing, Moment(1000))
+        let evidence = StageEvidence { tally, devices, authorised, promised: devices };
+        decide(&ladder(), 0, &evidence, &timing, Moment(1000))
     }
 
     fn tally(treated: u32, confirmed: u32, rolled_back: u32) -> Tally {

@@ -192,6 +192,7 @@ impl Sight<'_> {
             tally: self.rollout.evidence.tally(cohort),
             devices: self.size(cohort, known.len()),
             authorised: limits::authorised(&known, step.open.limit),
+            promised: self.promised(cohort),
         };
         let waived = self.rollout.waived.filter(|waived| self.now < waived.until);
         let timing = Timing {
@@ -232,8 +233,17 @@ impl Sight<'_> {
             let step = self.rollout.steps.last()?;
             let bake = self.rollout.ladder.stages.last()?.bake_s;
             let baked = step.open.full?.plus(bake) <= self.now;
-            let due = ready && baked && self.rollout.complete.is_none();
-            return due.then_some(Move::Complete);
+            if !ready || !baked || self.rollout.complete.is_some() {
+                return None;
+            }
+            let broken = self.broken_promises();
+            if broken.is_empty() {
+                return Some(Move::Complete);
+            }
+            let last = judgements.last_mut()?;
+            last.decision = Decision::Wait;
+            last.reasons = broken;
+            return None;
         };
         let waiting = judgements.get_mut(open)?;
         waiting.reasons = gate::not_before(
@@ -281,9 +291,25 @@ impl Sight<'_> {
         let young = self.rollout.ladder.stage_of(cohort).is_some_and(|(_, stage)| {
             self.now < self.rollout.start.moment.plus(stage.gate.silence_after_s)
         });
-        let signed = self.rollout.start.cohorts.iter().find(|size| size.cohort == *cohort);
-        let signed = signed.map_or(0, |size| if young { size.devices } else { 0 });
+        let signed = if young { self.promised(cohort) } else { 0 };
         table.max(signed).max(count(known))
+    }
+
+    /// How many devices of a cohort the people who signed the start were shown.
+    fn promised(&self, cohort: &CohortId) -> u32 {
+        let signed = self.rollout.start.cohorts.iter().find(|size| size.cohort == *cohort);
+        signed.map_or(0, |size| size.devices)
+    }
+
+    fn broken_promises(&self) -> Vec<String> {
+        let waived = self.rollout.waived.filter(|waived| self.now < waived.until);
+        let stages = self.rollout.ladder.stages.iter();
+        let broken = stages.filter_map(|stage| {
+            let heard = self.rollout.evidence.tally(&stage.cohort).devices;
+            let promised = self.promised(&stage.cohort);
+            gate::broken_promise(stage, heard, promised, waived.map(|waived| waived.devices))
+        });
+        broken.collect()
     }
 
     /// From when devices are expected to call: the stage's opening, or its floor. They are waited for

@@ -145,6 +145,38 @@ fn a_good_release_climbs_stage_by_stage_and_completes() {
 }
 
 #[test]
+fn a_rollout_that_was_promised_devices_is_not_complete_without_them_until_people_say_so() {
+    let nobody = |_: DeviceId| OutcomeKind::Confirmed;
+    let mut fleet = Fleet::new(&[0, 0, 0], 1_000_000);
+    for size in &mut fleet.rollout.start.cohorts {
+        size.devices = 4;
+    }
+    let mut last = None;
+    for _ in 0..500 {
+        last = Some(fleet.tick(&nobody));
+    }
+    assert_eq!(fleet.rollout.complete, None, "0 of 0 is no success");
+    let why: Vec<String> =
+        last.expect("a tick").judgements.into_iter().flat_map(|j| j.reasons).collect();
+    assert!(why.iter().any(|text| text.contains("devices that `dogfood` needs")), "{why:?}");
+    fleet.rollout.waived = Some(Waived { devices: 0, until: Moment(i64::MAX) });
+    for _ in 0..500 {
+        fleet.tick(&nobody);
+    }
+    assert!(fleet.rollout.complete.is_some(), "a person decided");
+
+    let mut fleet = Fleet::new(&[2, 2, 2], 1_000_000);
+    fleet.rollout.start.cohorts[2].devices = 50;
+    let mut last = None;
+    for _ in 0..500 {
+        last = Some(fleet.tick(&nobody));
+    }
+    assert_eq!(fleet.rollout.complete, None);
+    let why = last.expect("a tick").judgements[2].reasons.join("; ");
+    assert!(why.contains("promised 50 devices in `general`, and 2 have called"), "{why}");
+}
+
+#[test]
 fn one_failure_in_dogfood_halts_before_anybody_else_is_let_in() {
     let mut fleet = Fleet::new(&[3, 5, 40], 1_000_000);
     let bad = fleet.devices()[0].0;

@@ -105,9 +105,26 @@ pub enum TufError {
     Policy(#[from] PolicyError),
     /// One of this host's keys does not belong to its role any more.
     #[error(
-        "the key of role `{role}` on this host is not the one that people signed for\nhint: copy the current `{role}.key` to the folder `keys` and start again"
+        "the key of role `{role}` on this host is not the one that people signed for\nhint: copy the current key to the folder `keys`, beside the others; it is taken up at once"
     )]
     NotOurs {
+        /// The role.
+        role: String,
+    },
+    /// The key of a role gave no signature.
+    #[error("the key of role `{role}` gave no signature")]
+    Signer {
+        /// The role.
+        role: String,
+        /// Why.
+        #[source]
+        source: crate::signer::SignerError,
+    },
+    /// No version is left.
+    #[error(
+        "role `{role}` has had its last version\nhint: a thief drove it up; replace the online keys with `lockgate repo change --new-online`"
+    )]
+    UsedUp {
         /// The role.
         role: String,
     },

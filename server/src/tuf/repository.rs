@@ -45,6 +45,36 @@ pub struct Versions {
     pub timestamp: u64,
 }
 
+impl Versions {
+    /// The next version of a role; there is none after the last that a number can hold.
+    pub fn after(role: &str, version: u64) -> Result<u64, TufError> {
+        version.checked_add(1).ok_or_else(|| TufError::UsedUp { role: role.to_owned() })
+    }
+
+    /// Where the count goes on once new keys sign. Devices forget what the old keys counted, so that a
+    /// thief may have driven it up without harm; a count above the seconds since 1970 was not reached
+    /// by signing, and goes on from there.
+    #[must_use]
+    pub fn under_new_keys(self, now: Moment) -> Self {
+        let most = u64::try_from(now.0).unwrap_or(0);
+        Self {
+            rollouts: self.rollouts.min(most),
+            snapshot: self.snapshot.min(most),
+            timestamp: self.timestamp.min(most),
+        }
+    }
+
+    /// The higher of each.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            rollouts: self.rollouts.max(other.rollouts),
+            snapshot: self.snapshot.max(other.snapshot),
+            timestamp: self.timestamp.max(other.timestamp),
+        }
+    }
+}
+
 /// How long the online roles are good.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
@@ -67,6 +97,29 @@ pub struct Online {
     pub timestamp: RoleFile,
 }
 
+/// Which online roles stand there signed by keys that people have replaced since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// `rollouts`.
+    pub rollouts: bool,
+    /// `snapshot` or `timestamp`.
+    pub others: bool,
+}
+
+impl Online {
+    /// Which of these roles have other keys now.
+    pub fn replaced(&self, trusted: &Trusted) -> Result<Replaced, TufError> {
+        let rollouts = Holder::of_delegation(roles::delegations(trusted.targets())?, ROLLOUTS)?;
+        let snapshot = Holder::of_root(trusted.root(), RoleType::Snapshot)?;
+        let timestamp = Holder::of_root(trusted.root(), RoleType::Timestamp)?;
+        Ok(Replaced {
+            rollouts: !rollouts.names(&self.rollouts.signer),
+            others: !snapshot.names(&self.snapshot.signer)
+                || !timestamp.names(&self.timestamp.signer),
+        })
+    }
+}
+
 /// A repository's folder and who signs in it.
 #[derive(Debug)]
 pub struct Repository {
@@ -79,6 +132,11 @@ impl Repository {
     /// The repository in `folder`.
     pub const fn new(folder: PathBuf, keys: OnlineKeys, terms: Terms) -> Self {
         Self { folder, keys, terms }
+    }
+
+    /// Takes up other keys.
+    pub fn set_keys(&mut self, keys: OnlineKeys) {
+        self.keys = keys;
     }
 
     /// Signs `rollouts` over these targets (path and bytes).
@@ -104,7 +162,7 @@ impl Repository {
             role.targets.insert(name, target);
         }
         let delegations = roles::delegations(trusted.targets())?;
-        Holder::of_delegation(delegations, ROLLOUTS)?.sign(role, &self.keys.rollouts)
+        Holder::of_delegation(delegations, ROLLOUTS)?.sign(role, &self.keys)
     }
 
     /// Signs a snapshot of people's roles and `rollouts`.
@@ -122,7 +180,7 @@ impl Repository {
         }
         let name = format!("{ROLLOUTS}.json");
         role.meta.insert(name, metafile(rollouts.version, &rollouts.bytes));
-        Holder::of_root(trusted.root(), RoleType::Snapshot)?.sign(role, &self.keys.snapshot)
+        Holder::of_root(trusted.root(), RoleType::Snapshot)?.sign(role, &self.keys)
     }
 
     /// Signs a timestamp that names this snapshot. Its field `issued` is what devices measure the age
@@ -138,7 +196,7 @@ impl Repository {
         let mut role = Timestamp::new(SPEC_VERSION.into(), number(version), expires);
         role.meta.insert("snapshot.json".into(), metafile(snapshot.version, &snapshot.bytes));
         role._extra.insert("issued".into(), serde_json::Value::String(now.to_string()));
-        Holder::of_root(trusted.root(), RoleType::Timestamp)?.sign(role, &self.keys.timestamp)
+        Holder::of_root(trusted.root(), RoleType::Timestamp)?.sign(role, &self.keys)
     }
 
     /// Writes files that people signed, where they are missing.
@@ -199,7 +257,9 @@ impl Repository {
         let old = |name: &str, role: &str, now: u64| {
             let version =
                 name.strip_suffix(&format!(".{role}.json")).and_then(|v| v.parse::<u64>().ok());
-            version.is_some_and(|version| version + KEEP_VERSIONS < now)
+            // A version above the newest is a thief's, whose keys people have replaced.
+            version
+                .is_some_and(|version| version > now || version.saturating_add(KEEP_VERSIONS) < now)
         };
         let mut files = Files::new();
         gather(&self.folder, Path::new("metadata"), &mut files)?;
@@ -239,19 +299,43 @@ impl Repository {
     }
 }
 
-/// The versions found in the folder, so that a lost store never signs a version again.
-pub fn versions_on_disk(folder: &Path) -> Versions {
-    let mut versions = Versions::default();
-    let Ok(entries) = fs::read_dir(folder.join("metadata")) else { return versions };
-    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        let of = |role: &str| name.strip_suffix(&format!(".{role}.json"))?.parse::<u64>().ok();
-        versions.rollouts = versions.rollouts.max(of(ROLLOUTS).unwrap_or(0));
-        versions.snapshot = versions.snapshot.max(of("snapshot").unwrap_or(0));
-    }
+/// The versions found in the folder, so that a lost store never signs a version again. What the
+/// present keys did not sign does not count: whoever could write here may have left anything.
+pub fn versions_on_disk(folder: &Path, trusted: &Trusted) -> Versions {
+    let snapshot = newest_snapshot(folder, trusted);
     let timestamp = fs::read(folder.join("metadata/timestamp.json")).ok();
     let timestamp = timestamp.and_then(|bytes| roles::parse::<Timestamp>("timestamp", &bytes).ok());
-    versions.timestamp = timestamp.map_or(0, |signed| signed.signed.version.get());
-    versions
+    // A thief's timestamp whose key people kept still names a snapshot whose key they replaced.
+    let last = snapshot.as_ref().map_or(0, |snapshot| snapshot.version.get());
+    let timestamp = timestamp.filter(|signed| {
+        let named = signed.signed.meta.get("snapshot.json").map(|meta| meta.version.get());
+        named.is_some_and(|named| named <= last)
+            && Holder::of_root(trusted.root(), RoleType::Timestamp)
+                .is_ok_and(|holder| holder.verify(signed).is_ok())
+    });
+    let listed = |snapshot: &Snapshot| {
+        snapshot.meta.get(&format!("{ROLLOUTS}.json")).map_or(0, |meta| meta.version.get())
+    };
+    Versions {
+        rollouts: snapshot.as_ref().map_or(0, listed),
+        snapshot: snapshot.as_ref().map_or(0, |snapshot| snapshot.version.get()),
+        timestamp: timestamp.map_or(0, |signed| signed.signed.version.get()),
+    }
+}
+
+fn newest_snapshot(folder: &Path, trusted: &Trusted) -> Option<Snapshot> {
+    let holder = Holder::of_root(trusted.root(), RoleType::Snapshot).ok()?;
+    let names = fs::read_dir(folder.join("metadata")).ok()?.flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut versions: Vec<u64> =
+        names.filter_map(|name| name.strip_suffix(".snapshot.json")?.parse().ok()).collect();
+    versions.sort_unstable_by(|one, other| other.cmp(one));
+    versions.into_iter().find_map(|version| {
+        let bytes = fs::read(folder.join(metadata_path("snapshot", version))).ok()?;
+        let signed = roles::parse::<Snapshot>("snapshot", &bytes).ok()?;
+        let good = signed.signed.version.get() == version && holder.verify(&signed).is_ok();
+        good.then_some(signed.signed)
+    })
 }
 
 /// The highest number of a stop that the folder's rollout files show, lifted or not: a lost store

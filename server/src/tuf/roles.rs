@@ -4,10 +4,9 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey, pkcs8::DecodePrivateKey as _};
+use ed25519_dalek::VerifyingKey;
 use lockgate_shared::{
     id::{Digest, PublicKey},
-    sign,
     time::Moment,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -16,18 +15,20 @@ use tough::schema::{
     decoded::{Decoded, Hex},
     key::Key,
 };
-use zeroize::Zeroizing;
 
 use super::{METADATA_BYTES, TufError};
+use crate::{
+    keys::{self, KeyError},
+    signer::{self, Signer},
+};
 
-/// The keys of the roles that this host signs.
+/// The most keys in the folder of online keys: the keys in force and those that will follow.
+const MAX_ONLINE_KEYS: usize = 32;
+
+/// The keys that this host has. Which of them signs a role is what people signed: the next keys may
+/// lie beside the present ones, and take over in the moment in which a root names them.
 pub struct OnlineKeys {
-    /// For the delegated role `rollouts`.
-    pub rollouts: SigningKey,
-    /// For `snapshot`.
-    pub snapshot: SigningKey,
-    /// For `timestamp`.
-    pub timestamp: SigningKey,
+    signers: Vec<Box<dyn Signer>>,
 }
 
 /// Who may sign a role, and how many must.
@@ -45,19 +46,42 @@ pub struct RoleFile {
     pub version: u64,
     /// When it ends.
     pub expires: Moment,
+    /// The key that signed it.
+    pub signer: PublicKey,
     /// The exact bytes.
     pub bytes: Vec<u8>,
 }
 
 impl OnlineKeys {
-    /// Reads `rollouts.key`, `snapshot.key` and `timestamp.key`; refuses a file that others may read.
+    /// These keys.
+    pub const fn new(signers: Vec<Box<dyn Signer>>) -> Self {
+        Self { signers }
+    }
+
+    /// Reads every `*.key` of a folder; refuses a file that others may read.
     pub fn load(folder: &Path) -> Result<Self, TufError> {
-        let read = |name: &str| read_key(&folder.join(name));
-        Ok(Self {
-            rollouts: read("rollouts.key")?,
-            snapshot: read("snapshot.key")?,
-            timestamp: read("timestamp.key")?,
-        })
+        let fail =
+            |source| TufError::File { path: folder.to_path_buf(), what: "reading it", source };
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(fail)? {
+            let path = entry.map_err(fail)?.path();
+            if path.extension().is_some_and(|extension| extension == "key") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        if paths.is_empty() || paths.len() > MAX_ONLINE_KEYS {
+            let text = format!(
+                "`{}` holds {} files `*.key`, it must be 1 to {MAX_ONLINE_KEYS}\nhint: copy the folder `online/` of the ceremony to this host",
+                folder.display(),
+                paths.len()
+            );
+            return Err(TufError::Content(text));
+        }
+        let read = |path: &std::path::PathBuf| -> Result<Box<dyn Signer>, TufError> {
+            Ok(Box::new(read_key(path)?))
+        };
+        Ok(Self { signers: paths.iter().map(read).collect::<Result<_, _>>()? })
     }
 }
 
@@ -85,18 +109,7 @@ impl<'a> Holder<'a> {
 
     /// The keys whose signatures hold, if there are enough of them.
     pub fn verify<T: Role>(&self, signed: &Signed<T>) -> Result<BTreeSet<PublicKey>, TufError> {
-        let bytes = canonical(&self.name, &signed.signed)?;
-        let valid: BTreeSet<PublicKey> = signed
-            .signatures
-            .iter()
-            .filter_map(|signature| {
-                let key = self.material(&signature.keyid)?;
-                let sig: [u8; 64] = signature.sig.as_ref().try_into().ok()?;
-                let sig = ed25519_dalek::Signature::from_bytes(&sig);
-                let verifying = VerifyingKey::from_bytes(&key.0).ok()?;
-                verifying.verify_strict(&bytes, &sig).is_ok().then_some(key)
-            })
-            .collect();
+        let valid = self.signers(signed)?;
         let needed = self.role.threshold.get();
         if (valid.len() as u64) < needed {
             return Err(TufError::Threshold {
@@ -115,23 +128,56 @@ impl<'a> Holder<'a> {
         listed.len() as u64 >= self.role.threshold.get()
     }
 
-    /// Signs a role with one key. For the online roles, which need one signature.
-    pub fn sign<T: Role>(&self, role: T, key: &SigningKey) -> Result<RoleFile, TufError> {
-        let ours = sign::public(key);
-        let keyid = self.role.keyids.iter().find(|id| self.material(id) == Some(ours));
-        let Some(keyid) = keyid.filter(|_| self.role.threshold.get() == 1) else {
+    /// Whether this key is one of the role's.
+    pub fn names(&self, key: &PublicKey) -> bool {
+        self.role.keyids.iter().any(|id| self.material(id) == Some(*key))
+    }
+
+    /// The keys that it lists, each once.
+    pub fn keys(&self) -> BTreeSet<PublicKey> {
+        self.role.keyids.iter().filter_map(|id| self.material(id)).collect()
+    }
+
+    /// How many of them must sign.
+    pub const fn threshold(&self) -> u64 {
+        self.role.threshold.get()
+    }
+
+    /// Which of its keys signed, enough or not.
+    pub fn signers<T: Role>(&self, signed: &Signed<T>) -> Result<BTreeSet<PublicKey>, TufError> {
+        let bytes = canonical(&self.name, &signed.signed)?;
+        let valid = signed.signatures.iter().filter_map(|signature| {
+            let key = self.material(&signature.keyid)?;
+            let sig: [u8; 64] = signature.sig.as_ref().try_into().ok()?;
+            let sig = ed25519_dalek::Signature::from_bytes(&sig);
+            let verifying = VerifyingKey::from_bytes(&key.0).ok()?;
+            verifying.verify_strict(&bytes, &sig).is_ok().then_some(key)
+        });
+        Ok(valid.collect())
+    }
+
+    /// Signs a role with the first of the host's keys that is the role's. For the online roles, which
+    /// need one signature.
+    pub fn sign<T: Role>(&self, role: T, keys: &OnlineKeys) -> Result<RoleFile, TufError> {
+        let found = keys.signers.iter().find_map(|signer| {
+            let public = signer.public();
+            let id = self.role.keyids.iter().find(|id| self.material(id) == Some(public))?;
+            Some((signer, public, id))
+        });
+        let Some((signer, public, keyid)) = found.filter(|_| self.role.threshold.get() == 1) else {
             return Err(TufError::NotOurs { role: self.name.clone() });
         };
         let bytes = canonical(&self.name, &role)?;
-        let signature =
-            Signature { keyid: keyid.clone(), sig: key.sign(&bytes).to_bytes().to_vec().into() };
+        let signature = signer::signed_by(signer.as_ref(), &bytes)
+            .map_err(|source| TufError::Signer { role: self.name.clone(), source })?;
+        let signature = Signature { keyid: keyid.clone(), sig: signature.0.to_vec().into() };
         let (version, expires) = (role.version().get(), Moment(role.expires().as_second()));
         let signed = Signed { signed: role, signatures: vec![signature] };
         let bytes = serde_json::to_vec_pretty(&signed).map_err(|error| TufError::Metadata {
             role: self.name.clone(),
             why: error.to_string(),
         })?;
-        Ok(RoleFile { version, expires, bytes })
+        Ok(RoleFile { version, expires, signer: public, bytes })
     }
 
     fn material(&self, id: &Decoded<Hex>) -> Option<PublicKey> {
@@ -174,14 +220,18 @@ fn canonical<T: Role + Serialize>(name: &str, role: &T) -> Result<Vec<u8>, TufEr
         .map_err(|error| TufError::Metadata { role: name.to_owned(), why: error.to_string() })
 }
 
-fn read_key(path: &Path) -> Result<SigningKey, TufError> {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let fail = |source| TufError::File { path: path.to_path_buf(), what: "reading it", source };
-    let mode = std::fs::metadata(path).map_err(fail)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(TufError::KeyOpen { path: path.to_path_buf() });
-    }
-    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(fail)?);
-    SigningKey::from_pkcs8_pem(&text).map_err(|_| TufError::Key { path: path.to_path_buf() })
+fn read_key(path: &Path) -> Result<ed25519_dalek::SigningKey, TufError> {
+    let path = path.to_path_buf();
+    keys::read_plain(&path).map_err(|error| match error {
+        KeyError::OpenToOthers { .. } => TufError::KeyOpen { path },
+        KeyError::Read { source, .. } => TufError::File { path, what: "reading it", source },
+        KeyError::Write(_)
+        | KeyError::NotAKey(_)
+        | KeyError::WrongPassphrase(_)
+        | KeyError::NobodyToAsk(_)
+        | KeyError::Prompt(_)
+        | KeyError::Differ
+        | KeyError::TooShort
+        | KeyError::Encrypt(_) => TufError::Key { path },
+    })
 }

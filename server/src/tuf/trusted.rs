@@ -6,11 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lockgate_shared::{
     id::{Digest, ProductId, PublicKey},
+    limits,
     manifest::Manifest,
     policy::{POLICY_PATH, Policy},
     time::Moment,
 };
-use tough::schema::{DelegatedRole, PathSet, Role, RoleType, Root, Signed, Target, Targets};
+use tough::schema::{
+    DelegatedRole, Delegations, PathSet, Role, RoleType, Root, Signed, Target, Targets,
+};
 
 use super::{
     TufError,
@@ -22,6 +25,9 @@ use crate::stream::Publication;
 pub const ROLLOUTS: &str = "rollouts";
 /// What the names of product roles begin with.
 pub const RELEASES: &str = "releases-";
+
+/// Roles that come with another at most: a product's each, as many as a policy names.
+const TOGETHER: usize = limits::PRODUCTS + 1;
 
 /// Files of the repository by path (`metadata/…`, `targets/…`).
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -48,7 +54,7 @@ struct Published {
 pub struct Accepted {
     /// The state with it.
     pub next: Trusted,
-    /// New files, metadata last.
+    /// New files; of each role its metadata last.
     pub files: Vec<(String, Vec<u8>)>,
     /// What it is, in a sentence.
     pub what: String,
@@ -80,14 +86,11 @@ impl Trusted {
         let policy = policy_of(&targets.signed.signed, files)?;
         let delegations = roles::delegations(&targets.signed.signed)?;
         let mut products = BTreeMap::new();
-        for role in delegations.roles.iter().filter(|role| role.name.starts_with(RELEASES)) {
-            let Ok(bytes) = newest(files, &role.name) else { continue };
-            let signed = roles::parse::<Targets>(&role.name, bytes)?;
-            // A role whose keys people have just replaced stays listed until they sign it again;
-            // devices refuse it meanwhile, and so does a start.
-            let signers =
-                Holder::of_delegation(delegations, &role.name)?.verify(&signed).unwrap_or_default();
-            products.insert(role.name.clone(), Published { signed, bytes: bytes.clone(), signers });
+        for name in product_roles(files) {
+            let bytes = newest(files, &name)?;
+            let signed = roles::parse::<Targets>(&name, bytes)?;
+            let signers = signers_of(delegations, &name, &signed);
+            products.insert(name, Published { signed, bytes: bytes.clone(), signers });
         }
         Ok(Self { root, targets, products, policy })
     }
@@ -121,6 +124,19 @@ impl Trusted {
         listed
     }
 
+    /// Which keys the online roles have, and how many must sign: another digest means that people
+    /// replaced them, and that devices forget what the old ones counted.
+    pub fn online_keys(&self) -> Result<Digest, TufError> {
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        for role in [RoleType::Snapshot, RoleType::Timestamp] {
+            let holder = Holder::of_root(self.root(), role)?;
+            parts.push(holder.threshold().to_be_bytes().to_vec());
+            parts.extend(holder.keys().into_iter().map(|key| key.0.to_vec()));
+        }
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        Ok(Digest::of_parts("lockgate online keys v1", &parts))
+    }
+
     /// When each of people's roles ends.
     pub fn expiries(&self) -> Vec<(String, u64, Moment)> {
         let mut expiries = vec![
@@ -146,53 +162,93 @@ impl Trusted {
         })
     }
 
-    /// Whether a publication may follow. `published` are the digests of targets that are already in
-    /// the repository.
+    /// Whether a publication may follow, with all that comes with it. `published` gives the files that
+    /// are already in the repository.
     pub fn examine(
         &self,
         publication: &Publication,
         published: &dyn Fn(&str) -> Option<Vec<u8>>,
         now: Moment,
     ) -> Result<Accepted, TufError> {
-        let role = publication.role.as_str();
-        let bytes = publication.metadata.as_bytes();
-        if role == "root" {
-            return self.examine_root(publication, now);
-        }
-        let signed = roles::parse::<Targets>(role, bytes)?;
-        let (holder, before) = if role == "targets" {
-            let holder = Holder::of_root(self.root(), RoleType::Targets)?;
-            (holder, Some(&self.targets))
-        } else if role.starts_with(RELEASES) {
-            let delegations = roles::delegations(self.targets())?;
-            (Holder::of_delegation(delegations, role)?, self.products.get(role))
-        } else {
+        if publication.with.len() > TOGETHER {
             return Err(TufError::Content(format!(
-                "role `{role}` is not published by people: they publish `root`, `targets` and `releases-<product>`"
+                "{} roles come together, at most {TOGETHER} do",
+                publication.with.len() + 1
             )));
-        };
+        }
+        let mut whole = self.examine_one(publication, published, now)?;
+        for part in &publication.with {
+            if !part.with.is_empty() {
+                return Err(TufError::Content(
+                    "what comes together stands in one list, not in lists of lists".into(),
+                ));
+            }
+            let next = whole.next.examine_one(part, published, now)?;
+            whole.what = format!("{}; {}", whole.what, next.what);
+            whole.files.extend(next.files);
+            whole.next = next.next;
+        }
+        whole.next.check_whole()?;
+        Ok(whole)
+    }
+
+    fn examine_one(
+        &self,
+        publication: &Publication,
+        published: &dyn Fn(&str) -> Option<Vec<u8>>,
+        now: Moment,
+    ) -> Result<Accepted, TufError> {
+        match publication.role.as_str() {
+            "root" => self.examine_root(publication, now),
+            "targets" => self.examine_targets(publication, published, now),
+            role if role.starts_with(RELEASES) => self.examine_product(publication, now),
+            role => Err(TufError::Content(format!(
+                "role `{role}` is not published by people: they publish `root`, `targets` and `releases-<product>`"
+            ))),
+        }
+    }
+
+    fn examine_targets(
+        &self,
+        publication: &Publication,
+        published: &dyn Fn(&str) -> Option<Vec<u8>>,
+        now: Moment,
+    ) -> Result<Accepted, TufError> {
+        let signed = roles::parse::<Targets>("targets", publication.metadata.as_bytes())?;
+        let signers = Holder::of_root(self.root(), RoleType::Targets)?.verify(&signed)?;
+        let due = self.targets().version.get() + 1;
+        follows("targets", &signed.signed, due, now)?;
+        let brought = brought(publication, &signed.signed)?;
+        let file = |path: &str| brought.get(path).cloned().or_else(|| published(path));
+        let mut next = self.clone();
+        next.policy = self.check_targets(&signed.signed, &file)?;
+        let delegations = roles::delegations(&signed.signed)?;
+        for (name, product) in &mut next.products {
+            product.signers = signers_of(delegations, name, &product.signed);
+        }
+        let bytes = publication.metadata.as_bytes().to_vec();
+        next.targets = Published { signed, bytes, signers };
+        Ok(accepted(next, publication, due, brought))
+    }
+
+    fn examine_product(
+        &self,
+        publication: &Publication,
+        now: Moment,
+    ) -> Result<Accepted, TufError> {
+        let role = publication.role.as_str();
+        let signed = roles::parse::<Targets>(role, publication.metadata.as_bytes())?;
+        let holder = Holder::of_delegation(roles::delegations(self.targets())?, role)?;
         let signers = holder.verify(&signed)?;
-        let due = before.map_or(0, |before| before.signed.signed.version.get()) + 1;
+        let before = self.products.get(role).map(|before| &before.signed.signed);
+        let due = before.map_or(0, |before| before.version.get()) + 1;
         follows(role, &signed.signed, due, now)?;
         let brought = brought(publication, &signed.signed)?;
+        self.check_releases(role, &signed.signed, before, &brought)?;
         let mut next = self.clone();
-        let file = |path: &str| brought.get(path).cloned().or_else(|| published(path));
-        if role == "targets" {
-            next.policy = self.check_targets(&signed.signed, &file)?;
-        } else {
-            let before = before.map(|before| &before.signed.signed);
-            self.check_releases(role, &signed.signed, before, &brought)?;
-        }
-        let what = format!("role `{role}`, version {due}, with {} new targets", brought.len());
-        let published = Published { signed, bytes: bytes.to_vec(), signers };
-        if role == "targets" {
-            next.targets = published;
-        } else {
-            next.products.insert(role.to_owned(), published);
-        }
-        let mut files: Vec<(String, Vec<u8>)> = brought.into_iter().collect();
-        files.push((metadata_path(role, due), bytes.to_vec()));
-        Ok(Accepted { next, files, what })
+        let bytes = publication.metadata.as_bytes().to_vec();
+        next.products.insert(role.to_owned(), Published { signed, bytes, signers });
+        Ok(accepted(next, publication, due, brought))
     }
 
     fn examine_root(&self, publication: &Publication, now: Moment) -> Result<Accepted, TufError> {
@@ -215,8 +271,19 @@ impl Trusted {
         }
         let mut next = self.clone();
         next.root = root;
-        let files = vec![(metadata_path("root", version), bytes.to_vec())];
-        Ok(Accepted { next, files, what: format!("role `root`, version {version}") })
+        Ok(accepted(next, publication, version, Files::new()))
+    }
+
+    /// What must hold of the state that a publication leads to: a root whose keys did not sign the
+    /// targets would leave devices without any. A product role may wait for its new authors: devices
+    /// refuse it meanwhile, and so does a start.
+    fn check_whole(&self) -> Result<(), TufError> {
+        let signed = &self.targets.signed;
+        Holder::of_root(self.root(), RoleType::Targets)?.verify(signed).map(|_| ()).map_err(|error| {
+            TufError::Content(format!(
+                "the new root does not stand behind the targets: {error}\nhint: publish it together with targets that its keys signed; `lockgate repo change` makes both"
+            ))
+        })
     }
 
     /// Targets name a policy of this repository and delegate as this server expects.
@@ -326,6 +393,40 @@ pub fn target_path(path: &str, digest: &Digest) -> String {
         Some((folder, file)) => format!("targets/{folder}/{digest}.{file}"),
         None => format!("targets/{digest}.{path}"),
     }
+}
+
+fn accepted(next: Trusted, publication: &Publication, version: u64, brought: Files) -> Accepted {
+    let role = &publication.role;
+    let what = match brought.len() {
+        0 if role == "root" => format!("role `{role}`, version {version}"),
+        count => format!("role `{role}`, version {version}, with {count} new targets"),
+    };
+    let mut files: Vec<(String, Vec<u8>)> = brought.into_iter().collect();
+    files.push((metadata_path(role, version), publication.metadata.as_bytes().to_vec()));
+    Accepted { next, files, what }
+}
+
+/// The product roles in the repository, also of products that targets delegate to no more: a snapshot
+/// that stopped listing one would be refused by every device that saw it listed.
+fn product_roles(files: &Files) -> BTreeSet<String> {
+    let name = |path: &String| {
+        let name = path.strip_prefix("metadata/")?.strip_suffix(".json")?;
+        let (_, role) = name.split_once('.')?;
+        role.starts_with(RELEASES).then(|| role.to_owned())
+    };
+    files.keys().filter_map(name).collect()
+}
+
+/// Who signed a product's role, if enough did. A role whose keys people have just replaced stays
+/// listed until they sign it again.
+fn signers_of(
+    delegations: &Delegations,
+    name: &str,
+    signed: &Signed<Targets>,
+) -> BTreeSet<PublicKey> {
+    Holder::of_delegation(delegations, name)
+        .and_then(|holder| holder.verify(signed))
+        .unwrap_or_default()
 }
 
 fn next_root(root: &Signed<Root>, bytes: &[u8]) -> Result<Signed<Root>, TufError> {

@@ -431,6 +431,7 @@ fn status() -> Status {
         stops: Vec::new(),
         expiries: Vec::new(),
         cohorts: Vec::new(),
+        hearing: None,
         alarms: Vec::new(),
     }
 }

@@ -117,9 +117,14 @@ pub enum TokenError {
 impl SignedToken {
     /// Makes a token.
     pub fn make(token: &EnrolmentToken, key: &SigningKey) -> Result<Self, CodecError> {
-        let bytes = codec::encode(token, TOKEN_BYTES)?;
+        let bytes = Self::text_of(token)?;
         let signature = sign::sign(key, Domain::TokenV1, &bytes);
         Ok(Self { bytes, key: sign::public(key), signature })
+    }
+
+    /// The bytes of a token, to be signed for [`Domain::TokenV1`] by a key that lies elsewhere.
+    pub fn text_of(token: &EnrolmentToken) -> Result<Vec<u8>, CodecError> {
+        codec::encode(token, TOKEN_BYTES)
     }
 
     /// What it says, unverified.

@@ -110,6 +110,23 @@ pub enum SlotState {
     Failed,
 }
 
+impl SlotState {
+    /// Its word, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Fetching => "fetching",
+            Self::Staged => "staged",
+            Self::Activating => "activating",
+            Self::Trial => "trial",
+            Self::Confirmed => "confirmed",
+            Self::RollingBack => "rolling-back",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// A rollout as the device sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutView {
@@ -313,5 +330,28 @@ impl Letter {
             return refuse("too many or too long notices");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_has_the_same_word_for_people_and_in_json() {
+        use SlotState as S;
+        for state in [
+            S::Idle,
+            S::Waiting,
+            S::Fetching,
+            S::Staged,
+            S::Activating,
+            S::Trial,
+            S::Confirmed,
+            S::RollingBack,
+            S::Failed,
+        ] {
+            assert_eq!(serde_json::to_value(state).expect("a word"), state.name());
+        }
     }
 }

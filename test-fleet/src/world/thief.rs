@@ -62,7 +62,8 @@ impl World {
             ended: None,
         };
         let folder = self.path("repository");
-        let mut targets = current_targets(&folder)?;
+        let trusted = self.trusted()?;
+        let mut targets = current_targets(&folder, &trusted)?;
         for profile in &PROFILES {
             let facts = Facts {
                 vendor: profile.vendor.into(),
@@ -82,6 +83,16 @@ impl World {
         }
         publish(&folder, &self.path("ceremony"), &targets, now)
     }
+
+    /// What people published, as it stands in the repository's folder.
+    fn trusted(&self) -> Result<Trusted, Error> {
+        let none = OnlineKeys::new(Vec::new());
+        let day = Seconds(86_400);
+        let terms = Terms { rollouts: day, snapshot: day, timestamp: day };
+        let repository = Repository::new(self.path("repository"), none, terms);
+        let anchor = fs::read(self.path("ceremony/root.json"))?;
+        Trusted::read(&anchor, &repository.people_files().map_err(other)?).map_err(other)
+    }
 }
 
 fn publish(
@@ -97,7 +108,7 @@ fn publish(
     let files = repository.people_files().map_err(other)?;
     let anchor = fs::read(ceremony.join("root.json"))?;
     let trusted = Trusted::read(&anchor, &files).map_err(other)?;
-    let versions = versions_on_disk(folder);
+    let versions = versions_on_disk(folder, &trusted);
     let rollouts =
         repository.rollouts(&trusted, targets, versions.rollouts + 1, now).map_err(other)?;
     let snapshot =
@@ -110,8 +121,8 @@ fn publish(
 }
 
 /// The rollout files of the newest `rollouts` role: path and bytes.
-fn current_targets(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error> {
-    let version = versions_on_disk(folder).rollouts;
+fn current_targets(folder: &Path, trusted: &Trusted) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+    let version = versions_on_disk(folder, trusted).rollouts;
     let role: serde_json::Value =
         read_json(&folder.join(format!("metadata/{version}.rollouts.json")))?;
     let mut targets = BTreeMap::new();

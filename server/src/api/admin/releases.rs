@@ -131,7 +131,10 @@ pub async fn publish(
 ) -> Result<Response, Refusal> {
     caller.need_vendor(PUBLISHERS)?;
     let publication: Publication = read_json(request.into_body(), PUBLICATION_BYTES).await?;
-    let releases = check(&admin, &publication).await?;
+    let mut releases = check(&admin, &publication).await?;
+    for part in &publication.with {
+        releases.extend(check(&admin, part).await?);
+    }
     let bytes = serde_json::to_vec(&publication).map_err(|e| Refusal::malformed(e.to_string()))?;
     let offset = admin.desk.append(EntryKind::Publish, bytes).await?;
     let submitted = admin.desk.now();
@@ -163,9 +166,16 @@ pub async fn publish(
     admin.record(
         &caller,
         "publication submitted",
-        &format!("entry {offset}, role {}, metadata sha256 {digest}", publication.role),
+        &format!("entry {offset}, role {}, metadata sha256 {digest}", roles(&publication)),
     )?;
     Ok(accepted(Appended { offset, rollout: None }))
+}
+
+/// The role that is published, and those that come with it.
+fn roles(publication: &Publication) -> String {
+    let with = publication.with.iter().map(|part| part.role.as_str());
+    let all: Vec<&str> = [publication.role.as_str()].into_iter().chain(with).collect();
+    all.join(", ")
 }
 
 /// What can be seen to be wrong without keys: a role that is not one, targets that do not belong to

@@ -477,6 +477,7 @@ fn status(letters_offset: u64) -> Status {
             devices: 3,
         }],
         alarms: vec![alarm(1), alarm(3)],
+        hearing: None,
     }
 }
 
