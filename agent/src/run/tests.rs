@@ -133,7 +133,7 @@ fn a_recall_to_a_release_that_is_not_on_the_device_fetches_it() {
 #[test]
 fn a_list_of_files_that_was_changed_on_the_disk_is_not_believed() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (journal, _) = Journal::open(folder.path()).expect("a journal");
+    let (mut journal, _) = Journal::open(folder.path()).expect("a journal");
     let good = serde_json::to_vec(&manifest()).expect("json");
     let digest = Digest::of(&good);
     journal.keep_manifest(&digest, &good, &[]).expect("kept");
