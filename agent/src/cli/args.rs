@@ -253,11 +253,13 @@ fn set(
 
 /// In words of ours, where there are any.
 fn other(error: lexopt::Error) -> ArgsError {
-    match error {
-        lexopt::Error::MissingValue { option: Some(option) } => ArgsError::NoValue(option),
-        lexopt::Error::UnexpectedOption(option) => ArgsError::Option(option, None),
-        error => ArgsError::Other(error.to_string()),
+    if let lexopt::Error::MissingValue { option: Some(option) } = error {
+        return ArgsError::NoValue(option);
     }
+    if let lexopt::Error::UnexpectedOption(option) = error {
+        return ArgsError::Option(option, None);
+    }
+    ArgsError::Other(error.to_string())
 }
 
 /// The words of a command line, before they mean anything.

@@ -154,6 +154,7 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
         | E::Metadata(_)
         | E::Act(_)
         | E::Token(_)
+        | E::Loosening(_)
         | E::NoApprover(_)
         | E::NoEnrolmentKey { .. } => Exit::False,
         E::Read { .. }
@@ -161,6 +162,7 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
         | E::Plan(_)
         | E::Ceremony(_)
         | E::Create(_)
+        | E::Recall(_)
         | E::ReleasePlan(_)
         | E::Sign(_)
         | E::Manifest(_)

@@ -15,6 +15,7 @@ pub mod release;
 pub mod restrict;
 pub mod rollout;
 pub mod table;
+pub mod tenant;
 pub mod token;
 
 use std::{
@@ -82,6 +83,9 @@ enum Command {
     /// Freezes: when a device may not install
     #[command(subcommand)]
     Freeze(restrict::FreezeCommand),
+    /// What a tenant does with its own key
+    #[command(subcommand)]
+    Tenant(tenant::Command),
     /// The audit chains
     #[command(subcommand)]
     Audit(audit::Command),
@@ -165,6 +169,7 @@ async fn run(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Pin(command) => restrict::pin(command, session).await,
         Command::Window(command) => restrict::window(command, session).await,
         Command::Freeze(command) => restrict::freeze(command, session).await,
+        Command::Tenant(command) => tenant::run(command, session).await,
         Command::Audit(command) => audit::run(command, session).await,
         Command::Token(command) => token::run(command, session).await,
         Command::Stop(Stop { what, reason }) => {

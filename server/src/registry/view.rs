@@ -8,6 +8,7 @@ use std::{
 
 use lockgate_shared::{
     id::{DeviceId, Digest, ProductId, TenantId},
+    loosening::SignedLoosening,
     pin::Pin,
     rollout::Scope,
     time::Moment,
@@ -41,6 +42,8 @@ pub struct View {
     /// The newest moment of issue of a revoked grant: it and older ones stay revoked, however often they
     /// are handed in again.
     pub revoked_grants: Arc<BTreeMap<Reach, BTreeMap<ProductId, Moment>>>,
+    /// What tenants' own keys loosened, by kind.
+    pub loosenings: Arc<BTreeMap<Reach, BTreeMap<String, SignedLoosening>>>,
     /// Stops on their way, by entry.
     pub stops: Arc<BTreeMap<u64, StopRow>>,
     /// Releases.
@@ -67,6 +70,7 @@ impl View {
             freezes: Arc::default(),
             grants: Arc::default(),
             revoked_grants: Arc::default(),
+            loosenings: Arc::default(),
             stops: Arc::default(),
             releases: Arc::default(),
             book: Arc::new(book),
@@ -121,7 +125,8 @@ impl View {
         let windows = devices_of(&self.windows, tenant);
         let freezes = devices_of(&self.freezes, tenant);
         let grants = devices_of(&self.grants, tenant);
-        pins.chain(windows).chain(freezes).chain(grants).collect()
+        let loosened = devices_of(&self.loosenings, tenant);
+        pins.chain(windows).chain(freezes).chain(grants).chain(loosened).collect()
     }
 
     fn apply(&mut self, change: &Change, touched: &mut Touched) -> Result<(), RegistryError> {
@@ -145,6 +150,13 @@ impl View {
                 } else {
                     set_inner(&mut self.grants, reach, product, *table, key, value)
                 }
+            }
+            Table::Loosenings => {
+                let Some((reach, kind)) = rows::read_loosening_key(key) else {
+                    return Err(bad_key(*table, key));
+                };
+                touched.tenants.insert(reach.tenant.clone());
+                set_inner(&mut self.loosenings, reach, kind, *table, key, value)
             }
             Table::Windows | Table::Freezes => {
                 let Some(reach) = rows::read_reach_key(key) else {
@@ -224,10 +236,10 @@ fn set<K: Ord + Clone, V: Clone + serde::de::DeserializeOwned>(
     Ok(())
 }
 
-fn set_inner<V: Clone + serde::de::DeserializeOwned>(
-    map: &mut Arc<BTreeMap<Reach, BTreeMap<ProductId, V>>>,
+fn set_inner<K: Ord + Clone, V: Clone + serde::de::DeserializeOwned>(
+    map: &mut Arc<BTreeMap<Reach, BTreeMap<K, V>>>,
     reach: Reach,
-    product: ProductId,
+    inner_key: K,
     table: Table,
     text: &str,
     value: Option<&[u8]>,
@@ -236,11 +248,11 @@ fn set_inner<V: Clone + serde::de::DeserializeOwned>(
     match value {
         Some(bytes) => {
             let row = rows::read(table, text, bytes)?;
-            map.entry(reach).or_default().insert(product, row);
+            map.entry(reach).or_default().insert(inner_key, row);
         }
         None => {
             if let Some(inner) = map.get_mut(&reach) {
-                inner.remove(&product);
+                inner.remove(&inner_key);
                 if inner.is_empty() {
                     map.remove(&reach);
                 }

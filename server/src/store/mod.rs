@@ -95,6 +95,8 @@ pub enum Table {
     Freezes,
     /// Signed grants, by device and product.
     Grants,
+    /// What tenants' own keys loosened, by tenant, device and kind.
+    Loosenings,
     /// Stops passed on until the gatekeeper has numbered them, by entry.
     Stops,
     /// Uses of enrolment tokens, by token.
@@ -118,6 +120,7 @@ impl Table {
             Self::Windows => "windows",
             Self::Freezes => "freezes",
             Self::Grants => "grants",
+            Self::Loosenings => "loosenings",
             Self::Stops => "stops",
             Self::TokenUses => "token_uses",
             Self::Reports => "reports",

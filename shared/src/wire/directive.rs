@@ -1,7 +1,7 @@
 //! The directive: what the server answers to a letter. Frozen, version 1.
 //!
-//! It can restrict and it can carry; it opens nothing. Grants in it are signed by approvers and the
-//! device verifies them; everything else in its orders only narrows.
+//! It can restrict and it can carry; it opens nothing. Grants in it are signed by approvers, loosenings
+//! by the tenant's key, and the device verifies them; everything else in its orders only narrows.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,7 @@ use crate::{
     act::SignedAct,
     id::{Digest, ProductId},
     json, limits,
+    loosening::SignedLoosening,
     pin::Pin,
     rollout::PassedStop,
     time::{Moment, Seconds},
@@ -57,6 +58,8 @@ pub struct Orders {
     pub stops: Vec<PassedStop>,
     /// Signed grants of this device.
     pub grants: Vec<SignedAct>,
+    /// What the tenant's own key loosened.
+    pub loosened: Vec<SignedLoosening>,
 }
 
 impl Orders {
@@ -72,6 +75,7 @@ impl Orders {
             (self.freezes.len(), limits::FREEZES, "too many freezes"),
             (self.stops.len(), limits::FILE_STOPS, "too many stops"),
             (self.grants.len(), limits::GRANTS, "too many grants"),
+            (self.loosened.len(), limits::LOOSENINGS, "too many loosenings"),
         ] {
             if count > max {
                 return Err(CodecError::Field(what));

@@ -18,6 +18,7 @@ pub mod auth;
 pub mod desk;
 pub mod devices;
 pub mod letter_box;
+pub mod loosenings;
 pub mod refusal;
 pub mod releases;
 pub mod reports;
@@ -114,6 +115,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
                 .put(restrictions::set_freezes)
                 .delete(restrictions::clear_freezes),
         )
+        .route("/v1/loosenings", post(loosenings::submit))
         .route("/v1/grants", get(restrictions::grants))
         .route("/v1/grants/{device}/{product}", delete(restrictions::revoke_grant))
         .route("/v1/audit", get(audit::lines))

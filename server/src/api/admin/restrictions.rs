@@ -21,7 +21,7 @@ use lockgate_shared::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, Ask, Caller, Refusal, Said, auth};
+use super::{Admin, Ask, Caller, Refusal, Said, auth, loosenings};
 use crate::{
     registry::{
         View,
@@ -157,6 +157,7 @@ pub async fn clear_pin(
 ) -> Result<StatusCode, Refusal> {
     caller.need(auth::RESTRICTORS)?;
     let reach = caller.reach(&admin, &device, whose.tenant.as_deref())?;
+    loosenings::check(&admin, &reach)?;
     let product = product_named(&product)?;
     let key = rows::product_key(&reach, &product);
     change(&admin, |view| {
@@ -371,6 +372,7 @@ async fn clear(
 ) -> Result<StatusCode, Refusal> {
     caller.need(auth::RESTRICTORS)?;
     let reach = caller.reach(admin, device, whose.tenant.as_deref())?;
+    loosenings::check(admin, &reach)?;
     let (table, name, act) = match what {
         Cleared::Windows => (Table::Windows, "windows", "windows cleared"),
         Cleared::Freezes => (Table::Freezes, "freezes", "freezes cleared"),

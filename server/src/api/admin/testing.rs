@@ -48,7 +48,7 @@ use crate::{
 };
 
 /// 2026-11-21T09:00:00Z.
-const NOW: Moment = Moment(1_795_251_600);
+pub(super) const NOW: Moment = Moment(1_795_251_600);
 
 pub(super) struct Bench {
     router: Router,
@@ -210,6 +210,7 @@ impl Bench {
             submitted: NOW,
             published: Some(NOW),
             summary,
+            recall: None,
         };
         let change = rows::write(Table::Releases, key, &row).expect("a row");
         self.registry
@@ -346,11 +347,12 @@ impl Desk for Memory {
     }
 }
 
-const TOKENS: [(&str, TokenRole, Option<&str>); 6] = [
+const TOKENS: [(&str, TokenRole, Option<&str>); 7] = [
     ("operator", TokenRole::Operator, None),
     ("auditor", TokenRole::Auditor, None),
     ("publisher", TokenRole::Publisher, None),
     ("acme-admin", TokenRole::Administrator, Some("acme")),
+    ("keyed-admin", TokenRole::Administrator, Some("keyed")),
     ("acme-auditor", TokenRole::Auditor, Some("acme")),
     ("globex-admin", TokenRole::Administrator, Some("globex")),
 ];
@@ -543,6 +545,10 @@ fn policy() -> Policy {
         tenants: [
             ("acme".parse().expect("a name"), tenant()),
             ("globex".parse().expect("a name"), tenant()),
+            (
+                "keyed".parse().expect("a name"),
+                Tenant { tenant_key: Some(sign::public(&key(7))), ..tenant() },
+            ),
         ]
         .into(),
         products: [("app".parse().expect("a name"), product)].into(),

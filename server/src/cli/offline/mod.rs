@@ -22,6 +22,7 @@ use lockgate_shared::{
     act::{Act, ActError, SignedAct},
     id::Digest,
     limits,
+    loosening::LooseningError,
     manifest::{Manifest, ManifestError},
     policy::{Policy, PolicyError},
     time::Moment,
@@ -35,8 +36,8 @@ use crate::{
     ceremony::{CeremonyError, metadata::MetadataError, plan::PlanError},
     keys::{KeyError, PassphraseSource},
     release::{
-        CreateError, plan::PlanError as ReleasePlanError, role::LocalRepository, role::RoleError,
-        sign::SignError,
+        CreateError, plan::PlanError as ReleasePlanError, recall, role::LocalRepository,
+        role::RoleError, sign::SignError,
     },
     whole_folder::{self, FolderError, Readers},
 };
@@ -101,6 +102,9 @@ pub enum CliError {
     /// The making of a release.
     #[error(transparent)]
     Create(#[from] CreateError),
+    /// The making of a recall.
+    #[error(transparent)]
+    Recall(#[from] recall::MakeError),
     /// A release's plan.
     #[error(transparent)]
     ReleasePlan(#[from] ReleasePlanError),
@@ -128,6 +132,9 @@ pub enum CliError {
     /// An enrolment token.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// A loosening.
+    #[error(transparent)]
+    Loosening(#[from] LooseningError),
     /// The text of an enrolment token.
     #[error(transparent)]
     Codec(#[from] CodecError),
