@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use lockgate_shared::{
     facts::Facts,
     id::{DeviceId, Digest, ProductId, RepositoryId, TenantId},
-    limits,
+    json, limits,
     time::{Moment, Seconds},
     version::Version,
     wire::{
@@ -64,6 +64,8 @@ pub struct Writer {
 pub struct Draft {
     /// Its number.
     pub sequence: u64,
+    /// The digest of the letter that was last acknowledged; all zero before the first.
+    pub previous: Digest,
     /// By the guarded clock.
     pub now: Moment,
     /// Since the machine booted.
@@ -151,6 +153,7 @@ impl Writer {
             tenant: self.tenant.clone(),
             device: self.device,
             sequence: draft.sequence,
+            previous: draft.previous,
             sent: draft.now,
             uptime: draft.uptime,
             agent: self.agent.clone(),
@@ -188,9 +191,9 @@ pub fn read(answer: &[u8], sent: &Spooled) -> Result<Directive, LetterError> {
     }
 }
 
-/// The digest by which a letter names the device's facts: over their JSON, whose order is fixed by
-/// their type.
+/// The digest by which a letter names the device's facts: over their JSON, whose order is that of
+/// their names.
 pub fn digest_of_facts(facts: &Facts) -> Digest {
-    let bytes = serde_json::to_vec(facts).unwrap_or_default();
+    let bytes = json::write(facts).unwrap_or_default();
     Digest::of_parts("lockgate facts v1", &[&bytes])
 }

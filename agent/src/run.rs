@@ -9,21 +9,24 @@ mod line;
 mod report;
 mod succession;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use ed25519_dalek::SigningKey;
 use lockgate_shared::{
+    act::Start,
     eligibility::Preferences,
     facts::Facts,
+    failure::Chain,
     id::{ChannelId, DeviceId, Digest, ProductId, RepositoryId, TenantId},
     limits,
     pace::Sight,
     pin::Pin,
+    recall::Recall,
     sign,
     time::{Moment, Seconds},
     version::Version,
     window::Window,
-    wire::{Directive, Orders},
+    wire::{Directive, Format, Orders, Sealed},
 };
 use thiserror::Error;
 
@@ -34,7 +37,9 @@ use crate::{
         choice,
         habit::Hours,
         handover::Watchword,
+        kept::{Kept, Whose},
         machine::{Contact, Event, Now},
+        recall::Recalls,
         schedule::Schedule,
         tuf::{Floor, Status as Trusted},
     },
@@ -42,16 +47,19 @@ use crate::{
     letters::{self, Beacons, Draft, Writer},
     log,
     perform::Hands,
-    repository::{Repository, RepositoryError},
+    repository::{Release, Repository, RepositoryError},
     slots::SlotError,
     transport::Woken,
-    world::{Fate, Refusal, World, chain},
+    world::{Fate, Refusal, World},
 };
 
 /// How many letters one turn sends: one that waited, one that tells the news, one in reserve.
 const LETTERS_IN_A_TURN: usize = 3;
 /// Facts are gathered again after this span: they change with updates and seldom otherwise.
 const FACTS_LAST: Seconds = Seconds(6 * 3600);
+/// After so long without anything newly signed an owner is told: a timestamp is signed again every few
+/// minutes, and a server that shows an old one may be hiding a stop.
+const QUIET: Seconds = Seconds(2 * 3600);
 /// The longest sleep: windows and clocks change, and a wake-up an hour costs nothing.
 const LONGEST_SLEEP: Seconds = Seconds(3600);
 
@@ -136,6 +144,7 @@ pub struct Agent<W> {
     lines: Vec<Line>,
     schedule: Schedule,
     orders: Orders,
+    kept: Kept,
     hours: Hours,
     facts: Facts,
     facts_at: Option<Seconds>,
@@ -161,6 +170,8 @@ struct Heard {
     contact: Option<Moment>,
     contact_uptime: Option<Seconds>,
     contact_problem: Option<String>,
+    /// Why the server takes no letter of this device: nothing is begun meanwhile.
+    barred: Option<String>,
     clock_ahead_s: Option<i64>,
 }
 
@@ -191,6 +202,7 @@ impl<W: World> Agent<W> {
         let mut agent = Self {
             facts_at: Some(world.uptime()),
             orders: journal.load("orders")?.unwrap_or_default(),
+            kept: journal.load("kept")?.unwrap_or_default(),
             hours: journal.load("hours")?.unwrap_or_default(),
             facts_known: journal.load("facts-known")?,
             writer: Writer {
@@ -256,9 +268,10 @@ impl<W: World> Agent<W> {
         }
         self.sign();
         self.world.rest();
+        self.journal.rest();
         if let Err(error) = self.snapshot().write(&self.state) {
             // A full disk must not end a trial's supervision.
-            log::warn(chain(&error));
+            log::warn(Chain(&error));
         }
         Ok(self.replaced.take().map(Ended::Replaced))
     }
@@ -320,7 +333,7 @@ impl<W: World> Agent<W> {
         let refreshed = match self.refresh() {
             Ok(()) => true,
             Err(Trouble::World(error)) => {
-                let text = chain(&error);
+                let text = Chain(&error).to_string();
                 log::warn(format!("the repository was not refreshed: {text}"));
                 self.notices.push(format!("refresh: {text}"));
                 self.heard.refresh_problem = Some(text);
@@ -368,6 +381,26 @@ impl<W: World> Agent<W> {
         Ok(())
     }
 
+    /// Says for how long it has seen nothing new.
+    fn note_quiet(&mut self) {
+        let issued = self.heard.trusted.and_then(|trusted| trusted.timestamp_issued);
+        let Some(issued) = issued.filter(|issued| self.now().clock.since(*issued) > QUIET) else {
+            return;
+        };
+        let text = format!("nothing newer than {issued} was seen from the signers");
+        if !self.notices.contains(&text) {
+            self.notices.push(text);
+        }
+    }
+
+    /// Keeps what it was told, where its tenant has a key of its own. Says whether that is news.
+    fn keep_orders(&mut self) -> bool {
+        let now = self.now().clock;
+        let policy = self.repository.policy();
+        let whose = Whose { device: &self.writer.device, tenant: &self.writer.tenant };
+        self.kept.heed(&self.orders, policy, whose, now)
+    }
+
     /// Asks the repository for news and takes in what each product's file shows.
     fn refresh(&mut self) -> Result<(), Trouble> {
         let clock = self.world.clock();
@@ -377,6 +410,10 @@ impl<W: World> Agent<W> {
         self.heard.trusted = Some(result?);
         self.heard.refreshed = Some(self.now().clock);
         self.heard.refresh_problem = None;
+        self.note_quiet();
+        if self.keep_orders() {
+            self.journal.save("kept", &self.kept).map_err(RunError::from)?;
+        }
         let model = self.facts.model_id();
         for index in 0..self.lines.len() {
             let Some(line) = self.lines.get(index) else { break };
@@ -406,7 +443,7 @@ impl<W: World> Agent<W> {
             None => line.memory.observe_none(now),
             Some(file) => {
                 let last = policy.default_place(&product).map(|(_, cohort)| cohort.clone());
-                let cohort = |start: &lockgate_shared::act::Start| match (&grant, &last) {
+                let cohort = |start: &Start| match (&grant, &last) {
                     (Some((channel, cohort)), _) if *channel == start.channel => cohort.clone(),
                     (_, Some(cohort)) => cohort.clone(),
                     (_, None) => start
@@ -423,7 +460,7 @@ impl<W: World> Agent<W> {
         self.journal.save(&key, &line.memory).map_err(RunError::from)?;
         let wanted = match (file, &line.follows) {
             (Some(file), Some(channel)) => {
-                let pins = line.pins(&self.orders);
+                let pins = line.pins(&self.orders, &self.kept);
                 choice::wanted(policy, file, channel, &pins, line.running().as_ref())
             }
             (None, _) | (_, None) => Vec::new(),
@@ -431,16 +468,61 @@ impl<W: World> Agent<W> {
         line.needs = wanted.iter().map(|start| start.manifest).collect();
         let clock = self.world.clock();
         for start in &wanted {
-            if let Err(error) = self.repository.read_manifest(&mut self.world, start, clock) {
-                self.complain(&product, &error);
+            let Start { product, version, manifest, .. } = start;
+            let release = Release { product, version, manifest: *manifest };
+            if let Err(error) = self.repository.read_manifest(&mut self.world, release, clock) {
+                self.complain(product, &error);
             }
         }
+        self.observe_recalls(index, wanted.into_iter().map(|start| start.version).collect());
         Ok(())
+    }
+
+    /// Learns which of the versions that matter are recalled: what runs, what lies in the other slot, and
+    /// what it may go to. A recall that is listed and cannot be read counts as one.
+    fn observe_recalls(&mut self, index: usize, mut versions: BTreeSet<Version>) {
+        let clock = self.world.clock();
+        let Some(line) = self.lines.get(index) else { return };
+        let (product, running) = (line.product.clone(), line.running());
+        versions.extend(running.clone());
+        versions.extend(line.idle().map(|held| held.version));
+        let mut recalls = Recalls::new();
+        for version in versions {
+            let place = (&product, &version);
+            match self.repository.read_recall(&mut self.world, place, clock) {
+                Ok(None) => {}
+                Ok(Some((digest, recall))) => {
+                    if running.as_ref() == Some(&version) {
+                        self.read_way_back(index, &recall);
+                    }
+                    recalls.insert(version, Some((digest, recall)));
+                }
+                Err(error) => {
+                    self.complain(&product, &error);
+                    recalls.insert(version, None);
+                }
+            }
+        }
+        if let Some(line) = self.lines.get_mut(index) {
+            line.recalls = recalls;
+        }
+    }
+
+    fn read_way_back(&mut self, index: usize, recall: &Recall) {
+        let clock = self.world.clock();
+        let Recall { product, to, manifest, .. } = recall;
+        let release = Release { product, version: to, manifest: *manifest };
+        if let Err(error) = self.repository.read_manifest(&mut self.world, release, clock) {
+            self.complain(product, &error);
+        }
+        if let Some(line) = self.lines.get_mut(index) {
+            line.needs.push(*manifest);
+        }
     }
 
     /// Says why a product's file or manifest is not used, and goes on.
     fn complain(&mut self, product: &ProductId, error: &RepositoryError) {
-        let text = chain(error);
+        let text = Chain(error).to_string();
         log::warn(format!("`{product}`: {text}"));
         self.notices.push(format!("{product}: {text}"));
     }
@@ -468,7 +550,7 @@ impl<W: World> Agent<W> {
                 None if fresh => return self.contact(Contact::Reached).map(|()| None),
                 // An old letter was acknowledged: now for the news.
                 None => {}
-                Some(refusal) if refusal.fate == Fate::Keep => {
+                Some(refusal) if matches!(refusal.fate, Fate::Keep | Fate::Barred) => {
                     self.contact(Contact::Missed)?;
                     return Ok(Some(refusal));
                 }
@@ -487,8 +569,8 @@ impl<W: World> Agent<W> {
                 Ok(Some(letter))
             }
             Err(error) => {
-                log::error(chain(&error));
-                self.heard.contact_problem = Some(chain(&error));
+                log::error(Chain(&error));
+                self.heard.contact_problem = Some(Chain(&error).to_string());
                 Ok(None)
             }
         }
@@ -511,6 +593,7 @@ impl<W: World> Agent<W> {
         rollouts.truncate(limits::LETTER_ROLLOUTS);
         Ok(Draft {
             sequence,
+            previous: self.journal.load("acknowledged")?.unwrap_or(Digest([0; 32])),
             now: now.clock,
             uptime: now.uptime,
             facts: self.facts.clone(),
@@ -518,7 +601,7 @@ impl<W: World> Agent<W> {
             orders: self.orders.clone(),
             timestamp_version: self.heard.trusted.map_or(0, |trusted| trusted.timestamp_version),
             highest_stop: self.lines.iter().map(Line::highest_stop).max().unwrap_or_default(),
-            products: self.lines.iter().map(|line| line.report(&self.orders)).collect(),
+            products: self.lines.iter().map(|line| line.report(&self.orders, &self.kept)).collect(),
             rollouts,
             beacons: self.beacons.take(),
             chain: self.journal.outcomes()?,
@@ -539,7 +622,7 @@ impl<W: World> Agent<W> {
                 Ok(None)
             }
             Err(error) => {
-                let text = chain(&error);
+                let text = Chain(&error).to_string();
                 let refusal = Refusal { fate: Fate::Keep, text, retry_after: None };
                 self.refused(letter, refusal).map(Some)
             }
@@ -551,6 +634,8 @@ impl<W: World> Agent<W> {
         self.heard.contact_problem = Some(refusal.text.clone());
         match refusal.fate {
             Fate::Keep => {}
+            // Nothing that it writes is taken, so nothing that it installs would be seen.
+            Fate::Barred => self.heard.barred = Some(refusal.text.clone()),
             Fate::Jump => {
                 self.journal.drop_letter(letter.sequence)?;
                 self.journal.jump()?;
@@ -581,6 +666,8 @@ impl<W: World> Agent<W> {
         if let Some(orders) = &directive.orders {
             self.orders = orders.clone();
             saved.push(("orders".to_owned(), to_json("orders", orders)?));
+            self.keep_orders();
+            saved.push(("kept".to_owned(), to_json("kept", &self.kept)?));
         }
         if letter.carries.facts.is_some() {
             self.facts_known = letter.carries.facts;
@@ -589,12 +676,16 @@ impl<W: World> Agent<W> {
             self.facts_known = None;
         }
         saved.push(("facts-known".to_owned(), to_json("facts-known", &self.facts_known)?));
+        if let Ok(sealed) = Sealed::read(&letter.bytes, Format::Binary) {
+            saved.push(("acknowledged".to_owned(), to_json("acknowledged", &sealed.digest())?));
+        }
         self.schedule.heed(directive);
         saved.push(("schedule".to_owned(), to_json("schedule", &self.schedule)?));
         self.journal.settle(letter, &saved)?;
         self.heard.contact = Some(now.clock);
         self.heard.contact_uptime = Some(now.uptime);
         self.heard.contact_problem = None;
+        self.heard.barred = None;
         self.heard.clock_ahead_s =
             Some(self.world.clock().0.saturating_sub(directive.server_time.0));
         Ok(())

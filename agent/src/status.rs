@@ -12,6 +12,7 @@ use lockgate_shared::{
         ChannelId, CohortId, DeviceId, Digest, ModelId, ProductId, RepositoryId, RolloutId,
         TenantId,
     },
+    json,
     time::{Moment, Seconds},
     version::Version,
     wire::SlotState,
@@ -118,12 +119,26 @@ pub struct ProductStatus {
     pub running_manifest: Option<Digest>,
     /// The version in the other slot.
     pub other: Option<Version>,
+    /// The recall of what runs, if there is one.
+    #[serde(default)]
+    pub recall: Option<RecallStatus>,
     /// Versions that failed here and are not tried again.
     pub failed: Vec<Version>,
     /// The trial, while there is one.
     pub trial: Option<TrialStatus>,
     /// Every release that was considered at the last decision, newest first.
     pub candidates: Vec<CandidateStatus>,
+}
+
+/// A recall of what runs, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecallStatus {
+    /// Where it leads.
+    pub to: Version,
+    /// Why it was recalled.
+    pub why: String,
+    /// Everything against going there now.
+    pub reasons: Vec<ReasonStatus>,
 }
 
 /// A pin, for people.
@@ -252,9 +267,8 @@ impl Status {
         let path = state.join(STATUS_FILE);
         let fresh = path.with_extension("json.new");
         let failed = |source| StatusError::Io { act: "write", path: path.clone(), source };
-        let mut text = serde_json::to_vec_pretty(self)
+        let text = json::write_pretty(self)
             .map_err(|source| StatusError::Json { path: path.clone(), source })?;
-        text.push(b'\n');
         let mut file = fs::File::create(&fresh).map_err(failed)?;
         file.write_all(&text).map_err(failed)?;
         fs::rename(&fresh, &path).map_err(failed)
@@ -275,8 +289,7 @@ impl Status {
             return Err(failed(io::Error::from(io::ErrorKind::FileTooLarge)));
         }
         let text = fs::read(&path).map_err(failed)?;
-        serde_json::from_slice(&text)
-            .map_err(|source| StatusError::Json { path: path.clone(), source })
+        json::read(&text).map_err(|source| StatusError::Json { path: path.clone(), source })
     }
 }
 

@@ -8,9 +8,11 @@
 //! | what people sign, and how signatures are counted | [`act`], [`policy`] |
 //! | what a release says of itself, and the ladder it climbs | [`manifest`] |
 //! | how far a rollout is open, what is stopped | [`rollout`] |
+//! | the signed way back from a release | [`recall`] |
 //! | which groups a device belongs to, and its place in a rollout | [`group`], [`mod@bucket`] |
-//! | pins, maintenance windows, freezes | [`pin`], [`window`] |
+//! | pins, maintenance windows, freezes, and what ends them | [`pin`], [`window`], [`loosening`] |
 //! | the bytes between device and server | [`wire`] |
+//! | how a type is read from JSON and written to it | [`json`] |
 //! | how an error is told to people and to programs | [`failure`] |
 //! | every bound on what comes from outside | [`limits`] |
 
@@ -22,11 +24,14 @@ pub mod facts;
 pub mod failure;
 pub mod group;
 pub mod id;
+pub mod json;
 pub mod limits;
+pub mod loosening;
 pub mod manifest;
 pub mod pace;
 pub mod pin;
 pub mod policy;
+pub mod recall;
 pub mod rollout;
 pub mod sign;
 pub mod time;

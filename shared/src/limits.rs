@@ -9,6 +9,8 @@ pub const DIRECTIVE_BYTES: usize = 64 * 1024;
 pub const ROLLOUT_FILE_BYTES: usize = 64 * 1024;
 /// A release manifest with its signed list of files: 20,000 files of 150 bytes.
 pub const MANIFEST_BYTES: usize = 4 * 1024 * 1024;
+/// A recall: sixteen steps and a reason stay below 4 KiB.
+pub const RECALL_BYTES: usize = 16 * 1024;
 /// A policy: a thousand tenants and a hundred people stay below 400 KiB.
 pub const POLICY_BYTES: usize = 1024 * 1024;
 /// A signed act with its signatures: text of 8 KiB and a few dozen signatures.
@@ -48,6 +50,9 @@ pub const FILE_COMPLETE: usize = 8;
 pub const COVERAGE: usize = 200;
 /// Grants that one device carries.
 pub const GRANTS: usize = 16;
+/// Loosenings that one device carries: one for each of its products, for windows and for freezes, of its
+/// own and of its tenant.
+pub const LOOSENINGS: usize = 32;
 /// Maintenance windows of one device.
 pub const WINDOWS: usize = 32;
 /// Freezes of one device.

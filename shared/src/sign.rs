@@ -19,6 +19,8 @@ pub enum Domain {
     TokenV1,
     /// A person's act: start, approval, lift, waiver, grant.
     ActV1,
+    /// A tenant's loosening of its own restrictions.
+    LooseningV1,
     /// The head of an audit chain.
     AuditV1,
 }
@@ -32,6 +34,7 @@ impl Domain {
             Self::EnrolmentJsonV1 => "lockgate enrolment json v1\0",
             Self::TokenV1 => "lockgate enrolment token v1\0",
             Self::ActV1 => "lockgate act v1\0",
+            Self::LooseningV1 => "lockgate loosening v1\0",
             Self::AuditV1 => "lockgate audit v1\0",
         }
     }

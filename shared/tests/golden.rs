@@ -12,6 +12,7 @@ use lockgate_shared::{
     facts::Facts,
     group::{Habit, KnownGroups, groups_of},
     id::{DeviceId, Digest, RolloutId, TokenId},
+    loosening::{Loosened, Loosening, SignedLoosening},
     pin::Pin,
     rollout::{
         GroupLimit, OpenStage, PassedStop, RolloutEntry, RolloutFile, Scope, Stop, StopKind,
@@ -136,6 +137,7 @@ fn letter() -> Letter {
         tenant: name("acme"),
         device: device(),
         sequence: 42,
+        previous: Digest::of(b"letter 41"),
         sent: NOW,
         uptime: Seconds(86_400),
         agent: version("0.1.0"),
@@ -233,8 +235,21 @@ fn directive() -> Directive {
                 reason: "drill".into(),
             }],
             grants: vec![signed(&grant)],
+            loosened: vec![loosening()],
         }),
     }
+}
+
+fn loosening() -> SignedLoosening {
+    let loosening = Loosening {
+        repository: name("trial"),
+        tenant: name("acme"),
+        device: Some(device()),
+        what: Loosened::Pin(name("app")),
+        before: NOW,
+        reason: "the fair is over".into(),
+    };
+    SignedLoosening::make(&loosening, &SigningKey::from_bytes(&[9; 32])).expect("signed")
 }
 
 fn file() -> RolloutFile {

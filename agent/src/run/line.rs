@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use lockgate_shared::{
+    failure::Chain,
     id::{ChannelId, CohortId, Digest, ProductId, RolloutId},
     limits,
     manifest::{Artifact, ArtifactKind, Manifest, ProbeKind},
@@ -14,20 +15,23 @@ use lockgate_shared::{
     wire::{Orders, ProductState, ReasonRecord, RolloutView},
 };
 
-use super::{Agent, Product, RunError, Trouble};
+use super::{Agent, Product, RunError, Trouble, report::sentence};
 use crate::{
     cli::Request,
     core::{
-        choice::{self, Choice, Own, Situation},
+        choice::{self, Choice, Finding, Own, Situation},
         handover,
+        kept::Kept,
         machine::{self, Effect, Event, Fault, Plan, PlannedArtifact, State},
+        recall::{Recalls, Standing},
         trial::{Answer, Health, Said},
     },
     journal::{Journal, JournalError, Record},
     log,
     perform::Hands,
+    repository::Release,
     slots::{Contents, Slot},
-    world::{World, chain},
+    world::World,
 };
 
 /// How many steps one event may lead to: fetch, verify, look, activate, restart and a verdict, twice.
@@ -64,6 +68,8 @@ pub struct Line {
     pub(super) choice: Choice,
     /// The channel as of the last decision.
     pub(super) follows: Option<ChannelId>,
+    /// The recalls that matter to it.
+    pub(super) recalls: Recalls,
     /// The manifests that its last decision needed.
     pub(super) needs: Vec<Digest>,
 }
@@ -92,6 +98,7 @@ impl Line {
             hands: product.hands,
             choice: Choice::default(),
             follows: None,
+            recalls: Recalls::new(),
             needs: Vec::new(),
         })
     }
@@ -113,10 +120,11 @@ impl Line {
         self.hands.contents(slot).ok().flatten()
     }
 
-    /// The pins that hold: the owner's own, and what was ordered.
-    pub(super) fn pins<'a>(&'a self, orders: &'a Orders) -> Vec<(Asker, &'a Pin)> {
+    /// The pins that hold: the owner's own, what was ordered, and what is kept of earlier orders.
+    pub(super) fn pins<'a>(&'a self, orders: &'a Orders, kept: &'a Kept) -> Vec<(Asker, &'a Pin)> {
+        let kept = kept.pins(&self.product, orders).map(|pin| (Asker::Orders, pin));
         let ordered = orders.pins.get(&self.product).map(|pin| (Asker::Orders, pin));
-        let all = [(Asker::Owner, &self.own_pin)].into_iter().chain(ordered);
+        let all = [(Asker::Owner, &self.own_pin)].into_iter().chain(kept).chain(ordered);
         all.filter(|(_, pin)| **pin != Pin::Latest).collect()
     }
 
@@ -126,8 +134,22 @@ impl Line {
             return Some(plan.clone());
         }
         let plan = self.record.installed.clone()?;
+        if plan.previous.as_ref().is_some_and(|before| self.recalls.contains_key(before)) {
+            return None;
+        }
         let held = self.hands.contents(plan.from?).ok().flatten()?;
         (Some(held.version) == plan.previous).then_some(plan)
+    }
+
+    /// How the device stands to what it runs.
+    fn standing(&self, running: Option<&Version>) -> Standing {
+        let harmed = matches!(
+            &self.record.state, State::Failed { version, .. } if Some(version) == running
+        );
+        let bound = self.record.installed.as_ref().is_some_and(|plan| {
+            Some(&plan.version) == running && (plan.irreversible || plan.strands_data)
+        });
+        Standing { harmed, undoable: !bound }
     }
 
     /// When waiting may end by time alone.
@@ -153,14 +175,14 @@ impl Line {
     }
 
     /// Its state as a letter carries it.
-    pub(super) fn report(&self, orders: &Orders) -> ProductState {
+    pub(super) fn report(&self, orders: &Orders, kept: &Kept) -> ProductState {
         let active = self.active().and_then(|(_, contents)| contents);
         let channel = self.follows.clone().or_else(|| self.channel.clone());
         ProductState {
             product: self.product.clone(),
             channel: channel.unwrap_or_else(no_channel),
             // A letter has room for one: the ordered one, which its reader may not know to be there.
-            pin: self.pins(orders).pop().map(|(_, pin)| pin.clone()).unwrap_or_default(),
+            pin: self.pins(orders, kept).pop().map(|(_, pin)| pin.clone()).unwrap_or_default(),
             state: self.record.state.word(),
             running: active.as_ref().map(|contents| contents.version.clone()),
             running_manifest: active.map(|contents| contents.manifest),
@@ -191,6 +213,10 @@ impl<W: World> Agent<W> {
         let model = self.facts.model_id();
         let mut conditions = self.world.conditions();
         let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
+        if let Some(why) = &self.heard.barred {
+            let reasons = vec![ReasonRecord { code: 0, text: choice::short(why) }];
+            return Ok(Event::Refused { until: None, reasons });
+        }
         if !self.repository.knows(&line.product, &model) {
             let text = "its rollout file could not be read".to_owned();
             let reasons = vec![ReasonRecord { code: 0, text }];
@@ -210,8 +236,10 @@ impl<W: World> Agent<W> {
         conditions.free_disk_mib = conditions
             .free_disk_mib
             .map(|free| free.saturating_add(u32::try_from(room >> 20).unwrap_or(u32::MAX)));
-        let pins = line.pins(&self.orders);
-        let windows = [self.windows.as_slice(), &self.orders.windows];
+        let pins = line.pins(&self.orders, &self.kept);
+        let told = [self.windows.as_slice(), &self.orders.windows];
+        let windows: Vec<_> = told.into_iter().chain(self.kept.windows(&self.orders)).collect();
+        let freezes = self.kept.freezes(&self.orders);
         let running = line.running();
         let own = Own {
             id: self.writer.device,
@@ -225,6 +253,8 @@ impl<W: World> Agent<W> {
             pins: &pins,
             windows: &windows,
             preferences: self.preferences,
+            freezes: &freezes,
+            standing: line.standing(running.as_ref()),
             failed: &line.record.failed,
             orders: &self.orders,
         };
@@ -232,6 +262,7 @@ impl<W: World> Agent<W> {
             policy,
             file: self.repository.file(&line.product, &model),
             manifests: self.repository.manifests(),
+            recalls: &line.recalls,
             memory: &line.memory,
             timestamp_issued: self.heard.trusted.and_then(|t| t.timestamp_issued),
             own,
@@ -303,7 +334,7 @@ impl<W: World> Agent<W> {
             }
         }
         if step.state.word() != line.record.state.word() {
-            log::info(format!("`{}`: {:?}", line.product, step.state.word()));
+            log::info(format!("`{}`: {}", line.product, sentence(&step.state)));
         }
         let (probes, lasting): (Vec<Effect>, Vec<Effect>) =
             step.effects.into_iter().partition(|effect| matches!(effect, Effect::RunProbe { .. }));
@@ -333,7 +364,7 @@ impl<W: World> Agent<W> {
                 // A disk that takes no more entries must not keep a device on a bad release: the
                 // switch back needs none, and the machine finds out after a start by itself.
                 Err(error) if matches!(record.state, State::RollingBack { .. }) => {
-                    log::error(chain(&error));
+                    log::error(Chain(&error));
                     line.record = record;
                     to_do.extend(lasting.into_iter().map(|effect| (None, effect)));
                 }
@@ -360,7 +391,7 @@ impl<W: World> Agent<W> {
                 if let Some(Err(error)) =
                     self.lines.get_mut(index).map(|line| line.hands.discard(*slot))
                 {
-                    log::warn(chain(&error));
+                    log::warn(Chain(&error));
                 }
                 Ok(None)
             }
@@ -395,7 +426,7 @@ impl<W: World> Agent<W> {
         match self.refresh() {
             Ok(()) => {}
             Err(Trouble::World(error)) => {
-                return Ok(unreached(format!("the last look failed: {}", chain(&error))));
+                return Ok(unreached(format!("the last look failed: {}", Chain(&error))));
             }
             Err(Trouble::Own(error)) => return Err(error),
         }
@@ -421,10 +452,17 @@ impl<W: World> Agent<W> {
         let Some(artifact) = artifact(&manifest, &plan) else {
             return Ok(failed("its manifest lists other bytes"));
         };
-        // After a restart the list of files must be at hand without a server.
-        if self.journal.manifest(&plan.manifest)?.is_none()
-            && let Ok(bytes) = serde_json::to_vec(&manifest)
-        {
+        // After a restart the list of files must be at hand without a server, and its bytes must be
+        // those that were signed: whoever changes them on the disk is found out.
+        if kept(&self.journal, &plan.manifest)?.is_none() {
+            let Plan { product, version, manifest, .. } = &plan;
+            let release = Release { product, version, manifest: *manifest };
+            let clock = self.world.clock();
+            let read = self.repository.manifest_bytes(&mut self.world, release, clock);
+            let bytes = match read {
+                Ok(bytes) => bytes,
+                Err(error) => return Ok(failed(&Chain(&error).to_string())),
+            };
             let others: Vec<Digest> = self
                 .lines
                 .iter()
@@ -487,7 +525,7 @@ impl<W: World> Agent<W> {
         };
         let (health, detail) = match reached {
             Ok(()) => (Health::Held, "the server was reached".to_owned()),
-            Err(error) => (Health::Failed, choice::short(&chain(&error))),
+            Err(error) => (Health::Failed, choice::short(&Chain(&error).to_string())),
         };
         Answer { probe: name.to_owned(), said: Said { health, detail }, latency_ms: 0 }
     }
@@ -516,15 +554,20 @@ impl<W: World> Agent<W> {
 fn event_of(choice: &Choice, situation: &Situation<'_>, device: &machine::Device) -> Event {
     let own = &situation.own;
     let chosen = choice.chosen.and_then(|index| choice.considered.get(index));
-    if let Some(start) = chosen.and_then(|one| one.start.as_ref())
-        && let Some(manifest) = situation.manifests.get(&start.manifest)
+    let forward = chosen.and_then(|one| one.start.as_ref());
+    let forward = forward.map(|start| (start.rollout(), start.manifest));
+    let back = choice.back.as_ref();
+    let open = back.filter(|back| back.finding == Finding::Go);
+    let goal = forward.or_else(|| open.map(|back| (back.rollout, back.manifest)));
+    if let Some((rollout, digest)) = goal
+        && let Some(manifest) = situation.manifests.get(&digest)
         && let Some(artifact) = manifest.artifact_for(own.facts)
     {
         return Event::Chosen(Box::new(Plan {
-            rollout: start.rollout(),
-            manifest: start.manifest,
-            version: start.version.clone(),
-            product: start.product.clone(),
+            rollout,
+            manifest: digest,
+            version: manifest.version.clone(),
+            product: manifest.product.clone(),
             artifact: PlannedArtifact {
                 kind: artifact.kind,
                 size: artifact.size,
@@ -538,6 +581,9 @@ fn event_of(choice: &Choice, situation: &Situation<'_>, device: &machine::Device
             strands_data: own.running.is_some_and(|running| manifest.unreadable_by(running)),
             chosen: situation.now,
         }));
+    }
+    if let Some(back) = back {
+        return Event::Refused { until: back.finding.until(), reasons: back.reasons() };
     }
     let newest = choice.open(own.channel, own.running).next();
     match newest {
@@ -564,9 +610,9 @@ fn artifact<'m>(manifest: &'m Manifest, plan: &Plan) -> Option<&'m Artifact> {
     manifest.artifacts.iter().find(|artifact| artifact.sha256 == plan.artifact.sha256)
 }
 
-/// A manifest that an earlier run kept. It was verified before it was written, and this disk is
-/// trusted with the agent itself.
-fn kept(journal: &Journal, digest: &Digest) -> Result<Option<Manifest>, JournalError> {
+/// A manifest that an earlier run kept, if it is still the one that was signed.
+pub(super) fn kept(journal: &Journal, digest: &Digest) -> Result<Option<Manifest>, JournalError> {
     let bytes = journal.manifest(digest)?;
-    Ok(bytes.and_then(|bytes| Manifest::from_json(&bytes).ok()))
+    let whole = bytes.filter(|bytes| Digest::of(bytes) == *digest);
+    Ok(whole.and_then(|bytes| Manifest::from_json(&bytes).ok()))
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Subcommand, ValueEnum};
-use lockgate_shared::id::PublicKey;
+use lockgate_shared::{count::count, id::PublicKey};
 
 use super::{Session, exit::CliError, say};
 use crate::{
@@ -96,7 +96,8 @@ fn verify(
         "signed": signed.map(|(n, key)| serde_json::json!({"n": n, "key": key})),
     });
     session.print(&whole, |_| {
-        format!("true: {} entries, head {}{words}", summary.entries, summary.head)
+        let entries = count(summary.entries, "entry", "entries");
+        format!("true: {entries}, head {}{words}", summary.head)
     })
 }
 
@@ -155,6 +156,9 @@ async fn tail(
         if end {
             break;
         }
+    }
+    if last.is_empty() && !follow && !session.json() && !raw {
+        say("nothing was written to this chain yet")?;
     }
     print(session, &last, raw)?;
     if !follow {

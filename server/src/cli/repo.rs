@@ -1,7 +1,7 @@
 //! `lockgate repo publish` and `fetch`: a signed change on its way to the server, and a fresh copy of
 //! the repository on its way to the people who sign. Everything else of `repo` needs no server.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Subcommand;
 
@@ -42,7 +42,7 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::Offline(command) => Ok(offline::repo::run(&command, &mut io::stdout())?),
+        Command::Offline(command) => session.offline(|desk| offline::repo::run(&command, desk)),
         Command::Fetch { out, anchor } => {
             let files = copy::fetch(&session.client()?, Depth::Whole).await?;
             let copy = copy::keep(&files, &out, anchor.as_deref())?;

@@ -6,10 +6,11 @@ use lockgate_shared::{
         Act, ActError, Approval, Grant, Lift, SignedAct, Start, VerifiedAct, WaivedRule, Waiver,
     },
     bucket::Bucket,
-    id::{Digest, PersonId, RolloutId},
+    id::{Digest, PersonId, RolloutId, TenantId},
     limits,
     manifest::{Manifest, ManifestError},
     policy::{Policy, Role},
+    recall::Recall,
     rollout::{Scope, StopKind},
     time::{Moment, Seconds},
     wire::{
@@ -20,20 +21,28 @@ use lockgate_shared::{
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
-use super::book::{Book, BookError, Device};
+use super::book::{Book, BookError, CLOCK_SKEW, Device};
 use crate::{
+    letters::bars::BarKind,
     rollout::{
         Rollout, Waived,
         evidence::{Evidence, Health, Meeting, Sighting, Standing},
     },
     status::{About, Decision},
-    stream::{Entry, EntryKind, LetterRecord, Publication, StopHow, StopRequest},
+    stream::{BarRequest, Entry, EntryKind, LetterRecord, Publication, StopHow, StopRequest},
     tuf::{TufError, trusted::Trusted},
 };
 
 /// How far ahead of this host's clock a start's moment may lie: two hosts with good clocks differ by
 /// seconds; five minutes forgive a poor one.
 const START_SKEW: Seconds = Seconds(300);
+
+/// How old an enrolment may be that is judged by the moment its device signed: a gatekeeper may be away
+/// for a day.
+const ENROLMENT_AGE: Seconds = Seconds(86_400);
+/// Devices of one tenant that enrol within an hour before people are called: a workshop sets up some
+/// hundred an hour, a fleet that is moved at once is announced.
+pub const ENROLMENTS_HOURLY: u32 = 1_000;
 
 /// What entries are judged by, and where they go.
 pub struct Intake<'a> {
@@ -105,6 +114,7 @@ impl Intake<'_> {
             EntryKind::Act => self.act(entry),
             EntryKind::Publish => self.publication(entry),
             EntryKind::Stop => self.stop(entry),
+            EntryKind::Bar => self.bar(entry),
         };
         self.book.offset = entry.offset + 1;
         let about = About::Entry(entry.offset);
@@ -143,8 +153,7 @@ impl Intake<'_> {
     fn enrolment(&mut self, entry: &Entry, format: Format) -> Result<Option<String>, Refusal> {
         let sealed = Sealed::read(&entry.bytes, format)?;
         let enrolment = Enrolment::open(&sealed)?;
-        // Judged when the letter box took it: a gatekeeper that was away for a day refuses nobody.
-        let token = enrolment.token.verify(self.policy(), entry.received)?;
+        let token = enrolment.token.verify(self.policy(), self.signed_moment(enrolment.sent))?;
         if let Some(known) = self.book.device(&sealed.device) {
             if known.tenant != token.tenant {
                 return rule(format!("the device is enrolled in tenant `{}`", known.tenant));
@@ -157,6 +166,7 @@ impl Intake<'_> {
             return rule(format!("the enrolment token was good for {} devices", token.uses));
         }
         self.book.use_token(token.id)?;
+        self.count_enrolment(&token.tenant)?;
         let device = Device {
             key: enrolment.key,
             tenant: token.tenant,
@@ -169,11 +179,32 @@ impl Intake<'_> {
             heard_at: self.listened,
             mentioned: self.heard(entry),
             late_good: BTreeSet::new(),
+            barred: false,
             outcomes: Outcomes::default(),
             products: BTreeMap::new(),
         };
         self.book.put_device(sealed.device, device);
         Ok(None)
+    }
+
+    /// By when an enrolment is judged: by the moment that its device signed, where this host's clock bears
+    /// it out, and else by this host's clock. Never by the letter box's word. A gatekeeper that was away
+    /// for a day refuses nobody; who dates an enrolment back stretches a token by that day and no more.
+    fn signed_moment(&self, sent: Moment) -> Moment {
+        let borne_out = self.now.minus(ENROLMENT_AGE) <= sent && sent <= self.now.plus(CLOCK_SKEW);
+        if borne_out { sent } else { self.now }
+    }
+
+    /// Counts a verified enrolment; phantoms come in crowds.
+    fn count_enrolment(&mut self, tenant: &TenantId) -> Result<(), BookError> {
+        if self.book.enrolled(tenant, self.now) == ENROLMENTS_HOURLY {
+            let text = format!(
+                "tenant `{tenant}` enrolled {ENROLMENTS_HOURLY} devices within an hour: is somebody making them up?"
+            );
+            self.book.alarm(self.now, None, text.clone());
+            self.book.note(self.now, "gatekeeper", "enrolments", &text)?;
+        }
+        Ok(())
     }
 
     fn record(&mut self, entry: &Entry) -> Result<Option<String>, Refusal> {
@@ -209,7 +240,8 @@ impl Intake<'_> {
         let mut known = device;
         known.sequence = letter.sequence;
         known.letter = digest;
-        let late = self.book.is_late(&letter, self.now);
+        // A barred device's word is good for harm only, as that of long ago.
+        let late = known.barred || self.book.is_late(&letter, self.now);
         if !late {
             known.last_seen = known.last_seen.max(self.heard(entry));
             known.heard_at = self.listened;
@@ -225,7 +257,7 @@ impl Intake<'_> {
         if !late {
             self.speaks_again(&letter);
             for rollout in std::mem::take(&mut known.late_good) {
-                self.outcome(&letter, &mut known, rollout, OutcomeKind::Confirmed);
+                self.outcome(&letter, &known, rollout, OutcomeKind::Confirmed);
             }
         }
         self.outcomes(&letter, &mut known, late)?;
@@ -445,6 +477,10 @@ impl Intake<'_> {
         if self.now.plus(START_SKEW) < start.moment {
             return rule(format!("its moment {} lies ahead: submit it then", start.moment));
         }
+        let recall = Recall::path(&start.product, &start.version);
+        if self.trusted.release(&start.product, &recall).is_some() {
+            return rule(format!("`{}` {} is recalled", start.product, start.version));
+        }
         let manifest = self.manifest_of(start)?;
         let named = start.cohorts.iter().map(|size| &size.cohort);
         let stages = manifest.ladder.stages.iter().map(|stage| &stage.cohort);
@@ -626,6 +662,27 @@ impl Intake<'_> {
             StopHow::Pause => self.pause(&request, &name)?,
         };
         self.book.note(self.now, &name, "stop", &what)?;
+        Ok(Some(what))
+    }
+
+    fn bar(&mut self, entry: &Entry) -> Result<Option<String>, Refusal> {
+        let request: BarRequest = serde_json::from_slice(&entry.bytes)?;
+        let Some(device) = self.book.device(&request.device) else {
+            return rule("no enrolment of this device was verified");
+        };
+        if device.tenant != request.tenant {
+            return rule(format!("the device is of another tenant than `{}`", request.tenant));
+        }
+        let device = Device { barred: true, ..device.clone() };
+        self.book.put_device(request.device, device);
+        let (word, what) = match request.kind {
+            BarKind::Revoked => ("revoke", "is revoked"),
+            BarKind::Held => ("hold", "is held: two machines have its identity"),
+        };
+        let text = format!("{what}: {}", request.reason);
+        self.book.alarm(self.now, Some(request.device), format!("it {text}"));
+        let what = format!("device {} {text}", request.device);
+        self.book.note(self.now, &request.by, word, &what)?;
         Ok(Some(what))
     }
 

@@ -23,8 +23,9 @@ use super::{
 };
 use crate::{
     audit,
+    letters::bars::BarKind,
     status::RolloutState,
-    stream::{EntryKind, Publication, StopHow, StopRequest},
+    stream::{BarRequest, EntryKind, Publication, StopHow, StopRequest},
 };
 
 #[test]
@@ -316,6 +317,53 @@ fn tokens_of_unknown_keys_or_used_up_enrol_nobody() {
 }
 
 #[test]
+fn an_enrolment_is_judged_by_what_was_signed_and_never_by_the_letter_boxs_word() {
+    let mut yard = Yard::new();
+    let token = yard.token(31, 10);
+    let year = Seconds(366 * 86_400);
+    // Two years later the letter box claims that it took this one in time.
+    let begun = yard.now;
+    yard.enrol(&Phone::new(61, "Slate 3"), token.clone());
+    yard.now = begun.plus(year);
+    let offset = yard.letters.entries.len() as u64 - 1;
+    yard.refused(offset, "is good from");
+    // A gatekeeper that was away for some hours refuses nobody who came in time.
+    let mut yard = Yard::new();
+    yard.now = BEGIN.plus(Seconds(365 * 86_400 - 10));
+    let offset = yard.enrol(&Phone::new(62, "Slate 3"), token);
+    yard.now = yard.now.plus(Seconds(3_600));
+    yard.turn();
+    assert!(yard.verdict(offset).is_none(), "{:?}", yard.verdict(offset));
+}
+
+#[test]
+fn a_crowd_of_new_devices_is_an_alarm_and_changing_facts_fill_nothing() {
+    let mut yard = Yard::new();
+    let mut phone = yard.phones(1, "Slate 3").remove(0);
+    let engine = yard.engine.as_mut().expect("an engine");
+    let acme = "acme".parse().expect("a name");
+    for _ in 1..intake::ENROLMENTS_HOURLY {
+        engine.book.enrolled(&acme, BEGIN);
+    }
+    let _another = yard.phones(1, "Slate 3");
+    yard.turn();
+    // The second one is the thousandth: the first came before the others were counted.
+    assert!(yard.status().alarms.iter().any(|alarm| alarm.text.contains("within an hour")));
+    let words = |yard: &Yard| yard.engine.as_ref().expect("an engine").book.labels.len();
+    let before = words(&yard);
+    for number in 0..20 {
+        let mut letter = phone.letter(&yard);
+        letter.facts = Some(lockgate_shared::facts::Facts {
+            configuration: format!("made up {number}"),
+            ..phone.facts.clone()
+        });
+        yard.post(&mut phone, letter);
+    }
+    yard.turn();
+    assert!(words(&yard) <= before + 13, "{} words", words(&yard));
+}
+
+#[test]
 fn a_device_that_enrolled_after_the_start_is_no_evidence_and_its_new_kind_waits() {
     let mut yard = Yard::new();
     let (start, _phones) = yard.started(6);
@@ -475,6 +523,37 @@ fn a_gatekeeper_whose_key_was_replaced_signs_nothing_says_so_and_goes_on_countin
     assert_eq!(status.letters_offset, 5);
     let said = status.alarms.iter().filter(|alarm| alarm.text.contains("`snapshot` on this host"));
     assert_eq!(said.count(), 1);
+}
+
+#[test]
+fn a_revoked_device_is_evidence_of_harm_only_and_is_expected_nowhere() {
+    let mut yard = Yard::new();
+    let (start, mut phones) = yard.started(6);
+    yard.tick();
+    let mut bar = |phone: &Phone, tenant: &str| {
+        let request = BarRequest {
+            device: phone.id(),
+            tenant: tenant.parse().expect("a name"),
+            kind: BarKind::Revoked,
+            reason: "stolen".into(),
+            by: "tom-acme".into(),
+        };
+        yard.json(EntryKind::Bar, &request)
+    };
+    let foreign = bar(&phones[0], "globex");
+    let good = bar(&phones[0], "acme");
+    bar(&phones[1], "acme");
+    yard.refused(foreign, "of another tenant");
+    yard.accepted(good);
+    yard.ends(&mut phones[0], &start, OutcomeKind::Confirmed);
+    yard.turn();
+    let status = yard.status();
+    assert_eq!(status.rollouts[0].stages[1].confirmed, 0, "nobody knows who wrote that");
+    assert!(status.alarms.iter().any(|alarm| alarm.text == "it is revoked: stolen"));
+    // A stolen letter box must not hide a sick device by revoking it.
+    yard.ends(&mut phones[1], &start, OutcomeKind::RolledBack);
+    yard.turn();
+    assert_eq!(yard.status().rollouts[0].state, RolloutState::Halted);
 }
 
 #[test]

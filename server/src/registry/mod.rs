@@ -13,7 +13,7 @@ use std::{future::Future, pin::Pin as Pinned, sync::Arc};
 use arc_swap::ArcSwap;
 use lockgate_shared::{
     id::{Digest, PersonId, TenantId},
-    rollout::{Scope, StopKind},
+    rollout::Scope,
     time::Moment,
     wire::CodecError,
 };
@@ -34,12 +34,14 @@ pub const TOKEN_PREFIX: &str = "lgtok1_";
 pub const TOKEN_BYTES: usize = 32;
 
 /// The tables that make a view, in the order in which they are read.
-pub(crate) const TABLES: [Table; 7] = [
+pub(crate) const TABLES: [Table; 9] = [
     Table::Tokens,
     Table::Pins,
     Table::Windows,
     Table::Freezes,
     Table::Grants,
+    Table::RevokedGrants,
+    Table::Loosenings,
     Table::Stops,
     Table::Releases,
 ];
@@ -218,6 +220,16 @@ fn consequences(
             rows::remove(Table::Releases, key)
         });
     }
+    for ((product, version), row) in view.releases.iter().filter(|(_, r)| r.published.is_some()) {
+        let Some(recall) = row.recall.as_ref().filter(|recall| recall.published.is_none()) else {
+            continue;
+        };
+        let Some(verdict) = verdict(recall.offset) else { continue };
+        let recall = (verdict.decision == Decision::Accepted)
+            .then(|| rows::RecallRow { published: Some(verdict.at), ..recall.clone() });
+        let row = rows::ReleaseRow { recall, ..row.clone() };
+        changes.push(rows::write(Table::Releases, rows::release_key(product, version), &row)?);
+    }
     Ok(changes)
 }
 
@@ -225,11 +237,8 @@ fn consequences(
 /// count its entry (and a lift may have ended it since).
 fn shows(status: &Status, offset: u64, row: &StopRow) -> bool {
     let listed = match row.how {
-        StopHow::Pause => status.stops.iter().any(|stop| {
-            stop.kind == StopKind::Pause
-                && stop.scope == row.stop.scope
-                && stop.since >= row.stop.since
-        }),
+        // An older pause of the same scope says nothing of this one, and hosts' clocks differ.
+        StopHow::Pause => false,
         StopHow::End => status.rollouts.iter().any(|rollout| {
             row.stop.scope == Scope::Rollout(rollout.rollout)
                 && rollout.state == RolloutState::Ended

@@ -50,9 +50,12 @@ fn orders_of(view: &View, reach: &Reach) -> Orders {
     orders.pins = view.pins.get(&all).cloned().unwrap_or_default();
     orders.windows = view.windows.get(&all).cloned().unwrap_or_default();
     orders.freezes = view.freezes.get(&all).cloned().unwrap_or_default();
+    let loosened = |reach| view.loosenings.get(reach).into_iter().flat_map(BTreeMap::values);
+    orders.loosened = loosened(&all).cloned().collect();
     if reach.device.is_none() {
         return orders;
     }
+    orders.loosened.extend(loosened(reach).cloned());
     for (product, pin) in view.pins.get(reach).into_iter().flatten() {
         orders.pins.insert(product.clone(), pin.clone());
     }
@@ -99,6 +102,7 @@ fn prepared(orders: Orders, whom: &str) -> Result<Arc<Prepared>, RegistryError> 
         (orders.freezes.len(), "freezes", limits::FREEZES),
         (orders.stops.len(), "stops", limits::FILE_STOPS),
         (orders.grants.len(), "grants", limits::GRANTS),
+        (orders.loosened.len(), "loosenings", limits::LOOSENINGS),
     ] {
         if count > max {
             return Err(too_much(what, max));

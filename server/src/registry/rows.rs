@@ -6,6 +6,7 @@ use std::fmt;
 use lockgate_shared::{
     act::{Grant, SignedAct},
     id::{DeviceId, Digest, ProductId, TenantId},
+    recall::Recall,
     rollout::PassedStop,
     time::Moment,
     version::Version,
@@ -147,6 +148,20 @@ pub struct ReleaseRow {
     pub published: Option<Moment>,
     /// What people want to know of its manifest.
     pub summary: ReleaseSummary,
+    /// Its recall, if it has one.
+    #[serde(default)]
+    pub recall: Option<RecallRow>,
+}
+
+/// A recall that was handed in, and whether the gatekeeper took it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecallRow {
+    /// What it says.
+    pub recall: Recall,
+    /// The entry with which it came.
+    pub offset: u64,
+    /// When the gatekeeper accepted it; none until then.
+    pub published: Option<Moment>,
 }
 
 /// What people want to know of a manifest.
@@ -206,6 +221,18 @@ pub fn read_product_key(key: &str) -> Option<(Reach, ProductId)> {
     let mut parts = key.splitn(3, '/');
     let reach = Reach::parse(parts.next()?, parts.next()?)?;
     Some((reach, parts.next()?.parse().ok()?))
+}
+
+/// The key of a loosening.
+pub fn loosening_key(reach: &Reach, kind: &str) -> String {
+    format!("{reach}/{kind}")
+}
+
+/// Reads the key of a loosening.
+pub fn read_loosening_key(key: &str) -> Option<(Reach, String)> {
+    let mut parts = key.splitn(3, '/');
+    let reach = Reach::parse(parts.next()?, parts.next()?)?;
+    Some((reach, parts.next()?.to_owned()))
 }
 
 /// Reads the key of windows and freezes.

@@ -8,8 +8,10 @@ use std::{
 
 use lockgate_shared::{
     id::{DeviceId, Digest, ProductId, TenantId},
+    loosening::SignedLoosening,
     pin::Pin,
     rollout::Scope,
+    time::Moment,
     version::Version,
     window::{Freeze, Window},
 };
@@ -37,6 +39,11 @@ pub struct View {
     pub freezes: Arc<BTreeMap<Reach, Vec<Freeze>>>,
     /// Signed grants.
     pub grants: Arc<BTreeMap<Reach, BTreeMap<ProductId, GrantRow>>>,
+    /// The newest moment of issue of a revoked grant: it and older ones stay revoked, however often they
+    /// are handed in again.
+    pub revoked_grants: Arc<BTreeMap<Reach, BTreeMap<ProductId, Moment>>>,
+    /// What tenants' own keys loosened, by kind.
+    pub loosenings: Arc<BTreeMap<Reach, BTreeMap<String, SignedLoosening>>>,
     /// Stops on their way, by entry.
     pub stops: Arc<BTreeMap<u64, StopRow>>,
     /// Releases.
@@ -62,6 +69,8 @@ impl View {
             windows: Arc::default(),
             freezes: Arc::default(),
             grants: Arc::default(),
+            revoked_grants: Arc::default(),
+            loosenings: Arc::default(),
             stops: Arc::default(),
             releases: Arc::default(),
             book: Arc::new(book),
@@ -116,7 +125,8 @@ impl View {
         let windows = devices_of(&self.windows, tenant);
         let freezes = devices_of(&self.freezes, tenant);
         let grants = devices_of(&self.grants, tenant);
-        pins.chain(windows).chain(freezes).chain(grants).collect()
+        let loosened = devices_of(&self.loosenings, tenant);
+        pins.chain(windows).chain(freezes).chain(grants).chain(loosened).collect()
     }
 
     fn apply(&mut self, change: &Change, touched: &mut Touched) -> Result<(), RegistryError> {
@@ -124,6 +134,12 @@ impl View {
         let value = value.as_deref();
         match table {
             Table::Tokens => self.apply_token(key, value),
+            Table::RevokedGrants => {
+                let Some((reach, product)) = rows::read_product_key(key) else {
+                    return Err(bad_key(*table, key));
+                };
+                set_inner(&mut self.revoked_grants, reach, product, *table, key, value)
+            }
             Table::Pins | Table::Grants => {
                 let Some((reach, product)) = rows::read_product_key(key) else {
                     return Err(bad_key(*table, key));
@@ -134,6 +150,13 @@ impl View {
                 } else {
                     set_inner(&mut self.grants, reach, product, *table, key, value)
                 }
+            }
+            Table::Loosenings => {
+                let Some((reach, kind)) = rows::read_loosening_key(key) else {
+                    return Err(bad_key(*table, key));
+                };
+                touched.tenants.insert(reach.tenant.clone());
+                set_inner(&mut self.loosenings, reach, kind, *table, key, value)
             }
             Table::Windows | Table::Freezes => {
                 let Some(reach) = rows::read_reach_key(key) else {
@@ -159,8 +182,9 @@ impl View {
                 };
                 set(&mut self.releases, of, *table, key, value)
             }
-            // Uses of enrolment tokens belong to the letter box; reports are kept apart.
-            Table::TokenUses | Table::Reports => Ok(()),
+            // Uses of enrolment tokens and barred devices belong to the letter box; reports are kept
+            // apart.
+            Table::TokenUses | Table::Bars | Table::Reports => Ok(()),
         }
     }
 
@@ -212,10 +236,10 @@ fn set<K: Ord + Clone, V: Clone + serde::de::DeserializeOwned>(
     Ok(())
 }
 
-fn set_inner<V: Clone + serde::de::DeserializeOwned>(
-    map: &mut Arc<BTreeMap<Reach, BTreeMap<ProductId, V>>>,
+fn set_inner<K: Ord + Clone, V: Clone + serde::de::DeserializeOwned>(
+    map: &mut Arc<BTreeMap<Reach, BTreeMap<K, V>>>,
     reach: Reach,
-    product: ProductId,
+    inner_key: K,
     table: Table,
     text: &str,
     value: Option<&[u8]>,
@@ -224,11 +248,11 @@ fn set_inner<V: Clone + serde::de::DeserializeOwned>(
     match value {
         Some(bytes) => {
             let row = rows::read(table, text, bytes)?;
-            map.entry(reach).or_default().insert(product, row);
+            map.entry(reach).or_default().insert(inner_key, row);
         }
         None => {
             if let Some(inner) = map.get_mut(&reach) {
-                inner.remove(&product);
+                inner.remove(&inner_key);
                 if inner.is_empty() {
                     map.remove(&reach);
                 }

@@ -1,7 +1,7 @@
 //! The directive: what the server answers to a letter. Frozen, version 1.
 //!
-//! It can restrict and it can carry; it opens nothing. Grants in it are signed by approvers and the
-//! device verifies them; everything else in its orders only narrows.
+//! It can restrict and it can carry; it opens nothing. Grants in it are signed by approvers, loosenings
+//! by the tenant's key, and the device verifies them; everything else in its orders only narrows.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,8 @@ use super::{
 use crate::{
     act::SignedAct,
     id::{Digest, ProductId},
-    limits,
+    json, limits,
+    loosening::SignedLoosening,
     pin::Pin,
     rollout::PassedStop,
     time::{Moment, Seconds},
@@ -57,6 +58,8 @@ pub struct Orders {
     pub stops: Vec<PassedStop>,
     /// Signed grants of this device.
     pub grants: Vec<SignedAct>,
+    /// What the tenant's own key loosened.
+    pub loosened: Vec<SignedLoosening>,
 }
 
 impl Orders {
@@ -72,6 +75,7 @@ impl Orders {
             (self.freezes.len(), limits::FREEZES, "too many freezes"),
             (self.stops.len(), limits::FILE_STOPS, "too many stops"),
             (self.grants.len(), limits::GRANTS, "too many grants"),
+            (self.loosened.len(), limits::LOOSENINGS, "too many loosenings"),
         ] {
             if count > max {
                 return Err(CodecError::Field(what));
@@ -135,8 +139,6 @@ fn read_answer<T: serde::de::DeserializeOwned>(
             Some((&VERSION_1, body)) => codec::decode(body, limits::DIRECTIVE_BYTES),
             Some((&found, _)) => Err(CodecError::Version { found, known: VERSION_1 }),
         },
-        Format::Json => {
-            serde_json::from_slice(bytes).map_err(|error| CodecError::Malformed(error.to_string()))
-        }
+        Format::Json => json::read(bytes).map_err(|error| CodecError::Malformed(error.to_string())),
     }
 }

@@ -19,6 +19,7 @@ pub mod auth;
 pub mod desk;
 pub mod devices;
 pub mod letter_box;
+pub mod loosenings;
 pub mod metrics;
 pub mod refusal;
 pub mod releases;
@@ -29,7 +30,7 @@ pub mod stops;
 mod testing;
 pub mod tokens;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -60,6 +61,9 @@ pub struct Admin {
     /// The folder of artifacts, named by their SHA-256.
     pub artifacts: PathBuf,
 }
+
+/// How long a caller has for a body in JSON: the largest, a publication, over a slow line.
+const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// An entry was appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +99,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/devices", get(devices::list))
         .route("/v1/devices/{device}", get(devices::show))
         .route("/v1/devices/{device}/explain", get(devices::explain))
+        .route("/v1/devices/{device}/revoke", post(devices::revoke))
         .route("/v1/pins", get(restrictions::pins))
         .route(
             "/v1/pins/{device}/{product}",
@@ -114,6 +119,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
                 .put(restrictions::set_freezes)
                 .delete(restrictions::clear_freezes),
         )
+        .route("/v1/loosenings", post(loosenings::submit))
         .route("/v1/grants", get(restrictions::grants))
         .route("/v1/grants/{device}/{product}", delete(restrictions::revoke_grant))
         .route("/v1/audit", get(audit::lines))
@@ -164,7 +170,10 @@ impl<T: DeserializeOwned> FromRequest<Arc<Admin>> for Said<T> {
 /// Reads a JSON body of at most `max` bytes.
 async fn read_json<T: DeserializeOwned>(body: Body, max: usize) -> Result<T, Refusal> {
     use http_body_util::{BodyExt, Limited};
-    let body = match Limited::new(body, max).collect().await {
+    let Ok(read) = tokio::time::timeout(BODY_TIME, Limited::new(body, max).collect()).await else {
+        return Err(Refusal::malformed(format!("the body took over {} s", BODY_TIME.as_secs())));
+    };
+    let body = match read {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             return Err(Refusal::too_large(max));

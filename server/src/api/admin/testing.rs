@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     audit::Chain,
-    letters::{CurrentPolicy, JournalError, LastLetter, OrdersBook, Reports},
+    letters::{CurrentPolicy, JournalError, LastLetter, OrdersBook, Reports, bars::Bar},
     registry::{
         Later, NewToken, Registry, TOKEN_BYTES, Tables,
         rows::{self, ReleaseRow, ReleaseSummary, TokenRole},
@@ -44,11 +44,11 @@ use crate::{
         Verdict,
     },
     store::{Change, Table},
-    stream::{Entry, EntryKind},
+    stream::{BarRequest, Entry, EntryKind},
 };
 
 /// 2026-11-21T09:00:00Z.
-const NOW: Moment = Moment(1_795_251_600);
+pub(super) const NOW: Moment = Moment(1_795_251_600);
 
 pub(super) struct Bench {
     router: Router,
@@ -210,6 +210,7 @@ impl Bench {
             submitted: NOW,
             published: Some(NOW),
             summary,
+            recall: None,
         };
         let change = rows::write(Table::Releases, key, &row).expect("a row");
         self.registry
@@ -319,6 +320,22 @@ impl Desk for Memory {
         wanted.take(limit).cloned().collect()
     }
 
+    fn bar(&self, request: BarRequest) -> Later<'_, Result<(Bar, Option<u64>), JournalError>> {
+        let bytes = serde_json::to_vec(&request).expect("json");
+        let bar = Bar {
+            number: 1,
+            tenant: request.tenant,
+            kind: request.kind,
+            reason: request.reason,
+            since: NOW,
+            by: request.by,
+        };
+        Box::pin(async move {
+            let offset = self.append(EntryKind::Bar, bytes).await?;
+            Ok((bar, Some(offset)))
+        })
+    }
+
     fn now(&self) -> Moment {
         NOW
     }
@@ -330,11 +347,12 @@ impl Desk for Memory {
     }
 }
 
-const TOKENS: [(&str, TokenRole, Option<&str>); 6] = [
+const TOKENS: [(&str, TokenRole, Option<&str>); 7] = [
     ("operator", TokenRole::Operator, None),
     ("auditor", TokenRole::Auditor, None),
     ("publisher", TokenRole::Publisher, None),
     ("acme-admin", TokenRole::Administrator, Some("acme")),
+    ("keyed-admin", TokenRole::Administrator, Some("keyed")),
     ("acme-auditor", TokenRole::Auditor, Some("acme")),
     ("globex-admin", TokenRole::Administrator, Some("globex")),
 ];
@@ -380,6 +398,7 @@ fn known(number: u8, tenant: &str) -> KnownDevice {
         seen: Some(NOW),
         replayed: 0,
         sequence: 4,
+        barred: None,
         facts: Some(Facts::default()),
         letter: Some(LastLetter {
             sequence: 4,
@@ -526,6 +545,10 @@ fn policy() -> Policy {
         tenants: [
             ("acme".parse().expect("a name"), tenant()),
             ("globex".parse().expect("a name"), tenant()),
+            (
+                "keyed".parse().expect("a name"),
+                Tenant { tenant_key: Some(sign::public(&key(7))), ..tenant() },
+            ),
         ]
         .into(),
         products: [("app".parse().expect("a name"), product)].into(),

@@ -1,11 +1,12 @@
 //! `lockgate key`: a person's key file.
 
-use std::{io::Write, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use lockgate_shared::{id::PublicKey, sign};
+use serde_json::json;
 
-use super::{CliError, PassphraseArgs};
+use super::{Answer, CliError, PassphraseArgs};
 use crate::{
     ceremony::metadata,
     keys::{self, PassphraseSource, Protection},
@@ -50,7 +51,7 @@ pub enum KeyCommand {
 }
 
 /// Does what was asked.
-pub fn run(command: &KeyCommand, out: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(command: &KeyCommand) -> Result<Answer, CliError> {
     match command {
         KeyCommand::New { out: path, plain, passphrase } => {
             let key = keys::generate();
@@ -60,10 +61,10 @@ pub fn run(command: &KeyCommand, out: &mut dyn Write) -> Result<(), CliError> {
                 let passphrase = passphrase.source().choose(path)?;
                 keys::write(path, &key, Protection::Encrypted(&passphrase))?;
             }
-            show(&sign::public(&key), out)
+            show(&path.display().to_string(), &sign::public(&key))
         }
         KeyCommand::Show { file, passphrase } => {
-            show(&file.open(&passphrase.source())?.public(), out)
+            show(&file.to_string(), &file.open(&passphrase.source())?.public())
         }
         KeyCommand::Passwd { file, passphrase, new_passphrase_file } => {
             let key = keys::read(file, &passphrase.source())?;
@@ -72,18 +73,19 @@ pub fn run(command: &KeyCommand, out: &mut dyn Write) -> Result<(), CliError> {
                 .map_or(PassphraseSource::EnvironmentOrPrompt, PassphraseSource::File);
             let new = source.change(file)?;
             keys::rewrite(file, &key, Protection::Encrypted(&new))?;
-            writeln!(
-                out,
-                "`{}` has a new passphrase; older copies keep the old one",
-                file.display()
-            )?;
-            Ok(())
+            let at = file.display();
+            Ok(Answer {
+                text: format!("`{at}` has a new passphrase; older copies keep the old one\n"),
+                json: json!({ "file": file, "public_key": sign::public(&key) }),
+            })
         }
     }
 }
 
-fn show(public: &PublicKey, out: &mut dyn Write) -> Result<(), CliError> {
-    writeln!(out, "public key  {public}")?;
-    writeln!(out, "TUF key id  {}", hex::encode(metadata::key_id(public)?))?;
-    Ok(())
+fn show(file: &str, public: &PublicKey) -> Result<Answer, CliError> {
+    let id = hex::encode(metadata::key_id(public)?);
+    Ok(Answer {
+        text: format!("public key  {public}\nTUF key id  {id}\n"),
+        json: json!({ "file": file, "public_key": public, "tuf_key_id": id }),
+    })
 }

@@ -1,24 +1,30 @@
 //! `lockgate release`: made, signed and checked away from the server.
 
-use std::{io::Write, path::PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
-    id::ProductId,
+    id::{Digest, ProductId},
     limits,
     manifest::Manifest,
+    recall::{Recall, RecallStep},
     time::{Moment, Seconds},
     version::Version,
 };
+use serde_json::json;
 
-use super::{CliError, Confirmation, PassphraseArgs, PolicyArgs, confirm, read};
+use super::{Answer, CliError, Confirmation, PassphraseArgs, PolicyArgs, confirm, read};
 use crate::{
     clock,
     release::{
-        self, ArtifactSource, Create,
+        self, ArtifactSource, Create, MANIFEST_FILE,
         plan::ReleasePlan,
+        recall,
         role::{CurrentRole, LocalRepository},
-        sign::{Draft, PUBLICATION_FILE, Standing},
+        sign::{Content, Draft, PUBLICATION_FILE, SignError, Standing},
     },
     signer::KeyRef,
     span::Span,
@@ -29,9 +35,11 @@ use crate::{
 pub enum ReleaseCommand {
     /// Pack files and write a release's folder
     Create(CreateArgs),
-    /// Show a release, then sign it with one author's key
+    /// Write the folder of a recall: a signed way back; it is signed and published like a release
+    Recall(Box<RecallArgs>),
+    /// Show a release or a recall, then sign it with one author's key
     Sign(SignArgs),
-    /// Say how far a release is signed
+    /// Say how far a release or a recall is signed
     Check(CheckArgs),
 }
 
@@ -59,6 +67,36 @@ pub struct CreateArgs {
     /// The policy, for a ladder preset and to check the cohorts
     #[command(flatten)]
     pub policy: PolicyArgs,
+}
+
+/// Options of `release recall`.
+#[derive(Clone, Debug, Args)]
+pub struct RecallArgs {
+    /// The version that is recalled
+    #[arg(long)]
+    pub version: Version,
+    /// The folder of the older release to which its devices go back, or its manifest
+    #[arg(long, value_name = "RELEASE")]
+    pub to: PathBuf,
+    /// How long the way back stays open
+    #[arg(long, value_name = "SPAN", default_value = "90d")]
+    pub life: Span,
+    /// When devices may go that the release harmed, counted from now
+    #[arg(long, value_name = "SPAN", default_value = "1s")]
+    pub harmed: Span,
+    /// When which share of the others may go: `1h=10` is ten percent after an hour
+    #[arg(long, value_name = "SPAN=PERCENT", value_delimiter = ',', value_parser = recall_step,
+          default_value = "15m=1,1h=10,4h=100")]
+    pub step: Vec<RecallStep>,
+    /// The oldest signed timestamp on which a device goes back
+    #[arg(long, value_name = "SPAN", default_value = "1h")]
+    pub timestamp: Span,
+    /// Why; the devices' owners read it
+    #[arg(long)]
+    pub reason: String,
+    /// The folder to make
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// Where a repository's copy is, and where trust in it begins.
@@ -106,16 +144,17 @@ pub struct CheckArgs {
     pub copy: CopyArgs,
 }
 
-/// Does what was asked.
-pub fn run(command: &ReleaseCommand, out: &mut dyn Write) -> Result<(), CliError> {
+/// Does what was asked. What is to be read before anybody confirms goes to `desk`.
+pub fn run(command: &ReleaseCommand, desk: &mut dyn Write) -> Result<Answer, CliError> {
     match command {
-        ReleaseCommand::Create(args) => create(args, out),
-        ReleaseCommand::Sign(args) => sign(args, out),
-        ReleaseCommand::Check(args) => check(args, out),
+        ReleaseCommand::Create(args) => create(args),
+        ReleaseCommand::Recall(args) => recall(args),
+        ReleaseCommand::Sign(args) => sign(args, desk),
+        ReleaseCommand::Check(args) => check(args, desk),
     }
 }
 
-fn create(args: &CreateArgs, out: &mut dyn Write) -> Result<(), CliError> {
+fn create(args: &CreateArgs) -> Result<Answer, CliError> {
     let mut artifacts = args.artifact.clone();
     artifacts.extend(
         args.files.clone().map(|folder| ArtifactSource { folder, ..ArtifactSource::default() }),
@@ -129,44 +168,103 @@ fn create(args: &CreateArgs, out: &mut dyn Write) -> Result<(), CliError> {
         policy: policy.as_ref(),
         out: &args.out,
     })?;
-    write!(out, "{}", release::describe(&made.manifest, &made.digest))?;
+    let mut text = release::describe(&made.manifest, &made.digest);
     for warning in &made.warnings {
-        writeln!(out, "warning: {warning}")?;
+        text += &format!("warning: {warning}\n");
     }
     let at = args.out.display();
-    writeln!(out, "\nwritten to `{at}`, signed by nobody yet")?;
-    writeln!(out, "next: `lockgate release sign {at} --repository DIR --key people/<author>.key`")?;
-    Ok(())
+    text += &format!("\nwritten to `{at}`, signed by nobody yet\n");
+    text +=
+        &format!("next: `lockgate release sign {at} --repository DIR --key people/<author>.key`\n");
+    let json = json!({
+        "folder": args.out,
+        "manifest_sha256": made.digest,
+        "manifest": made.manifest,
+        "warnings": made.warnings,
+    });
+    Ok(Answer { text, json })
 }
 
-fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<(), CliError> {
+fn recall(args: &RecallArgs) -> Result<Answer, CliError> {
+    let file = if args.to.is_dir() { args.to.join(MANIFEST_FILE) } else { args.to.clone() };
+    let to = read(&file, limits::MANIFEST_BYTES)?;
+    let terms = recall::Terms {
+        version: &args.version,
+        to: &to,
+        issued: clock::now(),
+        life: args.life.0,
+        harmed_after: args.harmed.0,
+        steps: args.step.clone(),
+        timestamp_max_age: args.timestamp.0,
+        reason: &args.reason,
+    };
+    let made = recall::create(terms, &args.out)?;
+    let text = read(&args.out.join(recall::RECALL_FILE), limits::RECALL_BYTES)?;
+    let digest = Digest::of(&text);
+    let mut text = recall::describe(&made, &digest);
+    let at = args.out.display();
+    text += &format!("\nwritten to `{at}`, signed by nobody yet\n");
+    text +=
+        &format!("next: `lockgate release sign {at} --repository DIR --key people/<author>.key`\n");
+    let json = json!({ "folder": args.out, "recall_sha256": digest, "recall": made });
+    Ok(Answer { text, json })
+}
+
+fn recall_step(text: &str) -> Result<RecallStep, String> {
+    let wrong = || "use a span and a percentage such as `1h=10`".to_owned();
+    let (span, percent) = text.split_once('=').ok_or_else(wrong)?;
+    let Span(after_s) = span.parse().map_err(|_| wrong())?;
+    let share_ppm = percent.parse::<u32>().ok().and_then(|percent| percent.checked_mul(10_000));
+    let share_ppm = share_ppm.filter(|share| *share <= 1_000_000).ok_or_else(wrong)?;
+    Ok(RecallStep { after_s, share_ppm })
+}
+
+fn sign(args: &SignArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
     let Span(life) = args.expires;
     let (mut draft, current) = open(&args.folder, &args.copy, clock::now(), life)?;
-    show(&draft, &current, out)?;
-    confirm(Confirmation::from(args.yes), out)?;
+    show(&draft, &current, desk)?;
+    confirm(Confirmation::from(args.yes), desk)?;
     let key = args.key.open(&args.passphrase.source())?;
     let standing = draft.sign(&current, &*key)?;
-    report(&standing, args.folder.join(PUBLICATION_FILE), out)
+    Ok(report(&draft, &standing, &args.folder.join(PUBLICATION_FILE)))
 }
 
-fn check(args: &CheckArgs, out: &mut dyn Write) -> Result<(), CliError> {
+fn check(args: &CheckArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
     // The span only matters where nobody has signed yet, and nothing is written then.
     let (draft, current) = open(&args.folder, &args.copy, clock::now(), Seconds(86_400))?;
-    show(&draft, &current, out)?;
+    show(&draft, &current, desk)?;
     let standing = draft.settle(&current)?;
-    report(&standing, args.folder.join(PUBLICATION_FILE), out)?;
-    draft.publication(&current)?;
-    Ok(())
+    let answer = report(&draft, &standing, &args.folder.join(PUBLICATION_FILE));
+    if let Err(error) = draft.publication(&current) {
+        // Who has signed is worth reading all the same.
+        write!(desk, "{}", answer.text)?;
+        return Err(error.into());
+    }
+    Ok(answer)
 }
 
 fn open(
-    folder: &std::path::Path,
+    folder: &Path,
     copy: &CopyArgs,
     now: Moment,
     life: Seconds,
 ) -> Result<(Draft, CurrentRole), CliError> {
-    let bytes = read(&folder.join("manifest.json"), limits::MANIFEST_BYTES)?;
-    let product = Manifest::from_json(&bytes)?.product;
+    let product = match recall::of_folder(folder) {
+        Some(path) => {
+            Recall::from_json(&read(&path, limits::RECALL_BYTES)?).map_err(SignError::from)?.product
+        }
+        None => {
+            let manifest = folder.join(MANIFEST_FILE);
+            if !manifest.exists() {
+                return Err(CliError::Usage(format!(
+                    "there is no `{}`\nhint: pass the folder that `lockgate release create` made",
+                    manifest.display()
+                )));
+            }
+            let bytes = read(&manifest, limits::MANIFEST_BYTES)?;
+            Manifest::from_json(&bytes)?.product
+        }
+    };
     let current =
         LocalRepository::open(&copy.repository, copy.anchor.as_deref())?.role(&product)?;
     let draft = Draft::open(folder, &current, now, life)?;
@@ -175,7 +273,11 @@ fn open(
 
 fn show(draft: &Draft, current: &CurrentRole, out: &mut dyn Write) -> Result<(), CliError> {
     let standing = draft.standing(current)?;
-    write!(out, "{}", release::describe(draft.manifest(), &draft.digest()))?;
+    let text = match draft.content() {
+        Content::Release(manifest) => release::describe(manifest, &draft.digest()),
+        Content::Recall(made) => recall::describe(made, &draft.digest()),
+    };
+    write!(out, "{text}")?;
     writeln!(
         out,
         "\nrole      `{}` version {}, good until {}, keeps {} earlier targets",
@@ -193,17 +295,32 @@ fn show(draft: &Draft, current: &CurrentRole, out: &mut dyn Write) -> Result<(),
     Ok(())
 }
 
-fn report(standing: &Standing, publication: PathBuf, out: &mut dyn Write) -> Result<(), CliError> {
-    for key in &standing.signers {
-        writeln!(out, "signed by {key}")?;
-    }
-    writeln!(out, "{} of {} signatures hold", standing.signers.len(), standing.needed)?;
-    if standing.complete() {
-        writeln!(out, "enough: `{}` is written", publication.display())?;
+fn report(draft: &Draft, standing: &Standing, publication: &Path) -> Answer {
+    let mut text: String =
+        standing.signers.iter().map(|key| format!("signed by {key}\n")).collect();
+    text += &format!("{} of {} signatures hold\n", standing.signers.len(), standing.needed);
+    text += &if standing.complete() {
+        format!("enough: `{}` is written\n", publication.display())
     } else {
-        writeln!(out, "next: another author runs `lockgate release sign` on the same folder")?;
-    }
-    Ok(())
+        "next: another author runs `lockgate release sign` on the same folder\n".to_owned()
+    };
+    let (product, version, what) = match draft.content() {
+        Content::Release(manifest) => (&manifest.product, &manifest.version, "manifest_sha256"),
+        Content::Recall(recall) => (&recall.product, &recall.version, "recall_sha256"),
+    };
+    let json = json!({
+        "product": product,
+        "version": version,
+        what: draft.digest(),
+        "role": standing.role,
+        "role_version": standing.version,
+        "signers": standing.signers,
+        "needed": standing.needed,
+        "enough": standing.complete(),
+        "publication": standing.complete().then_some(publication),
+        "unchecked": standing.unchecked,
+    });
+    Answer { text, json }
 }
 
 fn artifact_source(text: &str) -> Result<ArtifactSource, String> {

@@ -8,11 +8,12 @@ use std::{
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{id::PublicKey, time::Moment};
+use serde_json::json;
 
-use super::{CliError, Confirmation, PassphraseArgs, confirm, release::CopyArgs};
+use super::{Answer, CliError, Confirmation, PassphraseArgs, confirm, release::CopyArgs};
 use crate::{
     ceremony::{
-        self,
+        self, Ceremony,
         change::{ChangeSet, Current, Edit, Renew, propose},
         charter::Charter,
         plan::{Plan, PlannedOnline},
@@ -135,11 +136,24 @@ pub struct SignArgs {
     pub yes: bool,
 }
 
-/// Does what was asked.
-pub fn run(command: &RepoCommand, out: &mut dyn Write) -> Result<(), CliError> {
+/// Does what was asked. What is to be read before anybody confirms goes to `desk`.
+pub fn run(command: &RepoCommand, desk: &mut dyn Write) -> Result<Answer, CliError> {
     match command {
-        RepoCommand::Init { plan, out: folder, passphrase } => init(plan, folder, passphrase, out),
-        RepoCommand::Change(args) => change(args, out),
+        RepoCommand::Init { plan, out: folder, passphrase } => {
+            let plan = Plan::read(plan)?;
+            let passphrase = passphrase.source().choose(folder)?;
+            let made = ceremony::init(&plan, folder, &passphrase, clock::now())?;
+            Ok(Answer {
+                text: made_words(&made),
+                json: json!({
+                    "repository": made.policy.repository,
+                    "folder": made.folder,
+                    "root_sha256": made.anchor,
+                    "root_keys": made.root_keys,
+                }),
+            })
+        }
+        RepoCommand::Change(args) => change(args),
         RepoCommand::Resign(args) => {
             let renew = match args.roles.is_empty() {
                 true => Renew::All,
@@ -147,15 +161,14 @@ pub fn run(command: &RepoCommand, out: &mut dyn Write) -> Result<(), CliError> {
             };
             let life = args.expires.map(|Span(life)| life);
             let edit = Edit { renew, life, ..Edit::default() };
-            write(&current(&args.copy)?, &edit, &args.out, out)
+            write(&current(&args.copy)?, &edit, &args.out)
         }
         RepoCommand::Show(args) => {
             let opened = Opened::open(&args.folder, &args.copy, clock::now())?;
-            opened.show(out)?;
-            write!(out, "\n{}", opened.standing()?)?;
-            Ok(())
+            let text = format!("{}\n{}", opened.words(), opened.standing()?);
+            Ok(Answer { text, json: opened.json(&args.folder)? })
         }
-        RepoCommand::Sign(args) => sign(args, out),
+        RepoCommand::Sign(args) => sign(args, desk),
     }
 }
 
@@ -165,50 +178,22 @@ pub fn publication(args: &ShowArgs) -> Result<Publication, CliError> {
     Ok(opened.set.publication(&opened.current)?)
 }
 
-fn init(
-    plan: &Path,
-    folder: &Path,
-    passphrase: &PassphraseArgs,
-    out: &mut dyn Write,
-) -> Result<(), CliError> {
-    let plan = Plan::read(plan)?;
-    let passphrase = passphrase.source().choose(folder)?;
-    let made = ceremony::init(&plan, folder, &passphrase, clock::now())?;
-    let at = made.folder.display();
-    writeln!(out, "repository `{}` made in `{at}`", made.policy.repository)?;
-    writeln!(out, "root.json  sha256 {}", made.anchor)?;
-    for (index, key) in made.root_keys.iter().enumerate() {
-        writeln!(out, "root key {}  {key}", index + 1)?;
-    }
-    writeln!(out, "\nnext:")?;
-    writeln!(
-        out,
-        "  give each person their key of `{at}/people`; each runs `lockgate key passwd`"
-    )?;
-    writeln!(out, "  put `{at}/offline` in safes, and remove it here")?;
-    writeln!(
-        out,
-        "  copy `{at}/online` to the gatekeeper's host only, `{at}/repository` beside it"
-    )?;
-    writeln!(out, "  put `{at}/root.json` into the devices' image: trust begins there")?;
-    Ok(())
-}
-
 fn current(copy: &CopyArgs) -> Result<Current, CliError> {
     let copy = LocalRepository::open(&copy.repository, copy.anchor.as_deref())?;
     Ok(Current::of(&copy)?)
 }
 
-fn change(args: &ChangeArgs, out: &mut dyn Write) -> Result<(), CliError> {
+fn change(args: &ChangeArgs) -> Result<Answer, CliError> {
     let current = current(&args.copy)?;
     let mut online = PlannedOnline::default();
     for (role, key) in &args.online {
         *place(&mut online, *role) = Some(*key);
     }
+    let mut made = String::new();
     if let Some(folder) = &args.new_online {
         let version = current.root.signed.version.get().saturating_add(1);
         online = new_online(folder, version)?;
-        writeln!(out, "new keys of the gatekeeper are in `{}`", folder.display())?;
+        made = format!("new keys of the gatekeeper are in `{}`\n", folder.display());
     }
     let edit = Edit {
         plan: args.plan.as_deref().map(Plan::read).transpose()?,
@@ -217,40 +202,39 @@ fn change(args: &ChangeArgs, out: &mut dyn Write) -> Result<(), CliError> {
         renew: Renew::Changed,
         life: args.expires.map(|Span(life)| life),
     };
-    write(&current, &edit, &args.out, out)
+    let answer = write(&current, &edit, &args.out)?;
+    Ok(Answer { text: made + &answer.text, ..answer })
 }
 
-fn write(
-    current: &Current,
-    edit: &Edit,
-    folder: &Path,
-    out: &mut dyn Write,
-) -> Result<(), CliError> {
+fn write(current: &Current, edit: &Edit, folder: &Path) -> Result<Answer, CliError> {
     let now = clock::now();
     let set = propose(current, edit, now)?;
     let next = set.check(current, now)?;
     set.write(folder)?;
-    write!(out, "{}", words::describe(&set, current, &next))?;
-    let at = folder.display();
-    writeln!(out, "\nwritten to `{at}`, signed by nobody yet")?;
-    writeln!(out, "next: `lockgate repo sign {at} --repository DIR --key KEY`, by each holder")?;
-    Ok(())
+    let opened = Opened { current: current.clone(), set, next };
+    let (said, at) = (opened.words(), folder.display());
+    Ok(Answer {
+        text: format!(
+            "{said}\nwritten to `{at}`, signed by nobody yet\nnext: `lockgate repo sign {at} --repository DIR --key KEY`, by each holder\n"
+        ),
+        json: opened.json(folder)?,
+    })
 }
 
-fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<(), CliError> {
+fn sign(args: &SignArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
     let mut opened = Opened::open(&args.folder, &args.copy, clock::now())?;
-    opened.show(out)?;
-    confirm(Confirmation::from(args.yes), out)?;
+    write!(desk, "{}", opened.words())?;
+    confirm(Confirmation::from(args.yes), desk)?;
     let key = args.key.open(&args.passphrase.source())?;
     let roles = opened.set.sign(&opened.current, &opened.next, &*key)?;
     opened.set.rewrite(&args.folder)?;
-    writeln!(out, "\nsigned {} by {}", roles.join(", "), key.public())?;
-    write!(out, "{}", opened.standing()?)?;
+    let mut text = format!("\nsigned {} by {}\n", roles.join(", "), key.public());
+    text += &opened.standing()?;
     if opened.set.publication(&opened.current).is_ok() {
         let at = args.folder.display();
-        writeln!(out, "next: `lockgate repo publish {at} --repository DIR --wait`")?;
+        text += &format!("next: `lockgate repo publish {at} --repository DIR --wait`\n");
     }
-    Ok(())
+    Ok(Answer { text, json: opened.json(&args.folder)? })
 }
 
 /// A change's folder, checked against a copy of the repository.
@@ -267,9 +251,23 @@ impl Opened {
         Ok(Self { current, set, next })
     }
 
-    fn show(&self, out: &mut dyn Write) -> Result<(), CliError> {
-        write!(out, "{}", words::describe(&self.set, &self.current, &self.next))?;
-        Ok(())
+    fn words(&self) -> String {
+        words::describe(&self.set, &self.current, &self.next)
+    }
+
+    fn json(&self, folder: &Path) -> Result<serde_json::Value, CliError> {
+        let roles: Vec<_> = self
+            .set
+            .standing(&self.current)?
+            .into_iter()
+            .map(|one| {
+                json!({
+                    "role": one.what, "signed": one.signed, "missing": one.missing,
+                    "needed": one.needed, "enough": one.complete(),
+                })
+            })
+            .collect();
+        Ok(json!({ "folder": folder, "roles": roles, "words": self.words() }))
     }
 
     fn standing(&self) -> Result<String, CliError> {
@@ -318,4 +316,20 @@ fn online(text: &str) -> Result<(OnlineRole, PublicKey), String> {
         _ => return Err(refuse()),
     };
     Ok((role, key.parse().map_err(|_| refuse())?))
+}
+
+fn made_words(made: &Ceremony) -> String {
+    let at = made.folder.display();
+    let mut text = format!("repository `{}` made in `{at}`\n", made.policy.repository);
+    text += &format!("root.json  sha256 {}\n", made.anchor);
+    for (index, key) in made.root_keys.iter().enumerate() {
+        text += &format!("root key {}  {key}\n", index + 1);
+    }
+    text + &format!(
+        "\nnext:
+  give each person their key of `{at}/people`; each runs `lockgate key passwd`
+  put `{at}/offline` in safes, and remove it here
+  copy `{at}/online` to the gatekeeper's host only, `{at}/repository` beside it
+  put `{at}/root.json` into the devices' image: trust begins there\n"
+    )
 }

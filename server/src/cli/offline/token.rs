@@ -1,16 +1,15 @@
 //! `lockgate token enrol`: permission for devices to come into a tenant, signed by the tenant's
 //! enrolment key, which the server does not hold.
 
-use std::io::Write;
-
 use clap::{Args, Subcommand};
 use lockgate_shared::{
     id::{TenantId, TokenId},
     sign::Domain,
     wire::{EnrolmentToken, SignedToken},
 };
+use serde_json::json;
 
-use super::{CliError, PassphraseArgs, PolicyArgs};
+use super::{Answer, CliError, PassphraseArgs, PolicyArgs};
 use crate::{
     clock, dice,
     signer::{self, KeyRef},
@@ -48,7 +47,7 @@ pub struct EnrolArgs {
 }
 
 /// Does what was asked: prints the token's text and nothing else, so that it can be piped.
-pub fn run(command: &TokenCommand, out: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(command: &TokenCommand) -> Result<Answer, CliError> {
     match command {
         TokenCommand::Enrol(args) => {
             let policy = args.policy.require()?;
@@ -74,8 +73,13 @@ pub fn run(command: &TokenCommand, out: &mut dyn Write) -> Result<(), CliError> 
             let signature = signer::signed_for(&*key, Domain::TokenV1, &bytes)?;
             let signed = SignedToken { bytes, key: key.public(), signature };
             signed.verify(&policy, now)?;
-            writeln!(out, "{}", signed.to_text()?)?;
-            Ok(())
+            let text = signed.to_text()?;
+            Ok(Answer {
+                json: json!({
+                    "token": text, "tenant": token.tenant, "uses": token.uses, "expires": token.expires,
+                }),
+                text: text + "\n",
+            })
         }
     }
 }
