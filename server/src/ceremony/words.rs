@@ -107,7 +107,12 @@ fn office(
         Some(office) => format!("{} of {}", office.threshold, office.keys.len()),
         None => "nobody".to_owned(),
     };
-    writeln!(out, "  {name}: {} -> {} must sign", shown(before), shown(after))?;
+    let (old, new) = (shown(before), shown(after));
+    if old == new {
+        writeln!(out, "  {name}: other keys, {new} must sign as before")?;
+    } else {
+        writeln!(out, "  {name}: {old} -> {new} must sign")?;
+    }
     let none = BTreeSet::new();
     let keys = |office: Option<&Office>| office.map_or(none.clone(), |office| office.keys.clone());
     let (before, after) = (keys(before), keys(after));
