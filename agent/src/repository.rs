@@ -6,12 +6,13 @@
 use std::{collections::BTreeMap, path::Path};
 
 use lockgate_shared::{
-    act::Start,
     id::{Digest, ModelId, ProductId},
     manifest::{Manifest, ManifestError},
     policy::{POLICY_PATH, Policy, PolicyError},
+    recall::{Recall, RecallError},
     rollout::RolloutFile,
     time::Moment,
+    version::Version,
     wire::{CodecError, decode_rollout_file},
 };
 use thiserror::Error;
@@ -65,12 +66,31 @@ pub enum RepositoryError {
         /// Why.
         source: ManifestError,
     },
+    /// A recall that cannot be used.
+    #[error("`{path}` is refused")]
+    Recall {
+        /// Its path.
+        path: String,
+        /// Why.
+        source: RecallError,
+    },
     /// A manifest other than the one that people started.
     #[error("`{path}` is not the manifest that was started")]
     OtherManifest {
         /// Its path.
         path: String,
     },
+}
+
+/// Which release.
+#[derive(Clone, Copy, Debug)]
+pub struct Release<'a> {
+    /// Its product.
+    pub product: &'a ProductId,
+    /// Its version.
+    pub version: &'a Version,
+    /// SHA-256 of its manifest.
+    pub manifest: Digest,
 }
 
 /// What is known of one repository.
@@ -81,6 +101,7 @@ pub struct Repository {
     policy: Option<Policy>,
     files: BTreeMap<(ProductId, ModelId), Option<RolloutFile>>,
     manifests: BTreeMap<Digest, Manifest>,
+    recalls: BTreeMap<(ProductId, Version), Option<(Digest, Recall)>>,
 }
 
 impl Repository {
@@ -94,6 +115,7 @@ impl Repository {
             policy: None,
             files: BTreeMap::new(),
             manifests: BTreeMap::new(),
+            recalls: BTreeMap::new(),
         })
     }
 
@@ -108,6 +130,7 @@ impl Repository {
             Change::Content => {
                 self.policy = None;
                 self.files.clear();
+                self.recalls.clear();
             }
             Change::Nothing | Change::Renewed => {}
         }
@@ -172,27 +195,64 @@ impl Repository {
         Ok(())
     }
 
-    /// Reads a started release's manifest. Gives its bytes where they are new.
+    /// Reads a release's manifest, unless it is at hand.
     pub fn read_manifest(
         &mut self,
         world: &mut dyn World,
-        start: &Start,
+        release: Release<'_>,
         clock: Moment,
-    ) -> Result<Option<Vec<u8>>, RepositoryError> {
-        if self.manifests.contains_key(&start.manifest) {
-            return Ok(None);
+    ) -> Result<(), RepositoryError> {
+        if !self.manifests.contains_key(&release.manifest) {
+            self.manifest_bytes(world, release, clock)?;
         }
-        let path = Manifest::path(&start.product, &start.version);
+        Ok(())
+    }
+
+    /// Reads a release's manifest and gives its bytes.
+    pub fn manifest_bytes(
+        &mut self,
+        world: &mut dyn World,
+        release: Release<'_>,
+        clock: Moment,
+    ) -> Result<Vec<u8>, RepositoryError> {
+        let path = Manifest::path(release.product, release.version);
         let Some(bytes) = self.target(world, &path, clock)? else {
             return Err(RepositoryError::NoManifest { path });
         };
-        if Digest::of(&bytes) != start.manifest {
+        if Digest::of(&bytes) != release.manifest {
             return Err(RepositoryError::OtherManifest { path });
         }
         let manifest = Manifest::from_json(&bytes)
             .map_err(|source| RepositoryError::Manifest { path, source })?;
-        self.manifests.insert(start.manifest, manifest);
-        Ok(Some(bytes))
+        self.manifests.insert(release.manifest, manifest);
+        Ok(bytes)
+    }
+
+    /// Reads the recall of a version, if there is one.
+    pub fn read_recall(
+        &mut self,
+        world: &mut dyn World,
+        (product, version): (&ProductId, &Version),
+        clock: Moment,
+    ) -> Result<Option<(Digest, Recall)>, RepositoryError> {
+        let key = (product.clone(), version.clone());
+        if let Some(known) = self.recalls.get(&key) {
+            return Ok(known.clone());
+        }
+        let path = Recall::path(product, version);
+        let found = match self.target(world, &path, clock)? {
+            None => None,
+            Some(bytes) => {
+                let recall = Recall::from_json(&bytes)
+                    .map_err(|source| RepositoryError::Recall { path: path.clone(), source })?;
+                if recall.product != *product || recall.version != *version {
+                    return Err(RepositoryError::Other { path });
+                }
+                Some((Digest::of(&bytes), recall))
+            }
+        };
+        self.recalls.insert(key, found.clone());
+        Ok(found)
     }
 
     /// Forgets all manifests but these.

@@ -9,16 +9,18 @@ mod line;
 mod report;
 mod succession;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use ed25519_dalek::SigningKey;
 use lockgate_shared::{
+    act::Start,
     eligibility::Preferences,
     facts::Facts,
     id::{ChannelId, DeviceId, Digest, ProductId, RepositoryId, TenantId},
     limits,
     pace::Sight,
     pin::Pin,
+    recall::Recall,
     sign,
     time::{Moment, Seconds},
     version::Version,
@@ -36,6 +38,7 @@ use crate::{
         handover::Watchword,
         kept::{Kept, Whose},
         machine::{Contact, Event, Now},
+        recall::Recalls,
         schedule::Schedule,
         tuf::{Floor, Status as Trusted},
     },
@@ -43,7 +46,7 @@ use crate::{
     letters::{self, Beacons, Draft, Writer},
     log,
     perform::Hands,
-    repository::{Repository, RepositoryError},
+    repository::{Release, Repository, RepositoryError},
     slots::SlotError,
     transport::Woken,
     world::{Fate, Refusal, World, chain},
@@ -420,7 +423,7 @@ impl<W: World> Agent<W> {
             None => line.memory.observe_none(now),
             Some(file) => {
                 let last = policy.default_place(&product).map(|(_, cohort)| cohort.clone());
-                let cohort = |start: &lockgate_shared::act::Start| match (&grant, &last) {
+                let cohort = |start: &Start| match (&grant, &last) {
                     (Some((channel, cohort)), _) if *channel == start.channel => cohort.clone(),
                     (_, Some(cohort)) => cohort.clone(),
                     (_, None) => start
@@ -445,11 +448,56 @@ impl<W: World> Agent<W> {
         line.needs = wanted.iter().map(|start| start.manifest).collect();
         let clock = self.world.clock();
         for start in &wanted {
-            if let Err(error) = self.repository.read_manifest(&mut self.world, start, clock) {
-                self.complain(&product, &error);
+            let Start { product, version, manifest, .. } = start;
+            let release = Release { product, version, manifest: *manifest };
+            if let Err(error) = self.repository.read_manifest(&mut self.world, release, clock) {
+                self.complain(product, &error);
             }
         }
+        self.observe_recalls(index, wanted.into_iter().map(|start| start.version).collect());
         Ok(())
+    }
+
+    /// Learns which of the versions that matter are recalled: what runs, what lies in the other slot, and
+    /// what it may go to. A recall that is listed and cannot be read counts as one.
+    fn observe_recalls(&mut self, index: usize, mut versions: BTreeSet<Version>) {
+        let clock = self.world.clock();
+        let Some(line) = self.lines.get(index) else { return };
+        let (product, running) = (line.product.clone(), line.running());
+        versions.extend(running.clone());
+        versions.extend(line.idle().map(|held| held.version));
+        let mut recalls = Recalls::new();
+        for version in versions {
+            let place = (&product, &version);
+            match self.repository.read_recall(&mut self.world, place, clock) {
+                Ok(None) => {}
+                Ok(Some((digest, recall))) => {
+                    if running.as_ref() == Some(&version) {
+                        self.read_way_back(index, &recall);
+                    }
+                    recalls.insert(version, Some((digest, recall)));
+                }
+                Err(error) => {
+                    self.complain(&product, &error);
+                    recalls.insert(version, None);
+                }
+            }
+        }
+        if let Some(line) = self.lines.get_mut(index) {
+            line.recalls = recalls;
+        }
+    }
+
+    fn read_way_back(&mut self, index: usize, recall: &Recall) {
+        let clock = self.world.clock();
+        let Recall { product, to, manifest, .. } = recall;
+        let release = Release { product, version: to, manifest: *manifest };
+        if let Err(error) = self.repository.read_manifest(&mut self.world, release, clock) {
+            self.complain(product, &error);
+        }
+        if let Some(line) = self.lines.get_mut(index) {
+            line.needs.push(*manifest);
+        }
     }
 
     /// Says why a product's file or manifest is not used, and goes on.

@@ -118,12 +118,26 @@ pub struct ProductStatus {
     pub running_manifest: Option<Digest>,
     /// The version in the other slot.
     pub other: Option<Version>,
+    /// The recall of what runs, if there is one.
+    #[serde(default)]
+    pub recall: Option<RecallStatus>,
     /// Versions that failed here and are not tried again.
     pub failed: Vec<Version>,
     /// The trial, while there is one.
     pub trial: Option<TrialStatus>,
     /// Every release that was considered at the last decision, newest first.
     pub candidates: Vec<CandidateStatus>,
+}
+
+/// A recall of what runs, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecallStatus {
+    /// Where it leads.
+    pub to: Version,
+    /// Why it was recalled.
+    pub why: String,
+    /// Everything against going there now.
+    pub reasons: Vec<ReasonStatus>,
 }
 
 /// A pin, for people.

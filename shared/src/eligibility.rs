@@ -2,6 +2,7 @@
 //! tool all ask, and that names every reason against it at once, in one fixed order.
 
 mod reason;
+mod way_back;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +14,13 @@ use crate::{
     pace::{Memory, RolloutMemory, VerifiedRollout},
     pin::{self, Asker, Pin},
     rollout::{PassedStop, Scope, ScopeOf},
-    time::Moment,
+    time::{Moment, Seconds},
     version::Version,
     window::{self, Freeze, Opening, Window},
 };
 
 pub use reason::{Question, Reason};
+pub use way_back::{WayBack, way_back};
 
 /// A release that a device may be about to install.
 #[derive(Clone, Copy, Debug)]
@@ -142,13 +144,13 @@ pub fn eligibility<'a>(
     let bucket = Bucket::of(&start.manifest, &start.channel, &device.id);
     let mut reasons = Vec::new();
     product(candidate, device, &mut reasons);
-    platform(candidate, device, &mut reasons);
+    platform(candidate.manifest, device, &mut reasons);
     channel(candidate, device, &mut reasons);
     holds(candidate, device, word, now, &mut reasons);
     stage(candidate, word, now, &mut reasons);
     limit(candidate, bucket, &mut reasons);
     calendar(device, now, &mut reasons);
-    conditions(candidate, device, &mut reasons);
+    conditions(candidate.manifest, device, &mut reasons);
     debug_assert!(reasons.is_sorted_by_key(Reason::question), "the order is fixed");
     Answer { artifact, bucket, reasons }
 }
@@ -169,9 +171,9 @@ fn product(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Rea
     }
 }
 
-fn platform(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Reason>) {
-    let (facts, asks) = (device.facts, &candidate.manifest.compatibility);
-    match candidate.manifest.artifact_for(facts) {
+fn platform(manifest: &Manifest, device: &Device<'_>, reasons: &mut Vec<Reason>) {
+    let (facts, asks) = (device.facts, &manifest.compatibility);
+    match manifest.artifact_for(facts) {
         None => reasons.push(Reason::NoArtifact),
         Some(artifact) if artifact.kind != device.takes => {
             reasons.push(Reason::Kind { is: artifact.kind, takes: device.takes });
@@ -242,7 +244,10 @@ fn holds(
             reasons.push(Reason::PassedStop(stop.reason.clone()));
         }
     }
-    let allowed = candidate.manifest.ladder.timestamp_max_age_s;
+    stale(candidate.manifest.ladder.timestamp_max_age_s, word, now, reasons);
+}
+
+fn stale(allowed: Seconds, word: &Word<'_>, now: Moment, reasons: &mut Vec<Reason>) {
     let fresh = word.timestamp_issued.is_some_and(|issued| now.since(issued) <= allowed);
     if !fresh {
         reasons.push(Reason::StaleTimestamp { allowed });
@@ -304,7 +309,7 @@ fn calendar(device: &Device<'_>, now: Moment, reasons: &mut Vec<Reason>) {
     }
 }
 
-fn conditions(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Reason>) {
+fn conditions(manifest: &Manifest, device: &Device<'_>, reasons: &mut Vec<Reason>) {
     let (found, wants) = (device.conditions, device.preferences);
     if found.on_battery == Some(true)
         && let Some(percent) = found.battery_percent
@@ -315,8 +320,8 @@ fn conditions(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<
     if found.metered == Some(true) && wants.metered == MeteredUse::Refuse {
         reasons.push(Reason::Metered);
     }
-    let unpacked = candidate.manifest.artifact_for(device.facts).map_or(0, Artifact::unpacked);
-    let spare = candidate.manifest.compatibility.min_free_disk_mib.unwrap_or_default();
+    let unpacked = manifest.artifact_for(device.facts).map_or(0, Artifact::unpacked);
+    let spare = manifest.compatibility.min_free_disk_mib.unwrap_or_default();
     let needs = unpacked.div_ceil(1 << 20).saturating_add(u64::from(spare));
     if let Some(has) = found.free_disk_mib
         && u64::from(has) < needs

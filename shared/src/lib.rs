@@ -8,6 +8,7 @@
 //! | what people sign, and how signatures are counted | [`act`], [`policy`] |
 //! | what a release says of itself, and the ladder it climbs | [`manifest`] |
 //! | how far a rollout is open, what is stopped | [`rollout`] |
+//! | the signed way back from a release | [`recall`] |
 //! | which groups a device belongs to, and its place in a rollout | [`group`], [`mod@bucket`] |
 //! | pins, maintenance windows, freezes, and what ends them | [`pin`], [`window`], [`loosening`] |
 //! | the bytes between device and server | [`wire`] |
@@ -28,6 +29,7 @@ pub mod manifest;
 pub mod pace;
 pub mod pin;
 pub mod policy;
+pub mod recall;
 pub mod rollout;
 pub mod sign;
 pub mod time;

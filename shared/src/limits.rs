@@ -9,6 +9,8 @@ pub const DIRECTIVE_BYTES: usize = 64 * 1024;
 pub const ROLLOUT_FILE_BYTES: usize = 64 * 1024;
 /// A release manifest with its signed list of files: 20,000 files of 150 bytes.
 pub const MANIFEST_BYTES: usize = 4 * 1024 * 1024;
+/// A recall: sixteen steps and a reason stay below 4 KiB.
+pub const RECALL_BYTES: usize = 16 * 1024;
 /// A policy: a thousand tenants and a hundred people stay below 400 KiB.
 pub const POLICY_BYTES: usize = 1024 * 1024;
 /// A signed act with its signatures: text of 8 KiB and a few dozen signatures.

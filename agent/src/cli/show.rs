@@ -10,7 +10,7 @@ use super::{CliError, Report};
 use crate::{
     clock,
     config::Settings,
-    status::{CandidateStatus, ProductStatus, Status, Verdict},
+    status::{CandidateStatus, ProductStatus, ReasonStatus, Status, Verdict},
 };
 
 /// `status`.
@@ -91,6 +91,15 @@ fn explain_product(text: &mut String, product: &ProductStatus) {
         "{}: {running} runs; channel {channel}; pin {pins}; {}",
         product.product, product.state_text
     );
+    if let Some(recall) = &product.recall {
+        let verdict = if recall.reasons.is_empty() { "it goes" } else { "it waits to go" };
+        let _ = writeln!(
+            text,
+            "  {running} is recalled, and {verdict} back to {}: {}",
+            recall.to, recall.why
+        );
+        explain_reasons(text, &recall.reasons);
+    }
     if product.candidates.is_empty() {
         let _ = writeln!(text, "  no release is on offer for it");
     }
@@ -119,7 +128,11 @@ fn explain_candidate(text: &mut String, candidate: &CandidateStatus, running: Op
     if let (Some(place), Some(limit)) = (&candidate.place, &candidate.limit) {
         let _ = writeln!(text, "    this device's place is {place}; it is open up to {limit}");
     }
-    for reason in &candidate.reasons {
+    explain_reasons(text, &candidate.reasons);
+}
+
+fn explain_reasons(text: &mut String, reasons: &[ReasonStatus]) {
+    for reason in reasons {
         let until = reason.until.map(|until| format!(" (until {until})")).unwrap_or_default();
         let _ = writeln!(text, "    {}: {}{until}", reason.question, reason.text);
     }

@@ -17,12 +17,14 @@ use lockgate_shared::{
     pace::{self, Memory, VerifiedRollout},
     pin::{Asker, Pin},
     policy::Policy,
-    rollout::{PassedStop, RolloutEntry, RolloutFile},
+    rollout::{RolloutEntry, RolloutFile},
     time::Moment,
     version::Version,
     window::{Freeze, Window},
     wire::{Orders, ReasonRecord, RolloutView},
 };
+
+use super::recall::{self, Back, Recalls, Standing};
 
 /// What a product is decided by.
 #[derive(Clone, Copy)]
@@ -33,6 +35,8 @@ pub struct Situation<'a> {
     pub file: Option<&'a RolloutFile>,
     /// The manifests at hand, by the digest of their bytes.
     pub manifests: &'a BTreeMap<Digest, Manifest>,
+    /// The recalls that matter to the device.
+    pub recalls: &'a Recalls,
     /// What the device remembers of the product's rollouts.
     pub memory: &'a Memory,
     /// When the newest verified timestamp was issued.
@@ -70,6 +74,8 @@ pub struct Own<'a> {
     pub preferences: Preferences,
     /// Its freezes.
     pub freezes: &'a [Freeze],
+    /// How it stands to what it runs.
+    pub standing: Standing,
     /// Versions that failed on it.
     pub failed: &'a [Version],
     /// What it was told.
@@ -83,8 +89,10 @@ pub struct Choice {
     pub considered: Vec<Considered>,
     /// The index of the one to go for.
     pub chosen: Option<usize>,
-    /// Versions whose rollouts are complete.
+    /// Versions whose rollouts are complete and that nobody recalled.
     pub complete: Vec<Version>,
+    /// The way back, where what runs is recalled.
+    pub back: Option<Back>,
 }
 
 /// One entry of the file and what came of it.
@@ -117,16 +125,16 @@ pub enum Finding {
 
 /// Decides.
 pub fn decide(situation: &Situation<'_>) -> Choice {
-    let Some(file) = situation.file else { return Choice::default() };
-    let mut believed: Vec<(&RolloutEntry, Option<Start>, Result<VerifiedRollout, String>)> = file
-        .rollouts
-        .iter()
-        .map(|entry| {
-            let start = pace::verify_start(entry, situation.policy);
-            let verified = verify(situation, entry, start.as_ref());
-            (entry, start.ok(), verified)
-        })
-        .collect();
+    let entries = situation.file.map_or(&[][..], |file| &file.rollouts);
+    let mut believed: Vec<(&RolloutEntry, Option<Start>, Result<VerifiedRollout, String>)> =
+        entries
+            .iter()
+            .map(|entry| {
+                let start = pace::verify_start(entry, situation.policy);
+                let verified = verify(situation, entry, start.as_ref());
+                (entry, start.ok(), verified)
+            })
+            .collect();
     believed.sort_by_key(|(_, start, _)| Reverse(version_of(start.as_ref())));
     let complete = complete(situation, believed.iter().filter_map(|(_, _, v)| v.as_ref().ok()));
     let considered: Vec<Considered> = believed
@@ -136,7 +144,8 @@ pub fn decide(situation: &Situation<'_>) -> Choice {
         })
         .collect();
     let chosen = considered.iter().position(|one| one.finding == Finding::Go);
-    Choice { considered, chosen, complete }
+    let back = recall::back(situation, &device(situation, &complete), &word(situation));
+    Choice { considered, chosen, complete, back }
 }
 
 /// The channel that a device follows for a product: a signed grant's, its owner's, or the policy's
@@ -229,6 +238,7 @@ fn complete<'a>(
                 .is_some_and(|(manifest, memory)| rollout.complete(manifest, memory, situation.now))
         })
         .map(|rollout| rollout.start().version.clone())
+        .filter(|version| !situation.recalls.contains_key(version))
         .collect()
 }
 
@@ -247,6 +257,10 @@ fn consider(
     });
     if let Some(reason) = not_newer(situation, start.as_ref()) {
         let finding = Finding::Against(vec![reason]);
+        return Considered { rollout: entry.rollout, start, cohort, bucket, limit, finding };
+    }
+    let recalled = start.as_ref().and_then(|s| recall::against(situation.recalls, &s.version));
+    if let Some(finding) = recalled {
         return Considered { rollout: entry.rollout, start, cohort, bucket, limit, finding };
     }
     let finding = match (verified, memory) {
@@ -270,9 +284,14 @@ fn not_newer(situation: &Situation<'_>, start: Option<&Start>) -> Option<Reason>
 }
 
 fn weigh(situation: &Situation<'_>, complete: &[Version], candidate: &Candidate<'_>) -> Finding {
+    let (device, word) = (device(situation, complete), word(situation));
+    let answer = eligibility::eligibility(candidate, &device, &word, situation.now);
+    if answer.go() { Finding::Go } else { Finding::Against(answer.reasons) }
+}
+
+fn device<'a>(situation: &Situation<'a>, complete: &'a [Version]) -> Device<'a> {
     let own = &situation.own;
-    let passed: &[PassedStop] = &own.orders.stops;
-    let device = Device {
+    Device {
         id: own.id,
         tenant: own.tenant,
         product: own.product,
@@ -287,15 +306,16 @@ fn weigh(situation: &Situation<'_>, complete: &[Version], candidate: &Candidate<
         freezes: own.freezes,
         preferences: own.preferences,
         failed: own.failed,
-    };
-    let word = Word {
+    }
+}
+
+fn word<'a>(situation: &Situation<'a>) -> Word<'a> {
+    Word {
         memory: situation.memory,
-        passed,
+        passed: &situation.own.orders.stops,
         letters_offset: situation.file.map_or(0, |file| file.letters_offset),
         timestamp_issued: situation.timestamp_issued,
-    };
-    let answer = eligibility::eligibility(candidate, &device, &word, situation.now);
-    if answer.go() { Finding::Go } else { Finding::Against(answer.reasons) }
+    }
 }
 
 impl Choice {
@@ -349,21 +369,33 @@ impl Choice {
 impl Considered {
     /// Everything against it, as a letter carries it.
     pub fn reasons(&self) -> Vec<ReasonRecord> {
-        match &self.finding {
-            Finding::Go => Vec::new(),
-            Finding::Against(reasons) => {
+        self.finding.reasons()
+    }
+
+    /// When everything against it may have passed by time alone.
+    pub fn until(&self) -> Option<Moment> {
+        self.finding.until()
+    }
+}
+
+impl Finding {
+    /// Everything against it, as a letter carries it.
+    pub fn reasons(&self) -> Vec<ReasonRecord> {
+        match self {
+            Self::Go => Vec::new(),
+            Self::Against(reasons) => {
                 reasons.iter().take(limits::LETTER_REASONS).map(ReasonRecord::of).collect()
             }
-            Finding::Refused(why) => vec![ReasonRecord { code: 0, text: short(why) }],
+            Self::Refused(why) => vec![ReasonRecord { code: 0, text: short(why) }],
         }
     }
 
     /// When everything against it may have passed by time alone: the latest moment, and none if
     /// anything does not pass by itself.
     pub fn until(&self) -> Option<Moment> {
-        match &self.finding {
-            Finding::Go | Finding::Refused(_) => None,
-            Finding::Against(reasons) => {
+        match self {
+            Self::Go | Self::Refused(_) => None,
+            Self::Against(reasons) => {
                 let each: Option<Vec<Moment>> = reasons.iter().map(Reason::until).collect();
                 each?.into_iter().max()
             }

@@ -16,6 +16,7 @@ pub mod habit;
 pub mod handover;
 pub mod kept;
 pub mod machine;
+pub mod recall;
 pub mod schedule;
 pub mod state;
 pub mod trial;

@@ -18,15 +18,17 @@ use super::{Agent, Product, RunError, Trouble};
 use crate::{
     cli::Request,
     core::{
-        choice::{self, Choice, Own, Situation},
+        choice::{self, Choice, Finding, Own, Situation},
         handover,
         kept::Kept,
         machine::{self, Effect, Event, Fault, Plan, PlannedArtifact, State},
+        recall::{Recalls, Standing},
         trial::{Answer, Health, Said},
     },
     journal::{Journal, JournalError, Record},
     log,
     perform::Hands,
+    repository::Release,
     slots::{Contents, Slot},
     world::{World, chain},
 };
@@ -65,6 +67,8 @@ pub struct Line {
     pub(super) choice: Choice,
     /// The channel as of the last decision.
     pub(super) follows: Option<ChannelId>,
+    /// The recalls that matter to it.
+    pub(super) recalls: Recalls,
     /// The manifests that its last decision needed.
     pub(super) needs: Vec<Digest>,
 }
@@ -93,6 +97,7 @@ impl Line {
             hands: product.hands,
             choice: Choice::default(),
             follows: None,
+            recalls: Recalls::new(),
             needs: Vec::new(),
         })
     }
@@ -128,8 +133,22 @@ impl Line {
             return Some(plan.clone());
         }
         let plan = self.record.installed.clone()?;
+        if plan.previous.as_ref().is_some_and(|before| self.recalls.contains_key(before)) {
+            return None;
+        }
         let held = self.hands.contents(plan.from?).ok().flatten()?;
         (Some(held.version) == plan.previous).then_some(plan)
+    }
+
+    /// How the device stands to what it runs.
+    fn standing(&self, running: Option<&Version>) -> Standing {
+        let harmed = matches!(
+            &self.record.state, State::Failed { version, .. } if Some(version) == running
+        );
+        let bound = self.record.installed.as_ref().is_some_and(|plan| {
+            Some(&plan.version) == running && (plan.irreversible || plan.strands_data)
+        });
+        Standing { harmed, undoable: !bound }
     }
 
     /// When waiting may end by time alone.
@@ -230,6 +249,7 @@ impl<W: World> Agent<W> {
             windows: &windows,
             preferences: self.preferences,
             freezes: &freezes,
+            standing: line.standing(running.as_ref()),
             failed: &line.record.failed,
             orders: &self.orders,
         };
@@ -237,6 +257,7 @@ impl<W: World> Agent<W> {
             policy,
             file: self.repository.file(&line.product, &model),
             manifests: self.repository.manifests(),
+            recalls: &line.recalls,
             memory: &line.memory,
             timestamp_issued: self.heard.trusted.and_then(|t| t.timestamp_issued),
             own,
@@ -426,10 +447,17 @@ impl<W: World> Agent<W> {
         let Some(artifact) = artifact(&manifest, &plan) else {
             return Ok(failed("its manifest lists other bytes"));
         };
-        // After a restart the list of files must be at hand without a server.
-        if self.journal.manifest(&plan.manifest)?.is_none()
-            && let Ok(bytes) = serde_json::to_vec(&manifest)
-        {
+        // After a restart the list of files must be at hand without a server, and its bytes must be
+        // those that were signed: whoever changes them on the disk is found out.
+        if kept(&self.journal, &plan.manifest)?.is_none() {
+            let Plan { product, version, manifest, .. } = &plan;
+            let release = Release { product, version, manifest: *manifest };
+            let clock = self.world.clock();
+            let read = self.repository.manifest_bytes(&mut self.world, release, clock);
+            let bytes = match read {
+                Ok(bytes) => bytes,
+                Err(error) => return Ok(failed(&chain(&error))),
+            };
             let others: Vec<Digest> = self
                 .lines
                 .iter()
@@ -521,15 +549,20 @@ impl<W: World> Agent<W> {
 fn event_of(choice: &Choice, situation: &Situation<'_>, device: &machine::Device) -> Event {
     let own = &situation.own;
     let chosen = choice.chosen.and_then(|index| choice.considered.get(index));
-    if let Some(start) = chosen.and_then(|one| one.start.as_ref())
-        && let Some(manifest) = situation.manifests.get(&start.manifest)
+    let forward = chosen.and_then(|one| one.start.as_ref());
+    let forward = forward.map(|start| (start.rollout(), start.manifest));
+    let back = choice.back.as_ref();
+    let open = back.filter(|back| back.finding == Finding::Go);
+    let goal = forward.or_else(|| open.map(|back| (back.rollout, back.manifest)));
+    if let Some((rollout, digest)) = goal
+        && let Some(manifest) = situation.manifests.get(&digest)
         && let Some(artifact) = manifest.artifact_for(own.facts)
     {
         return Event::Chosen(Box::new(Plan {
-            rollout: start.rollout(),
-            manifest: start.manifest,
-            version: start.version.clone(),
-            product: start.product.clone(),
+            rollout,
+            manifest: digest,
+            version: manifest.version.clone(),
+            product: manifest.product.clone(),
             artifact: PlannedArtifact {
                 kind: artifact.kind,
                 size: artifact.size,
@@ -543,6 +576,9 @@ fn event_of(choice: &Choice, situation: &Situation<'_>, device: &machine::Device
             strands_data: own.running.is_some_and(|running| manifest.unreadable_by(running)),
             chosen: situation.now,
         }));
+    }
+    if let Some(back) = back {
+        return Event::Refused { until: back.finding.until(), reasons: back.reasons() };
     }
     let newest = choice.open(own.channel, own.running).next();
     match newest {
@@ -569,9 +605,9 @@ fn artifact<'m>(manifest: &'m Manifest, plan: &Plan) -> Option<&'m Artifact> {
     manifest.artifacts.iter().find(|artifact| artifact.sha256 == plan.artifact.sha256)
 }
 
-/// A manifest that an earlier run kept. It was verified before it was written, and this disk is
-/// trusted with the agent itself.
-fn kept(journal: &Journal, digest: &Digest) -> Result<Option<Manifest>, JournalError> {
+/// A manifest that an earlier run kept, if it is still the one that was signed.
+pub(super) fn kept(journal: &Journal, digest: &Digest) -> Result<Option<Manifest>, JournalError> {
     let bytes = journal.manifest(digest)?;
-    Ok(bytes.and_then(|bytes| Manifest::from_json(&bytes).ok()))
+    let whole = bytes.filter(|bytes| Digest::of(bytes) == *digest);
+    Ok(whole.and_then(|bytes| Manifest::from_json(&bytes).ok()))
 }

@@ -9,13 +9,13 @@ use lockgate_shared::{
 use super::{Agent, Line};
 use crate::{
     core::{
-        choice::{Choice, Considered, Finding},
+        choice::{Choice, Finding},
         machine::{State, Way},
         trial::Watch,
     },
     status::{
         CandidateStatus, ContactStatus, GroupWords, PinStatus, ProbeStatus, ProductStatus,
-        ReasonStatus, RefreshStatus, Status, TrialStatus, Verdict,
+        ReasonStatus, RecallStatus, RefreshStatus, Status, TrialStatus, Verdict,
     },
     world::World,
 };
@@ -96,6 +96,11 @@ impl<W: World> Agent<W> {
             running: contents.as_ref().map(|contents| contents.version.clone()),
             running_manifest: contents.map(|contents| contents.manifest),
             other: line.idle().map(|contents| contents.version),
+            recall: line.choice.back.as_ref().map(|back| RecallStatus {
+                to: back.to.clone(),
+                why: back.reason.clone(),
+                reasons: reasons(&back.finding),
+            }),
             failed: line.record.failed.clone(),
             trial: trial(&line.record.state),
             candidates: candidates(&line.choice),
@@ -192,13 +197,13 @@ fn candidates(choice: &Choice) -> Vec<CandidateStatus> {
                 Finding::Against(_) => Verdict::Waits,
                 Finding::Refused(_) => Verdict::Refused,
             },
-            reasons: reasons(one),
+            reasons: reasons(&one.finding),
         })
         .collect()
 }
 
-fn reasons(one: &Considered) -> Vec<ReasonStatus> {
-    match &one.finding {
+fn reasons(finding: &Finding) -> Vec<ReasonStatus> {
+    match finding {
         Finding::Go => Vec::new(),
         Finding::Against(reasons) => reasons.iter().map(reason).collect(),
         Finding::Refused(why) => vec![ReasonStatus {

@@ -14,6 +14,7 @@ use lockgate_shared::{
         Probe, ProbeKind, Severity, Stage, StageApproval, Trial,
     },
     policy::{Approvals, POLICY_FORMAT, Person, Policy, Role as PolicyRole},
+    recall::{Recall, RecallStep},
     rollout::{OpenStage, RolloutEntry, RolloutFile, Scope, Stop, StopKind},
     wire::{Format, Letter, OutcomeKind, OutcomeRecord, Outcomes, Sealed, encode_rollout_file},
 };
@@ -86,6 +87,73 @@ fn a_letter_box_that_says_a_letter_was_counted_is_not_believed() {
     bench.with(|it| publish(&mut it.repo, vec![], 1001));
     bench.turn_until(&mut agent, |it| !it.outcomes.is_empty());
     assert_eq!(bench.heard(), [OutcomeKind::Confirmed]);
+}
+
+#[test]
+fn a_recalled_version_goes_back_by_its_other_slot_and_never_comes_again() {
+    let bench = Bench::new();
+    let older = bench.release("1.0.0");
+    bench.with(|it| it.slots.get_mut(&Slot::A).expect("a slot").manifest = older);
+    bench.run_until_settled(Cut::Never);
+    assert_eq!(bench.running(), "1.1.0");
+    bench.with(|it| publish(&mut it.repo, vec![], 2000));
+    let mut agent = bench.start().expect("started");
+    bench.turns(&mut agent, 5);
+    assert_eq!(bench.running(), "1.1.0", "an older release lies there, and no recall leads to it");
+    bench.recall(older);
+    bench.turn_until(&mut agent, |it| it.active == Slot::A);
+    bench.turns(&mut agent, 20);
+    assert_eq!(bench.running(), "1.0.0");
+    assert_eq!(bench.with(|it| it.fetches), 1, "1.1.0 was fetched, and 1.0.0 was there");
+    assert_eq!(bench.heard(), [OutcomeKind::Confirmed, OutcomeKind::Confirmed]);
+    let status = agent.snapshot().products.remove(0);
+    let codes: Vec<u16> = status.candidates[0].reasons.iter().map(|reason| reason.code).collect();
+    assert_eq!(codes, [104], "{status:?}");
+    crate::cli::Request::Rollback(app(), Consent::GoBack).leave(bench.folder.path()).expect("left");
+    bench.turns(&mut agent, 3);
+    assert_eq!(bench.running(), "1.0.0", "a rollback led to what is recalled");
+}
+
+#[test]
+fn a_recall_to_a_release_that_is_not_on_the_device_fetches_it() {
+    let bench = Bench::new();
+    bench.run_until_settled(Cut::Never);
+    let older = bench.release("1.0.0");
+    bench.recall(older);
+    let mut agent = bench.start().expect("started");
+    bench.turn_until(&mut agent, |it| it.active == Slot::A);
+    bench.turns(&mut agent, 20);
+    assert_eq!(bench.running(), "1.0.0");
+    bench.with(|it| {
+        assert_eq!(it.slots[&Slot::A].manifest, older);
+        assert_eq!(it.fetches, 2);
+    });
+}
+
+#[test]
+fn a_list_of_files_that_was_changed_on_the_disk_is_not_believed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut journal, _) = Journal::open(folder.path()).expect("a journal");
+    let good = serde_json::to_vec(&manifest()).expect("json");
+    let digest = Digest::of(&good);
+    journal.keep_manifest(&digest, &good, &[]).expect("kept");
+    assert_eq!(line::kept(&journal, &digest).expect("read"), Some(manifest()));
+    let bad = String::from_utf8(good).expect("text").replace("run", "sh");
+    journal.keep_manifest(&digest, bad.as_bytes(), &[]).expect("kept");
+    assert_eq!(line::kept(&journal, &digest).expect("read"), None);
+}
+
+#[test]
+fn a_recall_that_cannot_be_read_keeps_the_device_from_what_it_names() {
+    let bench = Bench::new();
+    let older = bench.release("1.0.0");
+    bench.recall(older);
+    bench.with(|it| it.repo.payloads.retain(|path, _| !path.contains("recall")));
+    let mut agent = bench.start().expect("started");
+    bench.turns(&mut agent, 10);
+    assert_eq!(bench.running(), "1.0.0");
+    let reasons = agent.snapshot().products.remove(0).candidates.remove(0).reasons;
+    assert!(reasons[0].text.contains("recalled could not be read"), "{reasons:?}");
 }
 
 #[test]
@@ -242,6 +310,37 @@ impl Bench {
         // syncs each of thousands.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         Self { folder: folder.expect("a folder"), it: Rc::new(RefCell::new(it)) }
+    }
+
+    /// Publishes a release of which no rollout was started; gives its manifest's hash.
+    fn release(&self, text: &str) -> Digest {
+        let bytes = serde_json::to_vec(&Manifest { version: version(text), ..manifest() });
+        let bytes = bytes.expect("json");
+        let path = format!("releases/app/{text}.json");
+        self.with(|it| it.repo.add("targets", &path, &bytes));
+        Digest::of(&bytes)
+    }
+
+    /// Recalls 1.1.0 to the release with this manifest.
+    fn recall(&self, manifest: Digest) {
+        let recall = Recall {
+            format: 1,
+            product: app(),
+            version: version("1.1.0"),
+            to: version("1.0.0"),
+            manifest,
+            issued: Moment(testkit::NOW),
+            until: Moment(testkit::NOW + 100_000),
+            harmed_after_s: Seconds(0),
+            steps: vec![RecallStep { after_s: Seconds(0), share_ppm: 1_000_000 }],
+            timestamp_max_age_s: Seconds(20_000),
+            reason: "it loses data".into(),
+        };
+        let bytes = serde_json::to_vec(&recall).expect("json");
+        self.with(|it| {
+            it.repo.add("targets", "releases/app/recall-1.1.0.json", &bytes);
+            publish(&mut it.repo, vec![], 3000);
+        });
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut It) -> T) -> T {

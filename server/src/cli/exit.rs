@@ -152,6 +152,7 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
         | E::Plan(_)
         | E::Ceremony(_)
         | E::Create(_)
+        | E::Recall(_)
         | E::ReleasePlan(_)
         | E::Sign(_)
         | E::Manifest(_)

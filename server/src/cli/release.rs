@@ -13,7 +13,11 @@ use lockgate_shared::{
 };
 
 use super::{Session, act, exit::CliError, offline, table};
-use crate::{api::admin::Appended, registry::rows::ReleaseRow, stream::Publication};
+use crate::{
+    api::admin::Appended,
+    registry::rows::{RecallRow, ReleaseRow},
+    stream::Publication,
+};
 
 /// What can be done with releases.
 #[derive(Debug, Subcommand)]
@@ -158,6 +162,15 @@ fn show_text(row: &ReleaseRow) -> String {
         row.manifest,
         table::dash(row.published)
     );
+    if let Some(RecallRow { recall, published, .. }) = &row.recall {
+        text += &format!(
+            "\nRECALLED to {} until {}: {} (published {})",
+            recall.to,
+            recall.until,
+            recall.reason,
+            table::dash(*published)
+        );
+    }
     if summary.irreversible {
         text += "\nit cannot be undone";
     }

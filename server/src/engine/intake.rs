@@ -10,6 +10,7 @@ use lockgate_shared::{
     limits,
     manifest::{Manifest, ManifestError},
     policy::{Policy, Role},
+    recall::Recall,
     rollout::{Scope, StopKind},
     time::{Moment, Seconds},
     wire::{
@@ -444,6 +445,10 @@ impl Intake<'_> {
         }
         if self.now.plus(START_SKEW) < start.moment {
             return rule(format!("its moment {} lies ahead: submit it then", start.moment));
+        }
+        let recall = Recall::path(&start.product, &start.version);
+        if self.trusted.release(&start.product, &recall).is_some() {
+            return rule(format!("`{}` {} is recalled", start.product, start.version));
         }
         let manifest = self.manifest_of(start)?;
         let named = start.cohorts.iter().map(|size| &size.cohort);

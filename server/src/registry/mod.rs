@@ -219,6 +219,16 @@ fn consequences(
             rows::remove(Table::Releases, key)
         });
     }
+    for ((product, version), row) in view.releases.iter().filter(|(_, r)| r.published.is_some()) {
+        let Some(recall) = row.recall.as_ref().filter(|recall| recall.published.is_none()) else {
+            continue;
+        };
+        let Some(verdict) = verdict(recall.offset) else { continue };
+        let recall = (verdict.decision == Decision::Accepted)
+            .then(|| rows::RecallRow { published: Some(verdict.at), ..recall.clone() });
+        let row = rows::ReleaseRow { recall, ..row.clone() };
+        changes.push(rows::write(Table::Releases, rows::release_key(product, version), &row)?);
+    }
     Ok(changes)
 }
 

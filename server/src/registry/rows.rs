@@ -6,6 +6,7 @@ use std::fmt;
 use lockgate_shared::{
     act::{Grant, SignedAct},
     id::{DeviceId, Digest, ProductId, TenantId},
+    recall::Recall,
     rollout::PassedStop,
     time::Moment,
     version::Version,
@@ -147,6 +148,20 @@ pub struct ReleaseRow {
     pub published: Option<Moment>,
     /// What people want to know of its manifest.
     pub summary: ReleaseSummary,
+    /// Its recall, if it has one.
+    #[serde(default)]
+    pub recall: Option<RecallRow>,
+}
+
+/// A recall that was handed in, and whether the gatekeeper took it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecallRow {
+    /// What it says.
+    pub recall: Recall,
+    /// The entry with which it came.
+    pub offset: u64,
+    /// When the gatekeeper accepted it; none until then.
+    pub published: Option<Moment>,
 }
 
 /// What people want to know of a manifest.

@@ -1,6 +1,6 @@
 //! Releases, made and signed away from the server: [`pack`] makes the archive, [`plan`] reads what
 //! the author decided, [`create()`] joins both to a manifest, [`lint`] warns of what is allowed and
-//! unwise, [`sign`] makes the next version of the product's TUF role and counts its signatures.
+//! unwise, [`mod@recall`] leads back from a release, [`sign`] makes the next version of the product's TUF role and counts its signatures.
 //!
 //! Nothing here speaks to a server; what leaves is a file, `publication.json`, and it exists only
 //! once enough authors have signed.
@@ -9,6 +9,7 @@ mod create;
 pub mod lint;
 pub mod pack;
 pub mod plan;
+pub mod recall;
 pub mod role;
 pub mod sign;
 mod text;

@@ -14,8 +14,10 @@ use lockgate_shared::{
     id::{Digest, ProductId, PublicKey},
     limits,
     manifest::{Artifact, Manifest, ManifestError},
+    recall::{Recall, RecallError},
     sign as signature,
     time::{Moment, Seconds},
+    version::Version,
 };
 use thiserror::Error;
 use tough::{
@@ -26,6 +28,7 @@ use tough::{
 use super::{
     create::{ARTIFACTS_FOLDER, MANIFEST_FILE},
     pack::{self, PackError},
+    recall,
     role::CurrentRole,
 };
 use crate::{
@@ -42,11 +45,20 @@ pub const PUBLICATION_FILE: &str = "publication.json";
 /// allows.
 const MAX_LIFE: Seconds = Seconds(1_830 * 86_400);
 
-/// A release's folder, read and checked, with the role's next version.
+/// What a folder would add to the role.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A release.
+    Release(Box<Manifest>),
+    /// The recall of one.
+    Recall(Box<Recall>),
+}
+
+/// A release's or a recall's folder, read and checked, with the role's next version.
 #[derive(Clone, Debug)]
 pub struct Draft {
     folder: PathBuf,
-    manifest: Manifest,
+    content: Content,
     text: String,
     role: Signed<Targets>,
     absent: Vec<Digest>,
@@ -86,6 +98,19 @@ pub enum SignError {
     /// The manifest is refused.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// The recall is refused.
+    #[error(transparent)]
+    Recall(#[from] RecallError),
+    /// A recall names a version that is not released.
+    #[error(
+        "version {0} is not released\nhint: a recall leads from one published release to an older one"
+    )]
+    Unpublished(Version),
+    /// A recall leads to other bytes.
+    #[error(
+        "the recall leads to another manifest than the published {0}\nhint: make it again with that release's own folder"
+    )]
+    OtherManifest(Version),
     /// An artifact is not what the manifest says.
     #[error("artifact `{sha256}`: {source}")]
     Artifact {
@@ -145,40 +170,48 @@ impl Draft {
         now: Moment,
         life: Seconds,
     ) -> Result<Self, SignError> {
-        let path = folder.join(MANIFEST_FILE);
-        let text = read(&path, limits::MANIFEST_BYTES)?;
-        let manifest = Manifest::from_json(text.as_bytes())?;
-        if let Some(cohorts) = &current.cohorts
-            && !manifest.ladder.stages.iter().map(|stage| &stage.cohort).eq(cohorts)
-        {
-            return Err(SignError::Cohorts(manifest.product));
-        }
         let mut absent = Vec::new();
-        for artifact in &manifest.artifacts {
-            if !check_artifact(folder, artifact)? {
-                absent.push(artifact.sha256);
+        let (text, content) = if let Some(path) = recall::of_folder(folder) {
+            let text = read(&path, limits::RECALL_BYTES)?;
+            let recall = Recall::from_json(text.as_bytes())?;
+            check_recall(&recall, current)?;
+            (text, Content::Recall(Box::new(recall)))
+        } else {
+            let text = read(&folder.join(MANIFEST_FILE), limits::MANIFEST_BYTES)?;
+            let manifest = Manifest::from_json(text.as_bytes())?;
+            if let Some(cohorts) = &current.cohorts
+                && !manifest.ladder.stages.iter().map(|stage| &stage.cohort).eq(cohorts)
+            {
+                return Err(SignError::Cohorts(manifest.product));
             }
-        }
+            for artifact in &manifest.artifacts {
+                if !check_artifact(folder, artifact)? {
+                    absent.push(artifact.sha256);
+                }
+            }
+            (text, Content::Release(Box::new(manifest)))
+        };
+        let path = content.path();
         let role_path = folder.join(ROLE_FILE);
         let role = if role_path.exists() {
             let given: Signed<Targets> =
                 metadata::from_text(read(&role_path, limits::MANIFEST_BYTES)?.as_bytes())?;
-            let expected = next_role(current, &manifest, &text, given.signed.expires)?;
+            let expected = next_role(current, path, &text, given.signed.expires)?;
             compare(&expected, &given.signed, now)?;
             given
         } else {
             let expires = metadata::expiry(now, life)?;
-            metadata::unsigned(next_role(current, &manifest, &text, expires)?)
+            metadata::unsigned(next_role(current, path, &text, expires)?)
         };
-        Ok(Self { folder: folder.to_owned(), manifest, text, role, absent })
+        Ok(Self { folder: folder.to_owned(), content, text, role, absent })
     }
 
-    /// The manifest.
-    pub const fn manifest(&self) -> &Manifest {
-        &self.manifest
+    /// What it would add to the role.
+    pub const fn content(&self) -> &Content {
+        &self.content
     }
 
-    /// SHA-256 of the manifest's text.
+    /// SHA-256 of its text.
     pub fn digest(&self) -> Digest {
         Digest::of(self.text.as_bytes())
     }
@@ -234,7 +267,7 @@ impl Draft {
                 needed: standing.needed,
             });
         }
-        let path = Manifest::path(&self.manifest.product, &self.manifest.version);
+        let path = self.content.path();
         Ok(Publication {
             role: current.name.clone(),
             metadata: metadata::to_text(&self.role)?,
@@ -275,6 +308,16 @@ impl Draft {
     }
 }
 
+impl Content {
+    /// Its target path.
+    pub fn path(&self) -> String {
+        match self {
+            Self::Release(manifest) => Manifest::path(&manifest.product, &manifest.version),
+            Self::Recall(recall) => Recall::path(&recall.product, &recall.version),
+        }
+    }
+}
+
 impl Standing {
     /// Whether enough signatures hold.
     pub fn complete(&self) -> bool {
@@ -282,14 +325,34 @@ impl Standing {
     }
 }
 
-/// What the role must say next: what it says now, and this release.
+/// A recall is of a release that the role lists, and leads to one, by its very bytes.
+fn check_recall(recall: &Recall, current: &CurrentRole) -> Result<(), SignError> {
+    let listed = |version| {
+        let path = Manifest::path(&recall.product, version);
+        current
+            .targets
+            .targets
+            .iter()
+            .find(|(name, _)| name.raw() == path)
+            .map(|(_, target)| target)
+    };
+    if listed(&recall.version).is_none() {
+        return Err(SignError::Unpublished(recall.version.clone()));
+    }
+    let to = listed(&recall.to).ok_or_else(|| SignError::Unpublished(recall.to.clone()))?;
+    if to.hashes.sha256.as_ref() != recall.manifest.0 {
+        return Err(SignError::OtherManifest(recall.to.clone()));
+    }
+    Ok(())
+}
+
+/// What the role must say next: what it says now, and this release or recall.
 fn next_role(
     current: &CurrentRole,
-    manifest: &Manifest,
+    path: String,
     text: &str,
     expires: jiff::Timestamp,
 ) -> Result<Targets, SignError> {
-    let path = Manifest::path(&manifest.product, &manifest.version);
     let name =
         TargetName::new(path.clone()).map_err(|error| MetadataError::Schema(error.to_string()))?;
     if current.targets.targets.contains_key(&name) {

@@ -9,6 +9,7 @@ use lockgate_shared::{
     limits,
     manifest::Manifest,
     policy::{POLICY_PATH, Policy},
+    recall::Recall,
     time::Moment,
 };
 use tough::schema::{
@@ -363,6 +364,10 @@ impl Trusted {
             let Some(bytes) = brought.get(&target_path(path, &digest)) else {
                 return refuse(format!("the publication lacks the text of `{path}`"));
             };
+            if path.rsplit('/').next().is_some_and(|name| name.starts_with("recall-")) {
+                check_recall(product, path, bytes, targets)?;
+                continue;
+            }
             let manifest = Manifest::from_json(bytes)
                 .map_err(|error| TufError::Content(format!("`{path}`: {error}")))?;
             if manifest.product != *product || Manifest::path(product, &manifest.version) != path {
@@ -380,6 +385,38 @@ impl Trusted {
         }
         Ok(())
     }
+}
+
+/// A recall is of a release that is published, and leads to one, by its very bytes.
+fn check_recall(
+    product: &ProductId,
+    path: &str,
+    bytes: &[u8],
+    targets: &Targets,
+) -> Result<(), TufError> {
+    let refuse = |text: String| Err(TufError::Content(text));
+    let recall = Recall::from_json(bytes)
+        .map_err(|error| TufError::Content(format!("`{path}`: {error}")))?;
+    if recall.product != *product || Recall::path(product, &recall.version) != path {
+        return refuse(format!(
+            "`{path}` holds the recall of `{}` {}",
+            recall.product, recall.version
+        ));
+    }
+    if find(targets, &Manifest::path(product, &recall.version)).is_none() {
+        return refuse(format!("`{path}` recalls a release that was never published"));
+    }
+    if find(targets, &Recall::path(product, &recall.to)).is_some() {
+        return refuse(format!("`{path}` leads to {}, which is recalled itself", recall.to));
+    }
+    let to = find(targets, &Manifest::path(product, &recall.to)).and_then(digest_of);
+    if to != Some(recall.manifest) {
+        return refuse(format!(
+            "`{path}` leads to another manifest than the published {}",
+            recall.to
+        ));
+    }
+    Ok(())
 }
 
 /// The path of a role's metadata.

@@ -59,6 +59,15 @@ pub enum Reason {
     },
     /// It failed on this device before.
     FailedBefore(Version),
+    /// Its makers recalled it.
+    Recalled {
+        /// It.
+        version: Version,
+        /// Why.
+        reason: String,
+    },
+    /// What runs cannot be undone on this device, also by a recall.
+    NoWayBack(Version),
     /// No artifact for this platform.
     NoArtifact,
     /// The hardware model is not among those named.
@@ -125,6 +134,8 @@ pub enum Reason {
     Floor(Moment),
     /// The rollout file does not know this device's groups yet.
     NotCountedYet,
+    /// The way back that a recall opened has closed.
+    RecallOver(Moment),
     /// The bucket lies above the limit.
     AboveLimit {
         /// The device's bucket.
@@ -166,9 +177,11 @@ impl Reason {
     /// The question it answers with no.
     pub const fn question(&self) -> Question {
         match self {
-            Self::OtherProduct(_) | Self::NotNewer { .. } | Self::FailedBefore(_) => {
-                Question::Product
-            }
+            Self::OtherProduct(_)
+            | Self::NotNewer { .. }
+            | Self::FailedBefore(_)
+            | Self::Recalled { .. }
+            | Self::NoWayBack(_) => Question::Product,
             Self::NoArtifact | Self::Model | Self::Os | Self::Memory { .. } | Self::Kind { .. } => {
                 Question::Platform
             }
@@ -182,7 +195,8 @@ impl Reason {
             | Self::StageClosed(_)
             | Self::Baking { .. }
             | Self::Floor(_)
-            | Self::NotCountedYet => Question::Stage,
+            | Self::NotCountedYet
+            | Self::RecallOver(_) => Question::Stage,
             Self::AboveLimit { .. } => Question::Bucket,
             Self::WindowClosed { .. } | Self::WindowUnknown(_) => Question::Window,
             Self::Frozen { .. } => Question::Freeze,
@@ -198,6 +212,8 @@ impl Reason {
             Self::OtherProduct(_) => 101,
             Self::NotNewer { .. } => Self::NOT_NEWER,
             Self::FailedBefore(_) => 103,
+            Self::Recalled { .. } => 104,
+            Self::NoWayBack(_) => 105,
             Self::NoArtifact => 201,
             Self::Model => 202,
             Self::Os => 203,
@@ -215,6 +231,7 @@ impl Reason {
             Self::Baking { .. } => 603,
             Self::Floor(_) => 604,
             Self::NotCountedYet => 605,
+            Self::RecallOver(_) => 606,
             Self::AboveLimit { .. } => 701,
             Self::WindowClosed { .. } => 801,
             Self::WindowUnknown(_) => 802,
@@ -234,6 +251,9 @@ impl Reason {
             Self::OtherProduct(_)
             | Self::NotNewer { .. }
             | Self::FailedBefore(_)
+            | Self::Recalled { .. }
+            | Self::NoWayBack(_)
+            | Self::RecallOver(_)
             | Self::NoArtifact
             | Self::Model
             | Self::Os
@@ -266,6 +286,13 @@ impl fmt::Display for Reason {
                 write!(f, "{offered} is not newer than {running}, which runs")
             }
             Self::FailedBefore(version) => write!(f, "{version} failed on this device before"),
+            Self::Recalled { version, reason } => write!(f, "{version} is recalled: {reason}"),
+            Self::NoWayBack(version) => write!(
+                f,
+                "{version} cannot be undone on this device: it is irreversible, or what was before it \
+                 cannot read its data"
+            ),
+            Self::RecallOver(until) => write!(f, "the way back closed at {until}"),
             Self::NoArtifact => f.write_str("it has no artifact for this platform"),
             Self::Model => f.write_str("it is not for this hardware model"),
             Self::Os => f.write_str("it is not for this operating system"),

@@ -21,6 +21,7 @@ use lockgate_shared::{
     limits,
     manifest::{Manifest, Severity, StageApproval},
     policy::{POLICY_PATH, Policy},
+    recall::Recall,
     version::Version,
 };
 use serde::Deserialize;
@@ -29,7 +30,9 @@ use tokio::{fs, io::AsyncWriteExt};
 
 use super::{Admin, Appended, Ask, Caller, Refusal, accepted, read_json};
 use crate::{
-    registry::rows::{self, ArtifactSummary, ReleaseRow, ReleaseSummary, StageSummary, TokenRole},
+    registry::rows::{
+        self, ArtifactSummary, RecallRow, ReleaseRow, ReleaseSummary, StageSummary, TokenRole,
+    },
     store::Table,
     stream::{EntryKind, Publication},
 };
@@ -131,9 +134,11 @@ pub async fn publish(
 ) -> Result<Response, Refusal> {
     caller.need_vendor(PUBLISHERS)?;
     let publication: Publication = read_json(request.into_body(), PUBLICATION_BYTES).await?;
-    let mut releases = check(&admin, &publication).await?;
+    let (mut releases, mut recalls) = check(&admin, &publication).await?;
     for part in &publication.with {
-        releases.extend(check(&admin, part).await?);
+        let (more, further) = check(&admin, part).await?;
+        releases.extend(more);
+        recalls.extend(further);
     }
     let bytes = serde_json::to_vec(&publication).map_err(|e| Refusal::malformed(e.to_string()))?;
     let offset = admin.desk.append(EntryKind::Publish, bytes).await?;
@@ -156,7 +161,17 @@ pub async fn publish(
                     submitted,
                     published: None,
                     summary: summary(manifest),
+                    recall: None,
                 };
+                changes.push(rows::write(Table::Releases, rows::release_key(&of.0, &of.1), &row)?);
+            }
+            for recall in &recalls {
+                let of = (recall.product.clone(), recall.version.clone());
+                let Some(row) = view.releases.get(&of).filter(|row| row.recall.is_none()) else {
+                    continue;
+                };
+                let recall = RecallRow { recall: recall.clone(), offset, published: None };
+                let row = ReleaseRow { recall: Some(recall), ..row.clone() };
                 changes.push(rows::write(Table::Releases, rows::release_key(&of.0, &of.1), &row)?);
             }
             Ok(changes)
@@ -183,7 +198,7 @@ fn roles(publication: &Publication) -> String {
 async fn check(
     admin: &Admin,
     publication: &Publication,
-) -> Result<Vec<(Manifest, Digest)>, Refusal> {
+) -> Result<(Vec<(Manifest, Digest)>, Vec<Recall>), Refusal> {
     let Publication { role, targets, .. } = publication;
     let product: Option<ProductId> =
         role.strip_prefix("releases-").map(str::parse).transpose().map_err(|error: IdError| {
@@ -200,9 +215,20 @@ async fn check(
             targets.len()
         )));
     }
-    let mut releases = Vec::new();
+    let (mut releases, mut recalls) = (Vec::new(), Vec::new());
     for (path, text) in targets {
         match &product {
+            Some(product) if path.starts_with(&format!("releases/{product}/recall-")) => {
+                let recall = Recall::from_json(text.as_bytes())
+                    .map_err(|error| Refusal::because(&format!("target `{path}`: "), &error))?;
+                if recall.product != *product || *path != Recall::path(product, &recall.version) {
+                    return Err(Refusal::invalid(format!(
+                        "target `{path}` holds the recall of version {} of `{}`",
+                        recall.version, recall.product
+                    )));
+                }
+                recalls.push(recall);
+            }
             Some(product) => {
                 let manifest = Manifest::from_json(text.as_bytes())
                     .map_err(|error| Refusal::because(&format!("target `{path}`: "), &error))?;
@@ -225,7 +251,7 @@ async fn check(
             }
         }
     }
-    Ok(releases)
+    Ok((releases, recalls))
 }
 
 async fn check_release(admin: &Admin, manifest: &Manifest, digest: Digest) -> Result<(), Refusal> {

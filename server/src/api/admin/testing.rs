@@ -100,12 +100,7 @@ impl Bench {
         let desk = Arc::new(Memory {
             entries: Mutex::default(),
             rows: Mutex::default(),
-            devices: vec![
-                known(1, "acme"),
-                known(2, "acme"),
-                known(3, "globex"),
-                known(4, "keyed"),
-            ],
+            devices: vec![known(1, "acme"), known(2, "acme"), known(3, "globex")],
             policy: Arc::new(CurrentPolicy {
                 digest: Digest::of(text.as_bytes()),
                 text: text.into_bytes(),
@@ -215,6 +210,7 @@ impl Bench {
             submitted: NOW,
             published: Some(NOW),
             summary,
+            recall: None,
         };
         let change = rows::write(Table::Releases, key, &row).expect("a row");
         self.registry

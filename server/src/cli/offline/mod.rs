@@ -35,8 +35,8 @@ use crate::{
     ceremony::{CeremonyError, metadata::MetadataError, plan::PlanError},
     keys::{KeyError, PassphraseSource},
     release::{
-        CreateError, plan::PlanError as ReleasePlanError, role::LocalRepository, role::RoleError,
-        sign::SignError,
+        CreateError, plan::PlanError as ReleasePlanError, recall, role::LocalRepository,
+        role::RoleError, sign::SignError,
     },
     whole_folder::{self, FolderError, Readers},
 };
@@ -92,6 +92,9 @@ pub enum CliError {
     /// The making of a release.
     #[error(transparent)]
     Create(#[from] CreateError),
+    /// The making of a recall.
+    #[error(transparent)]
+    Recall(#[from] recall::MakeError),
     /// A release's plan.
     #[error(transparent)]
     ReleasePlan(#[from] ReleasePlanError),
@@ -175,6 +178,7 @@ impl CliError {
             | Self::Plan(_)
             | Self::Ceremony(_)
             | Self::Create(_)
+            | Self::Recall(_)
             | Self::ReleasePlan(_)
             | Self::Role(_)
             | Self::Sign(_)

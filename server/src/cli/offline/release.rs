@@ -4,9 +4,10 @@ use std::{io::Write, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
-    id::ProductId,
+    id::{Digest, ProductId},
     limits,
     manifest::Manifest,
+    recall::{Recall, RecallStep},
     time::{Moment, Seconds},
     version::Version,
 };
@@ -15,10 +16,11 @@ use super::{CliError, Confirmation, PassphraseArgs, PolicyArgs, confirm, read};
 use crate::{
     clock, keys,
     release::{
-        self, ArtifactSource, Create,
+        self, ArtifactSource, Create, MANIFEST_FILE,
         plan::ReleasePlan,
+        recall,
         role::{CurrentRole, LocalRepository},
-        sign::{Draft, PUBLICATION_FILE, Standing},
+        sign::{Content, Draft, PUBLICATION_FILE, SignError, Standing},
     },
     span::Span,
 };
@@ -28,9 +30,11 @@ use crate::{
 pub enum ReleaseCommand {
     /// Pack files and write a release's folder
     Create(CreateArgs),
-    /// Show a release, then sign it with one author's key
+    /// Write the folder of a recall: a signed way back; it is signed and published like a release
+    Recall(Box<RecallArgs>),
+    /// Show a release or a recall, then sign it with one author's key
     Sign(SignArgs),
-    /// Say how far a release is signed
+    /// Say how far a release or a recall is signed
     Check(CheckArgs),
 }
 
@@ -58,6 +62,36 @@ pub struct CreateArgs {
     /// The policy, for a ladder preset and to check the cohorts
     #[command(flatten)]
     pub policy: PolicyArgs,
+}
+
+/// Options of `release recall`.
+#[derive(Clone, Debug, Args)]
+pub struct RecallArgs {
+    /// The version that is recalled
+    #[arg(long)]
+    pub version: Version,
+    /// The folder of the older release to which its devices go back, or its manifest
+    #[arg(long, value_name = "RELEASE")]
+    pub to: PathBuf,
+    /// How long the way back stays open
+    #[arg(long, value_name = "SPAN", default_value = "90d")]
+    pub life: Span,
+    /// When devices may go that the release harmed, counted from now
+    #[arg(long, value_name = "SPAN", default_value = "0s")]
+    pub harmed: Span,
+    /// When which share of the others may go: `1h=10` is ten percent after an hour
+    #[arg(long, value_name = "SPAN=PERCENT", value_delimiter = ',', value_parser = recall_step,
+          default_value = "15m=1,1h=10,4h=100")]
+    pub step: Vec<RecallStep>,
+    /// The oldest signed timestamp on which a device goes back
+    #[arg(long, value_name = "SPAN", default_value = "1h")]
+    pub timestamp: Span,
+    /// Why; the devices' owners read it
+    #[arg(long)]
+    pub reason: String,
+    /// The folder to make
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// Where a repository's copy is, and where trust in it begins.
@@ -109,6 +143,7 @@ pub struct CheckArgs {
 pub fn run(command: &ReleaseCommand, out: &mut dyn Write) -> Result<(), CliError> {
     match command {
         ReleaseCommand::Create(args) => create(args, out),
+        ReleaseCommand::Recall(args) => recall(args, out),
         ReleaseCommand::Sign(args) => sign(args, out),
         ReleaseCommand::Check(args) => check(args, out),
     }
@@ -138,6 +173,37 @@ fn create(args: &CreateArgs, out: &mut dyn Write) -> Result<(), CliError> {
     Ok(())
 }
 
+fn recall(args: &RecallArgs, out: &mut dyn Write) -> Result<(), CliError> {
+    let file = if args.to.is_dir() { args.to.join(MANIFEST_FILE) } else { args.to.clone() };
+    let to = read(&file, limits::MANIFEST_BYTES)?;
+    let terms = recall::Terms {
+        version: &args.version,
+        to: &to,
+        issued: clock::now(),
+        life: args.life.0,
+        harmed_after: args.harmed.0,
+        steps: args.step.clone(),
+        timestamp_max_age: args.timestamp.0,
+        reason: &args.reason,
+    };
+    let made = recall::create(terms, &args.out)?;
+    let text = read(&args.out.join(recall::RECALL_FILE), limits::RECALL_BYTES)?;
+    write!(out, "{}", recall::describe(&made, &Digest::of(&text)))?;
+    let at = args.out.display();
+    writeln!(out, "\nwritten to `{at}`, signed by nobody yet")?;
+    writeln!(out, "next: `lockgate release sign {at} --repository DIR --key people/<author>.key`")?;
+    Ok(())
+}
+
+fn recall_step(text: &str) -> Result<RecallStep, String> {
+    let wrong = || "use a span and a percentage such as `1h=10`".to_owned();
+    let (span, percent) = text.split_once('=').ok_or_else(wrong)?;
+    let Span(after_s) = span.parse().map_err(|_| wrong())?;
+    let share_ppm = percent.parse::<u32>().ok().and_then(|percent| percent.checked_mul(10_000));
+    let share_ppm = share_ppm.filter(|share| *share <= 1_000_000).ok_or_else(wrong)?;
+    Ok(RecallStep { after_s, share_ppm })
+}
+
 fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<(), CliError> {
     let Span(life) = args.expires;
     let (mut draft, current) = open(&args.folder, &args.copy, clock::now(), life)?;
@@ -164,8 +230,15 @@ fn open(
     now: Moment,
     life: Seconds,
 ) -> Result<(Draft, CurrentRole), CliError> {
-    let bytes = read(&folder.join("manifest.json"), limits::MANIFEST_BYTES)?;
-    let product = Manifest::from_json(&bytes)?.product;
+    let product = match recall::of_folder(folder) {
+        Some(path) => {
+            Recall::from_json(&read(&path, limits::RECALL_BYTES)?).map_err(SignError::from)?.product
+        }
+        None => {
+            let bytes = read(&folder.join(MANIFEST_FILE), limits::MANIFEST_BYTES)?;
+            Manifest::from_json(&bytes)?.product
+        }
+    };
     let current =
         LocalRepository::open(&copy.repository, copy.anchor.as_deref())?.role(&product)?;
     let draft = Draft::open(folder, &current, now, life)?;
@@ -174,7 +247,11 @@ fn open(
 
 fn show(draft: &Draft, current: &CurrentRole, out: &mut dyn Write) -> Result<(), CliError> {
     let standing = draft.standing(current)?;
-    write!(out, "{}", release::describe(draft.manifest(), &draft.digest()))?;
+    let text = match draft.content() {
+        Content::Release(manifest) => release::describe(manifest, &draft.digest()),
+        Content::Recall(made) => recall::describe(made, &draft.digest()),
+    };
+    write!(out, "{text}")?;
     writeln!(
         out,
         "\nrole      `{}` version {}, good until {}, keeps {} earlier targets",

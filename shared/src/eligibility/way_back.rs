@@ -1,0 +1,198 @@
+//! May a device follow a recall now? The same questions as for a release, in the same order; only what
+//! a rollout asks is missing, because the release keys alone open this way.
+
+use super::{Device, Reason, Word, calendar, conditions, platform, stale};
+use crate::{
+    bucket::Bucket, id::Digest, manifest::Manifest, pin::Pin, recall::Recall, rollout::Scope,
+    time::Moment,
+};
+
+/// The way back that a recall opens from what a device runs.
+#[derive(Clone, Copy, Debug)]
+pub struct WayBack<'a> {
+    /// The recall.
+    pub recall: &'a Recall,
+    /// SHA-256 of its bytes: it draws the order.
+    pub digest: Digest,
+    /// The manifest of the release that it leads to.
+    pub manifest: &'a Manifest,
+    /// Whether the recalled release harmed the device.
+    pub harmed: bool,
+    /// Whether what runs can be undone on this device.
+    pub undoable: bool,
+}
+
+/// May `device`, which runs the recalled version, go back now? A halt or hold of a rollout does not
+/// keep it, because a recall is what follows one; a stop of the product, the tenant or of everything does.
+pub fn way_back(
+    back: &WayBack<'_>,
+    device: &Device<'_>,
+    word: &Word<'_>,
+    now: Moment,
+) -> Vec<Reason> {
+    let WayBack { recall, manifest, .. } = back;
+    let mut reasons = Vec::new();
+    if device.failed.contains(&recall.to) {
+        reasons.push(Reason::FailedBefore(recall.to.clone()));
+    }
+    if !back.undoable {
+        reasons.push(Reason::NoWayBack(recall.version.clone()));
+    }
+    platform(manifest, device, &mut reasons);
+    for (by, pin) in device.pins {
+        if matches!(pin, Pin::Exact(version) if *version != recall.to) {
+            reasons.push(Reason::Pinned { pin: (*pin).clone(), wants: None, by: *by });
+        }
+    }
+    let covers = |scope: &Scope| match scope {
+        Scope::Rollout(_) | Scope::Groups(..) | Scope::Cohort(..) => false,
+        Scope::Tenant(tenant) => tenant == device.tenant,
+        Scope::Product(product) => product == device.product,
+        Scope::Everything => true,
+    };
+    for stop in word.memory.stops.values().filter(|stop| covers(&stop.scope)) {
+        let (number, kind, reason) = (stop.number, stop.kind, stop.reason.clone());
+        reasons.push(Reason::Stopped { number, kind, reason });
+    }
+    for stop in word.passed {
+        if stop.offset >= word.letters_offset && covers(&stop.scope) {
+            reasons.push(Reason::PassedStop(stop.reason.clone()));
+        }
+    }
+    stale(recall.timestamp_max_age_s, word, now, &mut reasons);
+    let opens = recall.opens(Bucket::of(&back.digest, device.channel, &device.id), back.harmed);
+    if recall.until <= now {
+        reasons.push(Reason::RecallOver(recall.until));
+    } else if now < opens {
+        reasons.push(Reason::Floor(opens));
+    }
+    calendar(device, now, &mut reasons);
+    conditions(manifest, device, &mut reasons);
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        eligibility::Preferences,
+        facts::{Conditions, Facts},
+        id::DeviceId,
+        manifest::{ArtifactKind, tests::manifest},
+        pace::Memory,
+        pin::Asker,
+        recall::tests::recall,
+        rollout::{Stop, StopKind},
+        time::Seconds,
+        version::Version,
+    };
+
+    #[test]
+    fn a_device_goes_back_when_its_turn_has_come_and_not_after_the_end() {
+        let mut asked = Asked::new();
+        asked.now = asked.recall.issued;
+        assert_eq!(asked.reasons(), [604]);
+        asked.now = asked.recall.issued.plus(Seconds(10));
+        assert_eq!(asked.reasons(), [604], "only those that it harmed go this soon");
+        asked.harmed = true;
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+        asked.harmed = false;
+        asked.now = asked.recall.issued.plus(Seconds(3600));
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+        asked.now = asked.recall.until;
+        assert_eq!(asked.reasons(), [504, 606]);
+    }
+
+    #[test]
+    fn what_holds_a_device_holds_its_way_back_too_but_not_the_halt_that_led_to_it() {
+        let mut asked = Asked::new();
+        let stop = |number, scope| Stop {
+            number,
+            kind: StopKind::Halt,
+            scope,
+            since: Moment(0),
+            reason: "crashes".into(),
+        };
+        let rollout = crate::id::RolloutId([1; 32]);
+        asked.memory.stops.insert(1, stop(1, Scope::Rollout(rollout)));
+        assert_eq!(asked.reasons(), Vec::<u16>::new());
+        asked.memory.stops.insert(2, stop(2, Scope::Everything));
+        asked.pin = Pin::Exact("1.1.0".parse().expect("a version"));
+        asked.undoable = false;
+        asked.failed = vec![asked.recall.to.clone()];
+        asked.issued = None;
+        assert_eq!(asked.reasons(), [103, 105, 302, 501, 504]);
+    }
+
+    #[test]
+    fn a_pin_to_an_older_line_does_not_keep_a_device_on_what_is_recalled() {
+        for pin in [Pin::NMinus1, Pin::NMinus2, Pin::Exact("1.0.0".parse().expect("a version"))] {
+            let mut asked = Asked::new();
+            asked.pin = pin;
+            assert_eq!(asked.reasons(), Vec::<u16>::new());
+        }
+    }
+
+    struct Asked {
+        recall: Recall,
+        now: Moment,
+        harmed: bool,
+        undoable: bool,
+        memory: Memory,
+        pin: Pin,
+        failed: Vec<Version>,
+        issued: Option<Moment>,
+    }
+
+    impl Asked {
+        fn new() -> Self {
+            let recall = recall();
+            let now = recall.issued.plus(Seconds(3600));
+            Self {
+                recall,
+                now,
+                harmed: false,
+                undoable: true,
+                memory: Memory::default(),
+                pin: Pin::Latest,
+                failed: Vec::new(),
+                issued: Some(now),
+            }
+        }
+
+        fn reasons(&self) -> Vec<u16> {
+            let manifest = Manifest { version: self.recall.to.clone(), ..manifest() };
+            let digest = Digest::of(b"the recall");
+            let back = WayBack {
+                recall: &self.recall,
+                digest,
+                manifest: &manifest,
+                harmed: self.harmed,
+                undoable: self.undoable,
+            };
+            let device = Device {
+                id: DeviceId([5; 32]),
+                tenant: &"acme".parse().expect("a name"),
+                product: &"app".parse().expect("a name"),
+                channel: &"stable".parse().expect("a name"),
+                facts: &Facts::default(),
+                conditions: &Conditions::default(),
+                takes: ArtifactKind::App,
+                running: Some(&self.recall.version),
+                pins: &[(Asker::Owner, &self.pin)],
+                complete: &[],
+                windows: &[],
+                freezes: &[],
+                preferences: Preferences::default(),
+                failed: &self.failed,
+            };
+            let word = Word {
+                memory: &self.memory,
+                passed: &[],
+                letters_offset: 0,
+                timestamp_issued: self.issued,
+            };
+            way_back(&back, &device, &word, self.now).iter().map(Reason::code).collect()
+        }
+    }
+}
