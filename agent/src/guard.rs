@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use lockgate_shared::time::Seconds;
+use lockgate_shared::{failure::Chain, time::Seconds};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use thiserror::Error;
 
@@ -28,7 +28,6 @@ use crate::{
     log,
     slots::{AgentBinary, Slot, SlotError, Slots as _},
     transport::{Transport, TransportError, Woken},
-    world::chain,
 };
 
 /// Tells a new agent that it is watched over, and where agents are installed here: its own program
@@ -119,7 +118,7 @@ impl Guard {
         let word = match self.post.word() {
             Ok(word) => word,
             Err(error) => {
-                log::warn(chain(&error));
+                log::warn(Chain(&error));
                 None
             }
         };
@@ -177,7 +176,7 @@ impl Guard {
                             self.post.clear()?;
                             return Ok(Over::Succeeded);
                         }
-                        Err(error) => log::error(chain(&error)),
+                        Err(error) => log::error(Chain(&error)),
                     }
                     self.start(word.guard.other(), &mut successor);
                     pause = AGAIN;
@@ -225,7 +224,7 @@ impl Guard {
 
     fn write(&self, word: &Watchword) {
         if let Err(error) = self.post.write(word) {
-            log::error(chain(&error));
+            log::error(Chain(&error));
         }
     }
 }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use lockgate_shared::{
+    failure::Chain,
     id::{Digest, ProductId, RolloutId},
     version::Version,
     wire::{CodecError, Outcome, OutcomeRecord, Outcomes},
@@ -471,7 +472,7 @@ fn readable<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Option<T> {
     match from_json(key, bytes) {
         Ok(value) => Some(value),
         Err(error) => {
-            log::error(crate::world::chain(&error));
+            log::error(Chain(&error));
             None
         }
     }

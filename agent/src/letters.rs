@@ -64,6 +64,8 @@ pub struct Writer {
 pub struct Draft {
     /// Its number.
     pub sequence: u64,
+    /// The digest of the letter that was last acknowledged; all zero before the first.
+    pub previous: Digest,
     /// By the guarded clock.
     pub now: Moment,
     /// Since the machine booted.
@@ -151,6 +153,7 @@ impl Writer {
             tenant: self.tenant.clone(),
             device: self.device,
             sequence: draft.sequence,
+            previous: draft.previous,
             sent: draft.now,
             uptime: draft.uptime,
             agent: self.agent.clone(),

@@ -6,7 +6,6 @@
 //! no device identity stands above `debug`: callers keep to that.
 
 use std::{
-    error::Error,
     fmt,
     io::{self, IsTerminal as _, Write as _},
     str::FromStr,
@@ -103,30 +102,6 @@ pub fn debug(message: impl fmt::Display) {
     write(Level::Debug, &message);
 }
 
-/// An error with everything that caused it: each layer speaks of itself only.
-pub struct Chain<'a>(pub &'a dyn Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.to_string();
-        // The hint belongs at the end, behind the causes.
-        let (head, hint) = match text.split_once("\nhint:") {
-            Some((head, hint)) => (head, Some(hint)),
-            None => (text.as_str(), None),
-        };
-        f.write_str(head)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        match hint {
-            Some(hint) => write!(f, "\nhint:{hint}"),
-            None => Ok(()),
-        }
-    }
-}
-
 fn write(level: Level, message: &dyn fmt::Display) {
     if !says(level) {
         return;
@@ -175,15 +150,6 @@ mod tests {
     fn a_long_message_is_cut_at_a_characters_border() {
         let line = line(Level::Info, &"ä".repeat(MAX_LINE), Style::Person);
         assert_eq!(line.len(), "info: ".len() + MAX_LINE + "\n".len());
-    }
-
-    #[test]
-    fn a_chain_names_every_cause_and_ends_with_the_hint() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot read `x`\nhint: look at it")]
-        struct Outer(#[source] io::Error);
-        let text = Chain(&Outer(io::Error::other("no luck"))).to_string();
-        assert_eq!(text, "cannot read `x`: no luck\nhint: look at it");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use lockgate_shared::{
+    failure::Chain,
     id::Digest,
     manifest::{Artifact, FileEntry, Probe},
 };
@@ -25,7 +26,7 @@ use crate::{
     },
     slots::{AgentBinary, Contents, Directory, Slot, SlotError, Slots},
     unpack::{require_room, unpack},
-    world::{World, chain},
+    world::World,
 };
 
 /// What stays free on the disk beside a release: for the journal, and for the owner's logs.
@@ -112,11 +113,11 @@ impl OnDisk {
         artifact: &Artifact,
         world: &mut dyn World,
     ) -> Result<(), (Fault, String)> {
-        let passing = |error: &SlotError| (Fault::Passing, chain(error));
+        let passing = |error: &SlotError| (Fault::Passing, Chain(error).to_string());
         let folder = self.slots.begin(plan.to).map_err(|error| passing(&error))?;
         let fault = |error: crate::unpack::UnpackError| {
             let fault = if error.is_passing() { Fault::Passing } else { Fault::Content };
-            (fault, chain(&error))
+            (fault, Chain(&error).to_string())
         };
         require_room(&folder, artifact, RESERVE).map_err(fault)?;
         let payload = world.payload(&plan.artifact).map_err(|why| (Fault::Passing, why))?;
@@ -149,7 +150,7 @@ impl Hands for OnDisk {
     fn verify(&mut self, slot: Slot, files: &[FileEntry]) -> Event {
         match self.slots.verify(slot, files) {
             Ok(()) => Event::Verified,
-            Err(error) => Event::VerifyFailed { why: chain(&error) },
+            Err(error) => Event::VerifyFailed { why: Chain(&error).to_string() },
         }
     }
 
@@ -158,14 +159,14 @@ impl Hands for OnDisk {
         self.watch = health::Watch::default();
         match self.slots.activate(slot) {
             Ok(()) => Event::Activated,
-            Err(error) => Event::ActivateFailed { why: chain(&error) },
+            Err(error) => Event::ActivateFailed { why: Chain(&error).to_string() },
         }
     }
 
     fn try_out(&mut self, slot: Slot) -> Event {
         match self.slots.try_out(slot) {
             Ok(()) => Event::Activated,
-            Err(error) => Event::ActivateFailed { why: chain(&error) },
+            Err(error) => Event::ActivateFailed { why: Chain(&error).to_string() },
         }
     }
 

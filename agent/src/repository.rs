@@ -23,15 +23,28 @@ use crate::{
     world::{Reader, World},
 };
 
+impl From<TufError> for RepositoryError {
+    fn from(error: TufError) -> Self {
+        if matches!(error, TufError::Fetch { .. } | TufError::Store(_)) {
+            Self::Unread(error)
+        } else {
+            Self::Refused(error)
+        }
+    }
+}
+
 /// Why something of the repository cannot be used.
 #[derive(Debug, Error)]
 pub enum RepositoryError {
     /// The folder of trusted metadata.
     #[error("the folder of trusted metadata cannot be used")]
     Store(#[from] StoreError),
-    /// The TUF client refused.
+    /// The repository, or a part of it, did not come: nothing is said against it.
+    #[error("the repository cannot be read")]
+    Unread(#[source] TufError),
+    /// The TUF client refused what came.
     #[error("the repository was not believed")]
-    Tuf(#[from] TufError),
+    Refused(#[source] TufError),
     /// The policy is not there.
     #[error("the repository has no `{POLICY_PATH}`")]
     NoPolicy,

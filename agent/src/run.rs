@@ -16,6 +16,7 @@ use lockgate_shared::{
     act::Start,
     eligibility::Preferences,
     facts::Facts,
+    failure::Chain,
     id::{ChannelId, DeviceId, Digest, ProductId, RepositoryId, TenantId},
     limits,
     pace::Sight,
@@ -25,7 +26,7 @@ use lockgate_shared::{
     time::{Moment, Seconds},
     version::Version,
     window::Window,
-    wire::{Directive, Orders},
+    wire::{Directive, Format, Orders, Sealed},
 };
 use thiserror::Error;
 
@@ -49,7 +50,7 @@ use crate::{
     repository::{Release, Repository, RepositoryError},
     slots::SlotError,
     transport::Woken,
-    world::{Fate, Refusal, World, chain},
+    world::{Fate, Refusal, World},
 };
 
 /// How many letters one turn sends: one that waited, one that tells the news, one in reserve.
@@ -166,6 +167,8 @@ struct Heard {
     contact: Option<Moment>,
     contact_uptime: Option<Seconds>,
     contact_problem: Option<String>,
+    /// Why the server takes no letter of this device: nothing is begun meanwhile.
+    barred: Option<String>,
     clock_ahead_s: Option<i64>,
 }
 
@@ -264,7 +267,7 @@ impl<W: World> Agent<W> {
         self.world.rest();
         if let Err(error) = self.snapshot().write(&self.state) {
             // A full disk must not end a trial's supervision.
-            log::warn(chain(&error));
+            log::warn(Chain(&error));
         }
         Ok(self.replaced.take().map(Ended::Replaced))
     }
@@ -326,7 +329,7 @@ impl<W: World> Agent<W> {
         let refreshed = match self.refresh() {
             Ok(()) => true,
             Err(Trouble::World(error)) => {
-                let text = chain(&error);
+                let text = Chain(&error).to_string();
                 log::warn(format!("the repository was not refreshed: {text}"));
                 self.notices.push(format!("refresh: {text}"));
                 self.heard.refresh_problem = Some(text);
@@ -502,7 +505,7 @@ impl<W: World> Agent<W> {
 
     /// Says why a product's file or manifest is not used, and goes on.
     fn complain(&mut self, product: &ProductId, error: &RepositoryError) {
-        let text = chain(error);
+        let text = Chain(error).to_string();
         log::warn(format!("`{product}`: {text}"));
         self.notices.push(format!("{product}: {text}"));
     }
@@ -530,7 +533,7 @@ impl<W: World> Agent<W> {
                 None if fresh => return self.contact(Contact::Reached).map(|()| None),
                 // An old letter was acknowledged: now for the news.
                 None => {}
-                Some(refusal) if refusal.fate == Fate::Keep => {
+                Some(refusal) if matches!(refusal.fate, Fate::Keep | Fate::Barred) => {
                     self.contact(Contact::Missed)?;
                     return Ok(Some(refusal));
                 }
@@ -549,8 +552,8 @@ impl<W: World> Agent<W> {
                 Ok(Some(letter))
             }
             Err(error) => {
-                log::error(chain(&error));
-                self.heard.contact_problem = Some(chain(&error));
+                log::error(Chain(&error));
+                self.heard.contact_problem = Some(Chain(&error).to_string());
                 Ok(None)
             }
         }
@@ -573,6 +576,7 @@ impl<W: World> Agent<W> {
         rollouts.truncate(limits::LETTER_ROLLOUTS);
         Ok(Draft {
             sequence,
+            previous: self.journal.load("acknowledged")?.unwrap_or(Digest([0; 32])),
             now: now.clock,
             uptime: now.uptime,
             facts: self.facts.clone(),
@@ -601,7 +605,7 @@ impl<W: World> Agent<W> {
                 Ok(None)
             }
             Err(error) => {
-                let text = chain(&error);
+                let text = Chain(&error).to_string();
                 let refusal = Refusal { fate: Fate::Keep, text, retry_after: None };
                 self.refused(letter, refusal).map(Some)
             }
@@ -613,6 +617,8 @@ impl<W: World> Agent<W> {
         self.heard.contact_problem = Some(refusal.text.clone());
         match refusal.fate {
             Fate::Keep => {}
+            // Nothing that it writes is taken, so nothing that it installs would be seen.
+            Fate::Barred => self.heard.barred = Some(refusal.text.clone()),
             Fate::Jump => {
                 self.journal.drop_letter(letter.sequence)?;
                 self.journal.jump()?;
@@ -653,12 +659,16 @@ impl<W: World> Agent<W> {
             self.facts_known = None;
         }
         saved.push(("facts-known".to_owned(), to_json("facts-known", &self.facts_known)?));
+        if let Ok(sealed) = Sealed::read(&letter.bytes, Format::Binary) {
+            saved.push(("acknowledged".to_owned(), to_json("acknowledged", &sealed.digest())?));
+        }
         self.schedule.heed(directive);
         saved.push(("schedule".to_owned(), to_json("schedule", &self.schedule)?));
         self.journal.settle(letter, &saved)?;
         self.heard.contact = Some(now.clock);
         self.heard.contact_uptime = Some(now.uptime);
         self.heard.contact_problem = None;
+        self.heard.barred = None;
         self.heard.clock_ahead_s =
             Some(self.world.clock().0.saturating_sub(directive.server_time.0));
         Ok(())

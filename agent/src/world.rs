@@ -7,6 +7,7 @@ use std::{io::Read, path::PathBuf, time::Duration};
 
 use lockgate_shared::{
     facts::{Conditions, Facts},
+    failure::Chain,
     limits,
     time::{Moment, Seconds},
     wire::BINARY,
@@ -64,6 +65,8 @@ pub enum Fate {
     Jump,
     /// The server will never take these bytes: another one is written.
     Drop,
+    /// The device was revoked, or is held because two devices have its identity.
+    Barred,
 }
 
 /// The machine that the agent runs on.
@@ -113,7 +116,7 @@ impl World for Machine {
             Ok(answer) => Ok(answer.body),
             Err(error) => Err(Refusal {
                 fate: fate(&error),
-                text: chain(&error),
+                text: Chain(&error).to_string(),
                 retry_after: error.retry_after(),
             }),
         }
@@ -123,7 +126,7 @@ impl World for Machine {
         let path = format!("/artifacts/{}", artifact.sha256);
         match self.transport.download(&path, artifact.size) {
             Ok(download) => Ok(Box::new(download)),
-            Err(error) => Err(chain(&error)),
+            Err(error) => Err(Chain(&error).to_string()),
         }
     }
 
@@ -132,7 +135,7 @@ impl World for Machine {
             Ok(woken) => woken,
             Err(error) => {
                 // Without signals there is no good order to end in; ending is better than spinning.
-                crate::log::error(chain(&error));
+                crate::log::error(Chain(&error));
                 Woken::Terminate
             }
         }
@@ -160,6 +163,7 @@ fn fate(error: &TransportError) -> Fate {
     let kind = error.problem().map(|problem| problem.kind.as_str());
     match (error.remedy(), kind) {
         (Remedy::Accept, Some("sequence-replayed")) => Fate::Jump,
+        (_, Some("device-held" | "device-revoked")) => Fate::Barred,
         (
             Remedy::Accept,
             Some(
@@ -169,16 +173,4 @@ fn fate(error: &TransportError) -> Fate {
         ) => Fate::Drop,
         (Remedy::Accept | Remedy::Wait | Remedy::Mend | Remedy::Stop, _) => Fate::Keep,
     }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 
 use lockgate_shared::{
     act::{Act, ActError, Grant, Lift, RiskClass, SignedAct, Start, WaivedRule, Waiver},
+    count::count,
     id::{PersonId, PublicKey},
     policy::{Policy, Role},
     sign::{self, Domain},
@@ -83,7 +84,8 @@ fn start(out: &mut String, act: &Start) -> fmt::Result {
     writeln!(out, "rollout     {}", act.rollout())?;
     writeln!(out, "moment      {} (floors count from here)", act.moment)?;
     for size in &act.cohorts {
-        writeln!(out, "cohort      `{}` of {} devices", size.cohort, size.devices)?;
+        let devices = count(size.devices, "device", "devices");
+        writeln!(out, "cohort      `{}` of {devices}", size.cohort)?;
     }
     writeln!(out, "owner       {}", act.owner)?;
     writeln!(out, "risk        {risk}")?;

@@ -57,6 +57,18 @@ pub struct Api {
     /// How long letters are gathered for one sync.
     #[serde(default = "Api::journal_tick")]
     pub journal_tick_ms: u64,
+    /// Letters of one device in a minute; beyond it is told to wait. Sixty times what a device needs
+    /// that polls every half minute: it sends one letter a poll, and a few while it installs.
+    #[serde(default = "Api::device_letters")]
+    pub device_letters_per_minute: u32,
+    /// Letters and enrolments from one address in a minute, verified or not: a site of a hundred
+    /// thousand devices behind one address that poll every five minutes sends 20,000.
+    #[serde(default = "Api::address_requests")]
+    pub address_requests_per_minute: u32,
+    /// How long letters stay in the journal after they are swept and the gatekeeper has them: thirty
+    /// days, for people who look into a rollout that went wrong.
+    #[serde(default = "Api::letters_kept")]
+    pub letters_kept_s: Seconds,
 }
 
 /// The letter box's certificate.
@@ -219,6 +231,12 @@ impl Config {
         if let Some(api) = &self.api {
             within("api.sweep_s", api.sweep_s.0, 1, MAX_SWEEP)?;
             within("api.journal_tick_ms", api.journal_tick_ms, 0, MAX_JOURNAL_TICK_MS)?;
+            let most = u64::from(u32::MAX);
+            let letters = u64::from(api.device_letters_per_minute);
+            within("api.device_letters_per_minute", letters, 1, most)?;
+            let requests = u64::from(api.address_requests_per_minute);
+            within("api.address_requests_per_minute", requests, 1, most)?;
+            within("api.letters_kept_s", api.letters_kept_s.0, 0, MAX_EXPIRY)?;
         }
         if let Some(gate) = &self.gatekeeper {
             within("gatekeeper.tick_s", gate.tick_s.0, 1, MAX_INTERVAL)?;
@@ -245,6 +263,21 @@ impl Api {
 
     const fn journal_tick() -> u64 {
         3
+    }
+
+    /// The default of [`Self::device_letters_per_minute`].
+    pub const fn device_letters() -> u32 {
+        120
+    }
+
+    /// The default of [`Self::address_requests_per_minute`].
+    pub const fn address_requests() -> u32 {
+        60_000
+    }
+
+    /// The default of [`Self::letters_kept_s`].
+    pub const fn letters_kept() -> Seconds {
+        Seconds(30 * 86_400)
     }
 }
 

@@ -2,7 +2,8 @@
 //! set one up. It only reads its configuration and starts a role; nothing is decided here.
 
 use std::{
-    io::{self, IsTerminal as _},
+    error::Error,
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -10,24 +11,39 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use lockgate_server::{
-    api::tls,
+    api::tls::{self, TlsError},
+    cli::{exit, offline::Answer},
     clock,
-    config::Config,
+    config::{Config, ConfigError},
     dice,
     registry::{NewToken, create_token, rows::TokenRole},
-    roles::{self, Shutdown, Stopper},
+    roles::{self, Shutdown, Stopper, api::RunError, both::BothError},
     store::sqlite::SqliteStore,
 };
-use lockgate_shared::id::TenantId;
+use lockgate_shared::{failure::Chain, id::TenantId};
+use rustls_pki_types::ServerName;
+use serde_json::json;
+use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 /// Any error that ends the program: its chain is printed, nothing is looked at.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// The exit codes, as `--help` shows them.
+const EXIT_CODES: &str = "\
+exit codes:
+  0  done, or ended as told
+  1  failed for another reason than those below
+  2  the command line is wrong
+  3  the configuration, or a file that it names, is wrong";
 
 /// Lockgate's server.
 #[derive(Debug, Parser)]
-#[command(name = "lockgate-server", version)]
+#[command(name = "lockgate-server", version, after_help = EXIT_CODES)]
 struct Arguments {
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -46,7 +62,7 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
         /// A host name or IP address; may be repeated
-        #[arg(long = "name", required = true)]
+        #[arg(long = "name", required = true, value_parser = host)]
         names: Vec<String>,
     },
     /// Make API tokens while no server runs
@@ -84,17 +100,53 @@ struct ConfigFile {
 }
 
 fn main() -> ExitCode {
+    let Arguments { json, command } = match exit::parsed() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
     start_log();
-    match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(command) {
+        Ok(Answer { text, json: whole }) => {
+            let said = if json { format!("{whole:#}\n") } else { text };
+            // Whoever closed standard output has seen enough.
+            let _ = io::stdout().write_all(said.as_bytes());
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            print_chain(&*error);
-            ExitCode::FAILURE
+            let code = exit_code(&*error);
+            exit::tell(&Chain(&*error).to_string(), code, json);
+            ExitCode::from(code)
         }
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+/// The code for an error, as documented above.
+fn exit_code(error: &(dyn Error + Send + Sync + 'static)) -> u8 {
+    let wrong = |error: &RunError| matches!(error, RunError::Config(_) | RunError::Tls(_));
+    let configured = error.is::<ConfigError>()
+        || error.is::<TlsError>()
+        || error.is::<AnchorError>()
+        || error.downcast_ref().is_some_and(wrong)
+        || match error.downcast_ref() {
+            Some(BothError::Config(_)) => true,
+            Some(BothError::LetterBox(error)) => wrong(error),
+            Some(BothError::Gatekeeper(_)) | None => false,
+        };
+    if configured { 3 } else { 1 }
+}
+
+/// The trust anchor that a section names.
+#[derive(Debug, Error)]
+#[error(
+    "cannot read the trust anchor `{path}`\nhint: `lockgate repo init` makes it as `root.json`; `anchor` in the configuration names it",
+    path = path.display()
+)]
+struct AnchorError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn run(command: Command) -> Result<Answer, Failure> {
     match command {
         Command::Api(ConfigFile { config }) => until_signal(async |shutdown, _| {
             Ok(roles::api::run(&Config::load(&config)?, shutdown).await?)
@@ -108,19 +160,40 @@ fn run(command: Command) -> Result<(), Failure> {
         }),
         Command::TlsInit { dir, names } => {
             tls::init(&dir, &names, clock::now())?;
-            println!("wrote ca.pem, server.pem and server.key into `{}`", dir.display());
-            Ok(())
+            Ok(Answer {
+                text: format!("wrote ca.pem, server.pem and server.key into `{}`\n", dir.display()),
+                json: json!({
+                    "ca": dir.join("ca.pem"),
+                    "certificate": dir.join("server.pem"),
+                    "key": dir.join("server.key"),
+                }),
+            })
         }
         Command::Token { command: TokenCommand::Create { config, name, role, tenant } } => {
             let token = NewToken { name, role, tenant };
-            println!("{}", bootstrap_token(&config.config, token)?);
-            Ok(())
+            let whole = json!({ "name": token.name, "role": token.role, "tenant": token.tenant });
+            let secret = bootstrap_token(&config.config, token)?;
+            let mut answer = Answer { text: format!("{secret}\n"), json: whole };
+            if let Some(whole) = answer.json.as_object_mut() {
+                whole.insert("token".into(), secret.into());
+            }
+            Ok(answer)
         }
         Command::CheckConfig(ConfigFile { config }) => {
             check_config(&Config::load(&config)?)?;
-            println!("`{}` can be used", config.display());
-            Ok(())
+            Ok(Answer {
+                text: format!("`{}` can be used\n", config.display()),
+                json: json!({ "ok": true, "config": config }),
+            })
         }
+    }
+}
+
+/// A name that a client can ask for.
+fn host(text: &str) -> Result<String, String> {
+    match ServerName::try_from(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("write a host name or an IP address".to_owned()),
     }
 }
 
@@ -134,9 +207,7 @@ fn check_config(config: &Config) -> Result<(), Failure> {
         config.gatekeeper.as_ref().map(|gatekeeper| &gatekeeper.anchor),
     ];
     for anchor in anchors.into_iter().flatten() {
-        std::fs::metadata(anchor).map_err(|error| {
-            format!("cannot read the trust anchor `{}`: {error}", anchor.display())
-        })?;
+        std::fs::metadata(anchor).map_err(|source| AnchorError { path: anchor.clone(), source })?;
     }
     Ok(())
 }
@@ -155,14 +226,14 @@ fn bootstrap_token(config: &Path, token: NewToken) -> Result<String, Failure> {
 /// Runs a role until SIGTERM or SIGINT, or until it ends by itself.
 fn until_signal(
     role: impl AsyncFnOnce(Shutdown, Arc<Stopper>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+) -> Result<Answer, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (stopper, shutdown) = Stopper::new();
         let signals = tokio::spawn(roles::signals(Arc::clone(&stopper)));
         let ended = role(shutdown, stopper).await;
         signals.abort();
-        ended
+        ended.map(|()| Answer { text: String::new(), json: json!({ "ok": true }) })
     })
 }
 
@@ -174,13 +245,4 @@ fn start_log() {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
-}
-
-fn print_chain(error: &dyn std::error::Error) {
-    eprintln!("error: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        eprintln!("  because: {error}");
-        cause = error.source();
-    }
 }

@@ -147,6 +147,8 @@ async fn answer(request: Request, letter_box: &LetterBox) -> Response {
     let answered = match request {
         Request::Pull { from, max, wait_ms } => {
             let wait = Duration::from_millis(wait_ms.into()).min(WAIT);
+            // It asks for what it does not have on disk yet.
+            letter_box.acknowledge(from);
             pull(letter_box, from, max as usize, wait).await.map_err(|error| error.to_string())
         }
         Request::Report { verdicts, status, audit } => letter_box

@@ -5,14 +5,17 @@
 //! A frame is a length (four bytes, little-endian) and a bincode message of at most [`FRAME_BYTES`].
 
 use lockgate_shared::{
-    id::{DeviceId, Digest},
+    id::{DeviceId, Digest, TenantId},
     rollout::Scope,
     time::Moment,
     wire::Format,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::status::{Status, Verdict};
+use crate::{
+    letters::bars::BarKind,
+    status::{Status, Verdict},
+};
 
 /// The longest frame: a batch stops before it would grow beyond this.
 pub const FRAME_BYTES: usize = 16 << 20;
@@ -46,6 +49,18 @@ pub enum EntryKind {
     Publish,
     /// A [`StopRequest`] as JSON: what restricts.
     Stop,
+    /// A [`BarRequest`] as JSON: a device whose letters are not taken any more.
+    Bar,
+}
+
+impl EntryKind {
+    /// Whether it is a letter, whole or not.
+    pub const fn is_letter(self) -> bool {
+        match self {
+            Self::Letter(_) | Self::Record => true,
+            Self::Enrolment(_) | Self::Act | Self::Publish | Self::Stop | Self::Bar => false,
+        }
+    }
 }
 
 /// What is kept of a letter that is not journalled whole.
@@ -88,6 +103,23 @@ pub struct StopRequest {
     pub reason: String,
     /// The token's name, which belongs to a person in the policy.
     pub token: String,
+}
+
+/// A device whose letters are not taken any more. To the gatekeeper it is the letter box's word, so it
+/// makes the device no better: what it reports of health counts no more, what it reports of harm does,
+/// and its silence is silence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BarRequest {
+    /// The device.
+    pub device: DeviceId,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Why, in a word.
+    pub kind: BarKind,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// Who says so: a token's name, or the letter box.
+    pub by: String,
 }
 
 /// Whether a stop can be lifted.

@@ -365,16 +365,17 @@ impl Desk {
         let line = Line::try_parse_from(std::iter::once("lockgate".to_owned()).chain(words))
             .expect("a command line of this test");
         let mut out = Vec::new();
-        match &line.noun {
-            Noun::Repo(command) => repo::run(command, &mut out)?,
-            Noun::Key(command) => key::run(command, &mut out)?,
+        let answer = match &line.noun {
+            Noun::Repo(command) => repo::run(command)?,
+            Noun::Key(command) => key::run(command)?,
             Noun::Release(command) => release::run(command, &mut out)?,
-            Noun::Rollout(command) => rollout::run(command, &mut out)?,
-            Noun::Cohort(command) => grant::run(command, &mut out)?,
+            Noun::Rollout(command) => rollout::run(command)?,
+            Noun::Cohort(command) => grant::run(command)?,
             Noun::Act(command) => act::run(command, &mut out)?,
-            Noun::Token(command) => token::run(command, &mut out)?,
-        }
-        Ok(String::from_utf8(out).expect("text"))
+            Noun::Token(command) => token::run(command)?,
+        };
+        assert!(answer.json.is_object(), "{}", answer.json);
+        Ok(String::from_utf8(out).expect("text") + &answer.text)
     }
 
     fn place(&self, word: &str) -> String {

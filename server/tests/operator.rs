@@ -11,6 +11,7 @@ use std::{
 };
 
 use lockgate_server::clock::Stopwatch;
+use lockgate_shared::failure::Failure;
 
 const PLAN: &str = r#"
 repository = "trial"
@@ -35,6 +36,21 @@ channels = ["stable"]
 cohorts = ["dogfood", "general"]
 [tenants.acme]
 [tenants.globex]
+"#;
+
+const RELEASE: &str = r#"
+kind = "app"
+ladder = "routine"
+[trial]
+soak_s = 30
+deadline_s = 120
+attempts = 3
+[[trial.probes]]
+name = "answers"
+kind = "command"
+argv = ["/bin/true"]
+timeout_s = 5
+interval_s = 5
 "#;
 
 #[test]
@@ -83,6 +99,213 @@ fn an_operator_restricts_reads_and_is_told_what_does_not_work() {
     assert!(gone.contains("cannot be reached"), "{gone}");
     let stranger = site.bad("ben", "whoami --ca @other/ca.pem", 4);
     assert!(stranger.contains("cannot be reached"), "{stranger}");
+}
+
+/// What is typed, and the exit code with which it ends. Every command that `--help`
+/// lists occurs.
+const EVERY_COMMAND: &[(&str, i32)] = &[
+    ("repo init --plan @plan.toml --out @second --passphrase-file @passphrase", 0),
+    ("key new --out @new.key --plain", 0),
+    ("key show @new.key", 0),
+    ("key passwd @repo/people/ada.key --passphrase-file @passphrase --new-passphrase-file @new", 0),
+    (
+        "release create --product app --version 1.0.0 --files @app --release @release.toml --repository @repo/repository --out @r1",
+        0,
+    ),
+    ("release check @r1 --repository @repo/repository", 5),
+    (
+        "release sign @r1 --repository @repo/repository --key @repo/people/ada.key --passphrase-file @new --yes",
+        0,
+    ),
+    ("release publish --dir @r1 --wait", 3),
+    ("release list", 0),
+    ("release show app 1.0.0", 3),
+    (
+        "rollout start --product app --version 1.0.0 --channel stable --manifest @r1 --risk routine --owner ben --cohort dogfood=1 --cohort general=1 --repository @repo/repository --plan @plan.toml --out @start.json",
+        0,
+    ),
+    (
+        "rollout approve --manifest @r1 --channel stable --cohort general --out @approve.json --repository @repo/repository",
+        2,
+    ),
+    ("rollout lift 1 --reason x --out @lift.json --repository @repo/repository", 0),
+    (
+        "rollout waive 0000000000000000000000000000000000000000000000000000000000000000 --rule minimum-devices=1 --expires 1d --reason x --out @waive.json --repository @repo/repository",
+        0,
+    ),
+    ("act show @start.json", 0),
+    ("act sign @start.json --key @repo/people/ben.key --passphrase-file @passphrase --yes", 0),
+    ("act submit @start.json", 0),
+    ("rollout list", 0),
+    ("rollout status", 0),
+    ("rollout explain 00", 2),
+    ("rollout pause 00 --reason x", 2),
+    ("rollout stop 00 --reason x", 2),
+    ("cohort list", 0),
+    (
+        "cohort grant 0000000000000000000000000000000000000000000000000000000000000000 --tenant acme --product app --channel stable --cohort dogfood --expires 1d --reason x --out @grant.json --repository @repo/repository",
+        0,
+    ),
+    ("cohort pause app general --reason x", 0),
+    ("cohort revoke 00 app", 2),
+    ("device list", 0),
+    ("device show 00", 2),
+    ("device explain 0000000000000000000000000000000000000000000000000000000000000000", 3),
+    ("pin set * app n-1 --tenant acme", 0),
+    ("pin list", 0),
+    ("pin clear * app --tenant acme", 0),
+    ("window set * --zone UTC --days mon --at 22:00 --length 2h --tenant acme", 0),
+    ("window list", 0),
+    ("window clear * --tenant acme", 0),
+    (
+        "freeze set * --from 2026-12-20T00:00:00Z --until 2026-12-21T00:00:00Z --reason x --tenant acme",
+        0,
+    ),
+    ("freeze list", 0),
+    ("freeze clear * --tenant acme", 0),
+    (
+        "token enrol --tenant acme --uses 1 --expires 1h --key @repo/tenants/acme.key --passphrase-file @passphrase --repository @repo/repository",
+        0,
+    ),
+    ("token create eve --role auditor", 0),
+    ("token list", 0),
+    ("token revoke eve", 0),
+    ("audit tail", 0),
+    ("audit verify @api/audit.log", 0),
+    ("audit verify @nowhere", 2),
+    ("stop --everything --reason x", 0),
+    ("status", 0),
+    ("whoami", 0),
+    ("whoami --server https://127.0.0.1:1", 4),
+    ("whoami --token-file @nowhere", 2),
+    ("completions bash", 0),
+    ("completions --shel", 2),
+    ("", 2),
+];
+
+#[test]
+fn every_command_answers_programs_in_json_and_failures_have_one_shape() {
+    let site = Site::new();
+    let path = |name: &str| site.folder.path().join(name);
+    fs::write(path("new"), "another passphrase altogether\n").expect("written");
+    fs::write(path("release.toml"), RELEASE).expect("written");
+    fs::create_dir(path("app")).expect("a folder");
+    fs::write(path("app/version"), "1.0.0\n").expect("written");
+    let mut wrong = Vec::new();
+    for (line, code) in EVERY_COMMAND {
+        let words = if line.is_empty() { "--json".to_owned() } else { format!("{line} --json") };
+        wrong.extend(amiss(&site.run("ben", &words), *code, line));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for command in leaves(env!("CARGO_BIN_EXE_lockgate"), &[]) {
+        let typed =
+            |(line, _): &(&str, i32)| format!("{line} ").starts_with(&format!("{command} "));
+        assert!(EVERY_COMMAND.iter().any(typed), "`{command}` is not tried");
+    }
+}
+
+#[test]
+fn the_readme_and_the_help_agree_on_every_exit_code() {
+    codes_agree(env!("CARGO_BIN_EXE_lockgate"), 2);
+    codes_agree(env!("CARGO_BIN_EXE_lockgate-server"), 3);
+}
+
+#[test]
+fn every_command_of_the_server_answers_programs_in_json() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let config = "[api]\nlisten = \"127.0.0.1:0\"\nstate = \"api\"\nrepository = \"r\"\nsocket = \"s\"\nanchor = \"root.json\"\n";
+    fs::write(at("server.toml"), config).expect("written");
+    fs::write(at("root.json"), "{}").expect("written");
+    fs::write(at("wrong.toml"), "[api]\n").expect("written");
+    let lines = [
+        ("tls-init --dir @ --name localhost", 0),
+        ("token create --config @server.toml --name ci --role publisher", 0),
+        ("token create --config @server.toml --name ci --role publisher", 1),
+        ("check-config --config @server.toml", 0),
+        ("check-config --config @wrong.toml", 3),
+        ("api --config @nowhere.toml", 3),
+        ("api --config @server.toml", 3),
+        ("gatekeeper --config @server.toml", 3),
+        ("run --config @server.toml", 3),
+        ("run", 2),
+    ];
+    let program = env!("CARGO_BIN_EXE_lockgate-server");
+    let mut wrong = Vec::new();
+    for (line, code) in lines {
+        let words = line.replace('@', &at(""));
+        let output = Command::new(program)
+            .args(words.split(' '))
+            .arg("--json")
+            .env("LOCKGATE_LOG", "off")
+            .output()
+            .expect("it starts");
+        wrong.extend(amiss(&output, code, line));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for command in leaves(program, &[]) {
+        assert!(
+            lines.iter().any(|(line, _)| line.starts_with(&command)),
+            "`{command}` is not tried"
+        );
+    }
+}
+
+/// That the README's table says of each code what `--help` says.
+fn codes_agree(program: &str, column: usize) {
+    let output = Command::new(program).arg("--help").output().expect("it starts");
+    let help = String::from_utf8(output.stdout).expect("text");
+    let (_, codes) = help.split_once("exit codes:\n").expect("they stand in the help");
+    let readme = include_str!("../../README.md");
+    for line in codes.lines().filter(|line| !line.trim().is_empty()) {
+        let (code, meaning) = line.trim().split_once("  ").expect("a code and its meaning");
+        let row = readme.lines().find(|row| row.starts_with(&format!("| {code} | ")));
+        let cell = row.and_then(|row| row.split('|').nth(column));
+        assert_eq!(cell.map(str::trim), Some(meaning), "{program}");
+    }
+}
+
+/// What is wrong with an answer: standard output is to hold JSON and nothing else, and a failure has
+/// the one shape and leaves standard error alone.
+fn amiss(output: &Output, code: i32, line: &str) -> Option<String> {
+    let wrong = |what: &str| Some(format!("{line}: {what}: {}", text(output)));
+    if output.status.code() != Some(code) {
+        return wrong(&format!("not exit code {code}"));
+    }
+    let values = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+    let Ok(values) = values.collect::<Result<Vec<serde_json::Value>, _>>() else {
+        return wrong("not JSON");
+    };
+    if values.is_empty() {
+        return wrong("nothing was said");
+    }
+    if code == 0 {
+        return None;
+    }
+    let read = values.first().map(|value| serde_json::from_value::<Failure>(value.clone()));
+    match (read, values.len()) {
+        (Some(Ok(failure)), 1)
+            if !failure.ok
+                && i32::from(failure.exit) == code
+                && !failure.error.is_empty()
+                && !failure.error.contains("hint: ")
+                && output.stderr.is_empty() =>
+        {
+            None
+        }
+        _ => wrong("not one failure of the known shape"),
+    }
+}
+
+/// The commands without subcommands, as `--help` lists them.
+fn leaves(program: &str, above: &[String]) -> Vec<String> {
+    let output = Command::new(program).args(above).arg("--help").output().expect("it starts");
+    let help = String::from_utf8(output.stdout).expect("text");
+    let Some((_, below)) = help.split_once("\nCommands:\n") else { return vec![above.join(" ")] };
+    let names = below.lines().take_while(|line| !line.is_empty());
+    let names = names.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let commands = names.filter(|name| !name.is_empty() && *name != "help");
+    commands.flat_map(|name| leaves(program, &[above, &[name.to_owned()]].concat())).collect()
 }
 
 /// A server that runs, and the tokens of those who ask it.

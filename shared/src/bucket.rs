@@ -72,7 +72,34 @@ impl fmt::Display for Limit {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whoever_is_let_in_stays_in_as_the_limit_rises(
+            number: u32, salt: u8, low in 0..=1_000_000_u32, more in 0..=1_000_000_u32,
+        ) {
+            let channel: ChannelId = "stable".parse().expect("a name of this test");
+            let bucket = Bucket::of(&Digest([salt; 32]), &channel, &device(number));
+            let (low, high) = (Limit::of_share_ppm(low), Limit::of_share_ppm(low.saturating_add(more)));
+            prop_assert!(!low.admits(bucket) || high.admits(bucket));
+        }
+
+        #[test]
+        fn a_limit_just_above_a_bucket_lets_in_exactly_those_up_to_it(top: u32, other: u32) {
+            let limit = Limit::just_above(Bucket(top));
+            // At the very top a limit lets everybody in.
+            prop_assert_eq!(limit.admits(Bucket(other)), other <= top);
+        }
+
+        #[test]
+        fn a_share_is_shown_as_it_was_asked_for_and_never_as_more(ppm in 0..=1_000_000_u32) {
+            let shown = Limit::of_share_ppm(ppm).share_ppm();
+            prop_assert!(shown <= ppm && ppm - shown <= 1, "{ppm} is shown as {shown}");
+        }
+    }
 
     fn device(number: u32) -> DeviceId {
         let mut id = [0; 32];

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 /// What stands before a hint in the text of an error.
 const HINT: &str = "\nhint: ";
 
-/// An error with everything that caused it, each layer in its own words, then every layer's hint on
-/// a line of its own.
+/// An error with everything that caused it, each layer in its own words and nothing twice, then every
+/// layer's hint on a line of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'a>(pub &'a dyn Error);
 
@@ -51,15 +51,18 @@ impl Failure {
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (text, mut hints) = parted(&self.0.to_string());
-        f.write_str(&text)?;
+        let (mut said, mut hints) = parted(&self.0.to_string());
         let mut source = self.0.source();
         while let Some(cause) = source {
             let (text, more) = parted(&cause.to_string());
-            write!(f, ": {text}")?;
-            hints.extend(more);
+            // Some layers, of other makers too, quote what caused them.
+            if !said.contains(&text) {
+                said = format!("{said}: {text}");
+            }
+            hints.extend(more.into_iter().filter(|hint| !hints.contains(hint)).collect::<Vec<_>>());
             source = cause.source();
         }
+        f.write_str(&said)?;
         hints.iter().try_for_each(|hint| write!(f, "{HINT}{hint}"))
     }
 }
@@ -77,7 +80,7 @@ fn parted(text: &str) -> (String, Vec<String>) {
             rest = format!("{rest}\n{more}");
         }
     }
-    (rest, hints)
+    (rest.trim_end().to_owned(), hints)
 }
 
 #[cfg(test)]
@@ -100,6 +103,18 @@ mod tests {
         assert_eq!(
             Chain(&error).to_string(),
             "cannot start: cannot read `x`: no luck\nhint: look at the configuration\nhint: chmod it"
+        );
+    }
+
+    #[test]
+    fn a_layer_that_quotes_its_cause_does_not_have_it_said_twice() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("it failed\n{0}")]
+        struct Quoting(#[source] Inner);
+        let error = Quoting(Inner(io::Error::other("no luck")));
+        assert_eq!(
+            Chain(&error).to_string(),
+            "it failed\ncannot read `x`: no luck\nhint: chmod it"
         );
     }
 

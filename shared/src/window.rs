@@ -177,7 +177,120 @@ fn zone(name: &str) -> Result<TimeZone, WindowError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{prelude::*, sample};
+
     use super::*;
+
+    /// Zones that differ in what can go wrong: no changes, half an hour and two hours of summer time,
+    /// a change at midnight, a day that never was, changes around Ramadan, odd offsets.
+    const ZONES: [&str; 12] = [
+        "UTC",
+        "Europe/Berlin",
+        "America/New_York",
+        "America/St_Johns",
+        "America/Sao_Paulo",
+        "Australia/Lord_Howe",
+        "Antarctica/Troll",
+        "Pacific/Apia",
+        "Pacific/Chatham",
+        "Africa/Casablanca",
+        "Asia/Gaza",
+        "Asia/Kathmandu",
+    ];
+
+    proptest! {
+        #[test]
+        fn a_closed_window_opens_when_it_said_and_then_for_its_whole_length(
+            window in any_window(), now in any_moment(),
+        ) {
+            let windows = [window];
+            let Ok(Opening::Closed { next }) = opening(&windows, now) else { return Ok(()) };
+            let next = next.expect("it opens every week");
+            prop_assert!(next > now && next.since(now) <= Seconds(8 * 86_400), "{next}");
+            let before = opening(&windows, next.minus(Seconds(1)));
+            prop_assert_eq!(before, Ok(Opening::Closed { next: Some(next) }));
+            let until = Some(next.plus(windows[0].length_s));
+            prop_assert_eq!(opening(&windows, next), Ok(Opening::Open { until }));
+        }
+
+        #[test]
+        fn it_opens_at_its_wall_clock_unless_that_time_does_not_exist(
+            window in any_window(), now in any_moment(),
+        ) {
+            let zone = zone(&window.zone).expect("a known zone");
+            let time = civil::time(
+                window.hour.try_into().expect("small"), window.minute.try_into().expect("small"), 0, 0,
+            );
+            let days = window.days.clone();
+            let Ok(Opening::Closed { next: Some(next) }) = opening(&[window], now) else {
+                return Ok(());
+            };
+            let local = Timestamp::from_second(next.0).expect("in range").to_zoned(zone.clone());
+            let skipped = |date: civil::Date| zone.to_ambiguous_zoned(date.to_datetime(time)).compatible().is_ok_and(|moment| moment.datetime() != date.to_datetime(time));
+            let on_time = local.time() == time && days.contains(&Weekday::of(local.date()));
+            let yesterday = local.date().yesterday().expect("in range");
+            prop_assert!(on_time || skipped(local.date()) || skipped(yesterday), "{local}");
+        }
+
+        #[test]
+        fn what_is_open_stays_open_until_it_said(
+            window in any_window(), now in any_moment(), share in 0..100_u64,
+        ) {
+            let windows = [window];
+            let Ok(Opening::Open { until: Some(until) }) = opening(&windows, now) else {
+                return Ok(());
+            };
+            prop_assert!(until > now && until.since(now) <= windows[0].length_s);
+            let later = now.plus(Seconds((until.since(now).0 - 1) * share / 99));
+            prop_assert!(matches!(opening(&windows, later), Ok(Opening::Open { .. })), "{later}");
+        }
+
+        #[test]
+        fn another_window_never_takes_time_away(
+            first in any_window(), second in any_window(), now in any_moment(),
+        ) {
+            let open = |windows: &[Window]| matches!(opening(windows, now), Ok(Opening::Open { .. }));
+            let alone = open(std::slice::from_ref(&first)) || open(std::slice::from_ref(&second));
+            prop_assert_eq!(open(&[first, second]), alone);
+        }
+    }
+
+    fn any_window() -> impl Strategy<Value = Window> {
+        let days = sample::subsequence(
+            vec![
+                Weekday::Mon,
+                Weekday::Tue,
+                Weekday::Wed,
+                Weekday::Thu,
+                Weekday::Fri,
+                Weekday::Sat,
+                Weekday::Sun,
+            ],
+            1..=7,
+        );
+        let length = prop_oneof![1..4 * 3600_u64, 1..=MAX_WINDOW.0];
+        (sample::select(ZONES.to_vec()), days, 0..24_u8, 0..60_u8, length).prop_map(
+            |(zone, days, hour, minute, length)| Window {
+                zone: zone.into(),
+                days: days.into_iter().collect(),
+                hour,
+                minute,
+                length_s: Seconds(length),
+            },
+        )
+    }
+
+    /// 2005 to 2037; half of them within days of a change of clocks in Europe or the missing day in Apia.
+    fn any_moment() -> impl Strategy<Value = Moment> {
+        let near = |moment: i64| (moment - 3 * 86_400)..(moment + 3 * 86_400);
+        prop_oneof![
+            1_104_537_600..2_145_916_800_i64,
+            near(1_774_746_000),
+            near(1_792_890_000),
+            near(1_325_239_200),
+        ]
+        .prop_map(Moment)
+    }
 
     fn berlin(day: Weekday, hour: u8, minute: u8) -> Window {
         Window {

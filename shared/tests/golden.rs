@@ -137,6 +137,7 @@ fn letter() -> Letter {
         tenant: name("acme"),
         device: device(),
         sequence: 42,
+        previous: Digest::of(b"letter 41"),
         sent: NOW,
         uptime: Seconds(86_400),
         agent: version("0.1.0"),

@@ -168,6 +168,7 @@ impl LetterWriter {
             tenant: self.tenant.clone(),
             device: self.device(),
             sequence,
+            previous: Digest([0; 32]),
             sent: clock::now(),
             uptime: Seconds(sequence),
             agent: "0.1.0".parse()?,

@@ -6,5 +6,6 @@ pub mod demo;
 pub mod fuzz;
 pub mod https;
 pub mod letter_writer;
+pub mod own_mounts;
 pub mod process;
 pub mod world;

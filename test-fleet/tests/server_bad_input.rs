@@ -15,6 +15,7 @@ use lockgate_shared::{
 use lockgate_test_fleet::{
     https::{Answer, Ask, Client},
     letter_writer::{LetterWriter, Post, enrolment_token, fingerprint},
+    own_mounts::OwnMounts,
     process::{Programs, until},
     world::{BENCH_PLAN, World, app::Behaviour},
 };
@@ -369,18 +370,12 @@ fn a_full_disk_refuses_new_letters_and_keeps_every_acknowledged_one() {
         return on_a_full_disk(Path::new(&disk));
     }
     let disk = tempfile::tempdir().expect("a folder");
-    let alone = |script: &str| {
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
-        command.env(DISK, disk.path());
-        command
-    };
-    let mount = format!("mount -t tmpfs -o size=2m none \"${DISK}\"");
-    if !alone(&mount).output().is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED {FULL_DISK}: `unshare --user --mount` is not granted here");
-        return;
-    }
-    let output = alone(&format!("{mount} && exec \"$0\" \"$@\""))
+    let mounts = OwnMounts::find().unwrap_or_else(|error| panic!("{error}"));
+    let script = format!("mount -t tmpfs -o size=2m none \"${DISK}\" && exec \"$0\" \"$@\"");
+    let output = Command::new("unshare")
+        .args(mounts.unshare)
+        .args(["sh", "-c", &script])
+        .env(DISK, disk.path())
         .arg(env::current_exe().expect("this test"))
         .args([FULL_DISK, "--exact", "--nocapture"])
         .output()

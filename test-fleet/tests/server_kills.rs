@@ -359,7 +359,8 @@ fn compare(desks: &[Desk], path: &Path) {
                 | EntryKind::Enrolment(_)
                 | EntryKind::Act
                 | EntryKind::Publish
-                | EntryKind::Stop) => panic!("entry {} is {kind:?}", known.offset),
+                | EntryKind::Stop
+                | EntryKind::Bar) => panic!("entry {} is {kind:?}", known.offset),
             }
         }
     }
@@ -389,7 +390,11 @@ fn no_letter_twice(entries: &[Entry]) {
                     codec::decode(&entry.bytes, entry.bytes.len()).expect("a record");
                 record.digest
             }
-            EntryKind::Enrolment(_) | EntryKind::Act | EntryKind::Publish | EntryKind::Stop => {
+            EntryKind::Enrolment(_)
+            | EntryKind::Act
+            | EntryKind::Publish
+            | EntryKind::Stop
+            | EntryKind::Bar => {
                 continue;
             }
         };

@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use jiff::tz::TimeZone;
-use lockgate_shared::{limits::CLOCK_SKEW_S, time::Moment};
+use lockgate_shared::{failure::Chain, limits::CLOCK_SKEW_S, time::Moment};
 use serde::Serialize;
 use serde_json::json;
 
@@ -18,7 +18,6 @@ use crate::{
     core::tuf::{Floor, Store, StoreError, Updater},
     identity::{self, Enrolled},
     lock,
-    log::Chain,
     slots::{self, AgentBinary, Directory, Slot, SlotError, Slots},
 };
 
@@ -28,6 +27,9 @@ const FREE_LEAST: u64 = 256 * 1024 * 1024;
 const CLOCK_OFF_S: u64 = 300;
 /// The longest answer to a question about health.
 const HEALTH_BYTES: u64 = 16 * 1024;
+
+/// The next line of an answer, below its first.
+const BELOW: &str = "\n                        ";
 
 /// How a question was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -67,9 +69,10 @@ pub(super) fn doctor(config: &Path) -> Report {
             Finding::Fault => "FAULT",
         };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{mark:<8} {:<14} {}", check.name, check.detail);
+        let detail = check.detail.replace('\n', BELOW);
+        let _ = writeln!(text, "{mark:<8} {:<14} {detail}", check.name);
         if let Some(hint) = &check.hint {
-            let _ = writeln!(text, "{:23} hint: {hint}", "");
+            let _ = writeln!(text, "{:23} hint: {}", "", hint.replace('\n', BELOW));
         }
     }
     let mut report = Report::of(text, json!({ "ok": !unwell, "checks": checks }));

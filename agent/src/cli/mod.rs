@@ -30,9 +30,13 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind};
 use ed25519_dalek::SigningKey;
-use lockgate_shared::id::ProductId;
+use lockgate_shared::{
+    count::count,
+    failure::{Chain, Failure},
+    id::ProductId,
+};
 use serde::Serialize;
 use serde_json::json;
 use thiserror::Error;
@@ -45,7 +49,7 @@ use crate::{
     core::{machine::Consent, tuf::ROOT_LIMIT},
     identity::{self, Enrolled, IdentityError},
     lock::{Lock, LockError},
-    log::{self, Chain, Level},
+    log::{self, Level},
     status::StatusError,
     transport::{Remedy, Sources, Transport, TransportError},
 };
@@ -67,8 +71,18 @@ struct Args {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 command line, 3 configuration, 4 not \
-enrolled, 5 server not reached, 6 server refused, 7 another agent works here, 8 doctor found a fault";
+/// The codes, as `--help` shows them.
+const EXIT_CODES: &str = "\
+exit codes:
+  0  done
+  1  failed for another reason than those below
+  2  the command line is wrong
+  3  the configuration is wrong
+  4  the device has no key or is not enrolled
+  5  the server cannot be reached, or not safely
+  6  the server refused
+  7  another agent works in the state folder
+  8  `doctor` found something that keeps the agent from working";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -246,13 +260,13 @@ impl Report {
 
 /// Reads the command line, does what it says, and says how it ended.
 pub fn main(args: impl IntoIterator<Item = OsString>, turns: &dyn Loop) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Asked before anybody has read the options: a mistake in them is told in the same way.
+    let json = args.iter().take_while(|word| *word != "--").any(|word| word == "--json");
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
-            // Help and version are asked for; everything else is a mistake.
-            let code = if error.use_stderr() { 2 } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(code);
+            return misread(&error, json);
         }
     };
     log::set(args.log);
@@ -268,15 +282,28 @@ pub fn main(args: impl IntoIterator<Item = OsString>, turns: &dyn Loop) -> ExitC
     ExitCode::from(error.exit())
 }
 
+/// Help, a version, or a command line that cannot be understood.
+fn misread(error: &clap::Error, json: bool) -> ExitCode {
+    if !error.use_stderr() || !json {
+        let _ = error.print();
+    } else {
+        let missing = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+        let text = if missing { "a command is missing".to_owned() } else { error.to_string() };
+        print(&pretty(&json!(Failure::usage(&text, 2))));
+    }
+    // Help and version are asked for; everything else is a mistake.
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
 fn dispatch(args: &Args, turns: &dyn Loop) -> Result<Report, CliError> {
     match &args.command {
         Command::CheckConfig => {
             let settings = config::load(&args.config)?;
             let products: Vec<_> = settings.products.keys().map(ToString::to_string).collect();
             let text = format!(
-                "{} is right: {} product(s) from {}\n",
+                "{} is right: {} from {}\n",
                 args.config.display(),
-                products.len(),
+                count(products.len(), "product", "products"),
                 settings.server
             );
             let server = settings.server.to_string();
@@ -382,15 +409,10 @@ fn token_text(token: &TokenArgs) -> Result<String, CliError> {
 fn say(error: &CliError, json: bool) {
     let text = Chain(error).to_string();
     if json {
-        let (what, hint) = match text.split_once("\nhint: ") {
-            Some((what, hint)) => (what, Some(hint)),
-            None => (text.as_str(), None),
-        };
-        let exit = error.exit();
-        print(&pretty(&json!({ "ok": false, "error": what, "hint": hint, "exit": exit })));
+        print(&pretty(&json!(Failure::new(&text, error.exit()))));
     } else {
         // Several faults of a configuration stand on lines of their own.
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "error: {text}");
     }
 }
 

@@ -46,7 +46,7 @@ fn status_text(status: &Status, now: Moment) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<12} {value}");
+        let _ = writeln!(text, "{name:<12} {}", value.replace("\nhint: ", "; hint: "));
     };
     line("as of", format!("{} ({} ago)", status.taken, now.since(status.taken)));
     line("agent", status.agent.clone());

@@ -119,6 +119,18 @@ impl<'a, 'f> Reader<'a, 'f> {
         unit: &str,
         need: Need,
     ) -> Option<u64> {
+        self.number_because(key, bounds, unit, "", need)
+    }
+
+    /// The same, with a reason for the bounds that its reader cannot guess.
+    pub(super) fn number_because(
+        &mut self,
+        key: &'static str,
+        bounds: RangeInclusive<u64>,
+        unit: &str,
+        why: &str,
+        need: Need,
+    ) -> Option<u64> {
         let node = self.take(key, need)?;
         let Value::Number(number) = node.value else {
             self.fault(node, format!("expected {unit}, found {}", node.value.form()), need);
@@ -128,7 +140,7 @@ impl<'a, 'f> Reader<'a, 'f> {
         if let Some(number) = number.filter(|number| bounds.contains(number)) {
             return Some(number);
         }
-        let what = format!("`{key}` must be {} to {}", bounds.start(), bounds.end());
+        let what = format!("`{key}` must be {} to {}{why}", bounds.start(), bounds.end());
         self.fault(node, what, need);
         None
     }

@@ -136,7 +136,13 @@ fn read_root(start: &Place, table: &Table, faults: &mut Vec<Fault>) -> Option<Se
     let anchor = root.path("anchor", Must("anchor = \"/etc/lockgate-agent/root.json\""));
     let ca = root.path("ca", Must("ca = \"/etc/lockgate-agent/ca.pem\""));
     let poll = root
-        .number("poll_s", POLL_LEAST_S..=POLL_MOST_S, "a number of seconds", May("poll_s = 300"))
+        .number_because(
+            "poll_s",
+            POLL_LEAST_S..=POLL_MOST_S,
+            "a number of seconds",
+            ", it only counts until the server has named its own interval, which may be shorter",
+            May("poll_s = 300"),
+        )
         .unwrap_or(POLL_DEFAULT_S);
     let facts = root.table("facts");
     let preferences = root.table("preferences");
@@ -212,7 +218,8 @@ fn read_product(table: &Table, place: &Place, faults: &mut Vec<Fault>) -> Option
     let kinds = [SlotsKind::Directory, SlotsKind::Agent].map(|kind| (kind.name(), kind));
     let slots = reader.word("slots", &kinds, Must("slots = \"directory\""));
     let root = reader.path("root", Must("root = \"/opt/app\""));
-    let installed = reader.path("installed", May("installed = \"/usr/bin/lockgate-agent\""));
+    let installed =
+        reader.path("installed", May("installed = \"/usr/lib/lockgate-agent/lockgate-agent\""));
     if let (Some(_), Some(SlotsKind::Directory)) = (&installed, slots) {
         let text = "`installed` goes with `slots = \"agent\"` only\nhint: take it out";
         reader.foreign(reader.place_of("installed"), text, May(""));

@@ -86,7 +86,7 @@ fn golden() -> Vec<Golden> {
         (
             "out of bounds",
             with("poll_s = 5"),
-            "agent.toml:1:10: `poll_s` must be 10 to 604800; hint: write `poll_s = 300`",
+            "agent.toml:1:10: `poll_s` must be 10 to 604800, it only counts until the server has named its own interval, which may be shorter; hint: write `poll_s = 300`",
         ),
         (
             "unknown key",

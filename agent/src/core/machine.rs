@@ -28,7 +28,7 @@ pub use super::state::{
     Consent, Contact, Device, Effect, Event, Fault, Handover, Now, Plan, PlannedArtifact, State,
     Step, Way,
 };
-use super::trial::{Blame, Health, Verdict, Watch};
+use super::trial::{Answer, Blame, Health, Verdict, Watch};
 
 /// How often bytes that are not the signed ones are fetched again before the release is given up: a
 /// damaged copy in one cache is no fault of the release.
@@ -262,18 +262,7 @@ impl At<'_> {
 
     fn trial(&self, mut trial: Proving, event: Event) -> Step {
         match event {
-            Event::Probed(answer) => {
-                trial.watch.advance(&trial.plan.trial, self.now.uptime);
-                trial.watch.answer(&trial.plan.trial, &answer);
-                match answer.said.health {
-                    Health::Held | Health::Failed => self.judge(trial, Vec::new()),
-                    Health::Restarted => self.interrupted(
-                        trial,
-                        format!("probe `{}` found its process restarted", answer.probe),
-                        Vec::new(),
-                    ),
-                }
-            }
+            Event::Probed(answer) => self.probed(trial, &answer),
             Event::Tick => {
                 trial.watch.advance(&trial.plan.trial, self.now.uptime);
                 let due = trial.watch.due();
@@ -296,23 +285,7 @@ impl At<'_> {
                 let why = "the old slot was active again at a start".into();
                 self.turn_back(trial.plan, why, Blame::Release, trial.watch.elapsed)
             }
-            Event::Restarted { undone } => {
-                // Probes are asked again by the next tick anyway.
-                let undone: Vec<Effect> = undone
-                    .into_iter()
-                    .filter(|effect| matches!(effect, Effect::Restart | Effect::SendLetter))
-                    .collect();
-                match trial.handover {
-                    Handover::Due => {
-                        trial.handover = Handover::Done;
-                        trial.watch.mark = self.now.uptime;
-                        to(trial.state(), Vec::new())
-                    }
-                    Handover::Done => {
-                        self.interrupted(trial, "the agent or the machine".into(), undone)
-                    }
-                }
-            }
+            Event::Restarted { undone } => self.trial_restarted(trial, undone),
             Event::Contact(_) | Event::Chosen(_) | Event::Refused { .. } | Event::NothingNewer => {
                 to(trial.state(), Vec::new())
             }
@@ -323,6 +296,34 @@ impl At<'_> {
             | Event::VerifyFailed { .. }
             | Event::Activated
             | Event::ActivateFailed { .. } => ignored(trial.state(), &event),
+        }
+    }
+
+    fn probed(&self, mut trial: Proving, answer: &Answer) -> Step {
+        trial.watch.advance(&trial.plan.trial, self.now.uptime);
+        trial.watch.answer(&trial.plan.trial, answer);
+        match answer.said.health {
+            Health::Held | Health::Failed => self.judge(trial, Vec::new()),
+            Health::Restarted => {
+                let what = format!("probe `{}` found its process restarted", answer.probe);
+                self.interrupted(trial, what, Vec::new())
+            }
+        }
+    }
+
+    /// The agent began anew during a trial: the handover to itself, or an interruption.
+    fn trial_restarted(&self, mut trial: Proving, mut undone: Vec<Effect>) -> Step {
+        match trial.handover {
+            Handover::Due => {
+                trial.handover = Handover::Done;
+                trial.watch.mark = self.now.uptime;
+                to(trial.state(), Vec::new())
+            }
+            Handover::Done => {
+                // Probes are asked again by the next tick anyway.
+                undone.retain(|effect| matches!(effect, Effect::Restart | Effect::SendLetter));
+                self.interrupted(trial, "the agent or the machine".into(), undone)
+            }
         }
     }
 
@@ -516,7 +517,8 @@ fn noted(mut step: Step, note: String) -> Step {
 }
 
 fn ignored(state: State, event: &Event) -> Step {
-    let note = format!("ignored in state {:?}: {}", state.word(), event.word());
+    let note =
+        format!("`{}` does not fit the state `{}`: ignored", event.word(), state.word().name());
     noted(to(state, Vec::new()), note)
 }
 

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use lockgate_shared::{
+    failure::Chain,
     id::{ChannelId, CohortId, Digest, ProductId, RolloutId},
     limits,
     manifest::{Artifact, ArtifactKind, Manifest, ProbeKind},
@@ -14,7 +15,7 @@ use lockgate_shared::{
     wire::{Orders, ProductState, ReasonRecord, RolloutView},
 };
 
-use super::{Agent, Product, RunError, Trouble};
+use super::{Agent, Product, RunError, Trouble, report::sentence};
 use crate::{
     cli::Request,
     core::{
@@ -30,7 +31,7 @@ use crate::{
     perform::Hands,
     repository::Release,
     slots::{Contents, Slot},
-    world::{World, chain},
+    world::World,
 };
 
 /// How many steps one event may lead to: fetch, verify, look, activate, restart and a verdict, twice.
@@ -212,6 +213,10 @@ impl<W: World> Agent<W> {
         let model = self.facts.model_id();
         let mut conditions = self.world.conditions();
         let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
+        if let Some(why) = &self.heard.barred {
+            let reasons = vec![ReasonRecord { code: 0, text: choice::short(why) }];
+            return Ok(Event::Refused { until: None, reasons });
+        }
         if !self.repository.knows(&line.product, &model) {
             let text = "its rollout file could not be read".to_owned();
             let reasons = vec![ReasonRecord { code: 0, text }];
@@ -329,7 +334,7 @@ impl<W: World> Agent<W> {
             }
         }
         if step.state.word() != line.record.state.word() {
-            log::info(format!("`{}`: {:?}", line.product, step.state.word()));
+            log::info(format!("`{}`: {}", line.product, sentence(&step.state)));
         }
         let (probes, lasting): (Vec<Effect>, Vec<Effect>) =
             step.effects.into_iter().partition(|effect| matches!(effect, Effect::RunProbe { .. }));
@@ -359,7 +364,7 @@ impl<W: World> Agent<W> {
                 // A disk that takes no more entries must not keep a device on a bad release: the
                 // switch back needs none, and the machine finds out after a start by itself.
                 Err(error) if matches!(record.state, State::RollingBack { .. }) => {
-                    log::error(chain(&error));
+                    log::error(Chain(&error));
                     line.record = record;
                     to_do.extend(lasting.into_iter().map(|effect| (None, effect)));
                 }
@@ -386,7 +391,7 @@ impl<W: World> Agent<W> {
                 if let Some(Err(error)) =
                     self.lines.get_mut(index).map(|line| line.hands.discard(*slot))
                 {
-                    log::warn(chain(&error));
+                    log::warn(Chain(&error));
                 }
                 Ok(None)
             }
@@ -421,7 +426,7 @@ impl<W: World> Agent<W> {
         match self.refresh() {
             Ok(()) => {}
             Err(Trouble::World(error)) => {
-                return Ok(unreached(format!("the last look failed: {}", chain(&error))));
+                return Ok(unreached(format!("the last look failed: {}", Chain(&error))));
             }
             Err(Trouble::Own(error)) => return Err(error),
         }
@@ -456,7 +461,7 @@ impl<W: World> Agent<W> {
             let read = self.repository.manifest_bytes(&mut self.world, release, clock);
             let bytes = match read {
                 Ok(bytes) => bytes,
-                Err(error) => return Ok(failed(&chain(&error))),
+                Err(error) => return Ok(failed(&Chain(&error).to_string())),
             };
             let others: Vec<Digest> = self
                 .lines
@@ -520,7 +525,7 @@ impl<W: World> Agent<W> {
         };
         let (health, detail) = match reached {
             Ok(()) => (Health::Held, "the server was reached".to_owned()),
-            Err(error) => (Health::Failed, choice::short(&chain(&error))),
+            Err(error) => (Health::Failed, choice::short(&Chain(&error).to_string())),
         };
         Answer { probe: name.to_owned(), said: Said { health, detail }, latency_ms: 0 }
     }

@@ -109,7 +109,7 @@ impl<W: World> Agent<W> {
 }
 
 /// A state in a sentence.
-fn sentence(state: &State) -> String {
+pub(super) fn sentence(state: &State) -> String {
     match state {
         State::Idle => "nothing newer is offered".into(),
         State::Waiting { until: Some(until), reasons } => {

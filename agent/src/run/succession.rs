@@ -2,7 +2,7 @@
 //! new one signs as it comes along, and the old one, back after a refusal, takes note of it. Who
 //! watches whom is in [`crate::guard`].
 
-use lockgate_shared::wire::SlotState;
+use lockgate_shared::{failure::Chain, wire::SlotState};
 
 use super::{Agent, Role, RunError};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     guard::Post,
     log,
     slots::Slot,
-    world::{World, chain},
+    world::World,
 };
 
 impl<W: World> Agent<W> {
@@ -48,7 +48,7 @@ impl<W: World> Agent<W> {
         };
         let progress = if kept && settled { Progress::Kept } else { Progress::Running };
         if let Err(error) = Post::of(&self.state).sign(&word.version, progress) {
-            log::warn(chain(&error));
+            log::warn(Chain(&error));
         }
     }
 
@@ -65,7 +65,7 @@ impl<W: World> Agent<W> {
         log::warn(format!("`{}` {}: {why}; it was put back", word.product, word.version));
         self.drive(index, Event::RestartFailed { why })?;
         if let Err(error) = Post::of(&self.state).clear() {
-            log::warn(chain(&error));
+            log::warn(Chain(&error));
         }
         Ok(())
     }
@@ -89,7 +89,7 @@ impl<W: World> Agent<W> {
             Stage::Refused { .. } => false,
         });
         if !known && let Err(error) = Post::of(&self.state).begin(&fresh) {
-            return Some(Event::ActivateFailed { why: chain(&error) });
+            return Some(Event::ActivateFailed { why: Chain(&error).to_string() });
         }
         Some(line.hands.try_out(slot))
     }
@@ -99,7 +99,7 @@ impl<W: World> Agent<W> {
         let failed = match self.last_letter() {
             Ok(None) => None,
             Ok(Some(refusal)) => Some(refusal.text),
-            Err(error) => Some(chain(&error)),
+            Err(error) => Some(Chain(&error).to_string()),
         };
         let (health, detail) = match failed {
             None if self.heard.contact.is_some() => {
@@ -114,7 +114,7 @@ impl<W: World> Agent<W> {
     /// The watchword, where there is one that can be read.
     fn word(&self) -> Option<Watchword> {
         Post::of(&self.state).word().unwrap_or_else(|error| {
-            log::warn(chain(&error));
+            log::warn(Chain(&error));
             None
         })
     }

@@ -1,11 +1,10 @@
 //! The repository behind the transport, as the TUF workflow reads it: metadata and small targets, each
 //! read with a deadline.
 
+use lockgate_shared::failure::Chain;
+
 use super::{ANSWER, Transport, TransportError};
-use crate::{
-    core::tuf::{Fetch, FetchError},
-    log::Chain,
-};
+use crate::core::tuf::{Fetch, FetchError};
 
 /// Reads the repository through a transport: the mirrors in order, then the server.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use lockgate_shared::{
     wire::{BINARY, Format, JSON},
 };
 
-use super::problem::Trouble;
+use super::{Peer, problem::Trouble};
 use crate::{clock, letters::LetterBox};
 
 /// How long a device has for its body: 64 KiB over the slowest mobile network.
@@ -27,6 +27,7 @@ pub async fn enroll(
     State(letter_box): State<Arc<LetterBox>>,
     request: Request,
 ) -> Result<Response, Trouble> {
+    not_too_often(&letter_box, &request)?;
     let format = format(request.headers())?;
     let bytes = whole(request.into_body()).await?;
     let answer = letter_box.enrol(&bytes, format, clock::now()).await?;
@@ -38,10 +39,20 @@ pub async fn checkin(
     State(letter_box): State<Arc<LetterBox>>,
     request: Request,
 ) -> Result<Response, Trouble> {
+    not_too_often(&letter_box, &request)?;
     let format = format(request.headers())?;
     let bytes = whole(request.into_body()).await?;
     let directive = letter_box.check_in(&bytes, format, clock::now()).await?;
     Ok(answered(format, directive.to_bytes(format)?))
+}
+
+/// Counted by address before anything is read or verified.
+fn not_too_often(letter_box: &LetterBox, request: &Request) -> Result<(), Trouble> {
+    let Some(peer) = request.extensions().get::<Peer>() else { return Ok(()) };
+    letter_box
+        .addresses()
+        .pass(peer, clock::now())
+        .map_err(|wait| Trouble::too_often("too many requests come from this address", wait))
 }
 
 /// The form that `Content-Type` names; its parameters say nothing here.

@@ -8,7 +8,7 @@
 //! | `GET /artifacts/<sha256>` | [`artifacts`] |
 //! | everything else under `/v1` | [`admin`] |
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -33,11 +33,13 @@ pub mod admin;
 pub mod artifacts;
 pub mod device;
 pub mod file;
+pub mod paced;
 pub mod problem;
 pub mod repository;
 pub mod tls;
 
 use admin::Admin;
+use paced::{PACE, Paced};
 use problem::Trouble;
 
 /// Connections at once: at some 40 KiB each below half a gibibyte. Whoever comes beyond waits in the
@@ -85,8 +87,9 @@ pub async fn serve(
             accepted = accept(&listener, &places) => accepted,
             () = shutdown.wait() => break,
         };
-        if let Some((stream, place)) = accepted {
-            let connection = connection(stream, acceptor.clone(), router.clone(), stopping.clone());
+        if let Some((stream, peer, place)) = accepted {
+            let connection =
+                connection((stream, peer), acceptor.clone(), router.clone(), stopping.clone());
             tokio::spawn(async move {
                 connection.await;
                 drop(place);
@@ -103,10 +106,10 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, place)),
+        Ok((stream, address)) => Some((stream, Peer::of(address.ip()), place)),
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "a connection failed");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -115,19 +118,36 @@ async fn accept(
     }
 }
 
+/// Who is at the other end, as far as requests are counted: an IPv4 address, or the network of an IPv6
+/// address, of which one machine has as many as it wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer(u64);
+
+impl Peer {
+    fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V4(address) => u64::from(u32::from(address)),
+            // The first half names the network; no network is numbered below 2^32.
+            IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
+        })
+    }
+}
+
 async fn connection(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, Peer),
     acceptor: TlsAcceptor,
     router: Router,
     mut shutdown: Shutdown,
 ) {
     // Answers are small and final: nothing is gained by waiting for more.
     let _ = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(stream)).await else {
+    let Ok(Ok(stream)) =
+        tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(Paced::new(stream, PACE))).await
+    else {
         tracing::debug!("a handshake failed");
         return;
     };
-    let service = service_fn(move |request| respond(router.clone(), request));
+    let service = service_fn(move |request| respond(router.clone(), peer, request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
@@ -146,8 +166,14 @@ async fn connection(
     }
 }
 
-async fn respond(router: Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let mut response = match router.oneshot(request.map(Body::new)).await {
+async fn respond(
+    router: Router,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(peer);
+    let mut response = match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => never.into_response(),
     };

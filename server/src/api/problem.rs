@@ -5,15 +5,21 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use lockgate_shared::wire::{CodecError, PROBLEM, Problem, TokenError};
+use lockgate_shared::{
+    time::Seconds,
+    wire::{CodecError, PROBLEM, Problem, TokenError},
+};
 
-use crate::letters::{JournalError, Refusal};
+use crate::letters::{JournalError, Refusal, bars::BarKind};
 
 /// After how many seconds to come again when the server is busy: long enough for a full queue to
 /// drain, short enough for a stop to arrive.
 const BUSY_S: u64 = 5;
 /// After how many seconds to come again when a person has to help.
 const HELP_S: u64 = 60;
+
+/// After how many seconds a barred device may come again: it can do nothing but hear the same.
+const BARRED_S: u64 = 3_600;
 
 /// An error answer.
 #[derive(Clone, Debug)]
@@ -64,6 +70,13 @@ impl Trouble {
     pub fn range(length: u64) -> Self {
         let detail = format!("the file has {length} bytes");
         Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", "the range lies outside", detail)
+    }
+
+    /// Somebody comes more often than anybody needs to.
+    pub fn too_often(detail: impl Into<String>, wait: Seconds) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let trouble = Self::new(status, "too-often", "too many requests", detail);
+        Self { retry_after: Some(wait.0), ..trouble }
     }
 
     /// The server cannot at the moment.
@@ -134,6 +147,15 @@ impl From<Refusal> for Trouble {
                 let title = "the letter's number was used before";
                 Self::new(StatusCode::CONFLICT, "sequence-replayed", title, detail)
             }
+            Refusal::Barred(bar) => {
+                let (kind, title) = match bar.kind {
+                    BarKind::Revoked => ("device-revoked", "the device is revoked"),
+                    BarKind::Held => ("device-held", "two machines have the device's identity"),
+                };
+                let trouble = Self::new(FORBIDDEN, kind, title, detail);
+                Self { retry_after: Some(BARRED_S), ..trouble }
+            }
+            Refusal::TooOften { wait, .. } => Self::too_often(detail, wait),
             Refusal::Token(error) => error.into(),
             Refusal::TokenUsedUp => {
                 Self::new(FORBIDDEN, "token-used-up", "the enrolment token is used up", detail)

@@ -1,7 +1,6 @@
 //! `lockgate act`: carrying what people signed to the gatekeeper, and waiting for its word.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -53,7 +52,7 @@ pub struct Wait {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::Offline(command) => Ok(offline::act::run(&command, &mut io::stdout())?),
+        Command::Offline(command) => session.offline(|desk| offline::act::run(&command, desk)),
         Command::Submit { file, wait } => {
             let signed = read(&file)?;
             let client = session.client()?;

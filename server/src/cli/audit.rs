@@ -3,6 +3,7 @@
 use std::{fs::File, path::PathBuf, time::Duration};
 
 use clap::{Subcommand, ValueEnum};
+use lockgate_shared::count::count;
 
 use super::{Session, exit::CliError, say};
 use crate::{
@@ -64,8 +65,8 @@ pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
             });
             session.print(&whole, |_| {
                 format!(
-                    "true: {} entries, head {}{}",
-                    summary.entries,
+                    "true: {}, head {}{}",
+                    count(summary.entries, "entry", "entries"),
                     summary.head,
                     signed.unwrap_or_default()
                 )
@@ -99,6 +100,9 @@ async fn tail(
         if end {
             break;
         }
+    }
+    if last.is_empty() && !follow && !session.json() && !raw {
+        say("nothing was written to this chain yet")?;
     }
     print(session, &last, raw)?;
     if !follow {

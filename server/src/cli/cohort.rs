@@ -1,7 +1,5 @@
 //! `lockgate cohort`: how many devices each has, pausing one, and moving a device back to the last.
 
-use std::io;
-
 use clap::Subcommand;
 use lockgate_shared::{
     id::{CohortId, ProductId},
@@ -41,7 +39,7 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::Offline(command) => Ok(offline::grant::run(&command, &mut io::stdout())?),
+        Command::Offline(command) => session.offline(|_| offline::grant::run(&command)),
         Command::List => {
             let status: Status = session.client()?.get("/v1/status").await?;
             session.print(&status.cohorts, |cohorts| {

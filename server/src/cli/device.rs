@@ -1,15 +1,16 @@
 //! `lockgate device`: the list, one device, and why it does or does not install.
 
 use clap::Subcommand;
-use lockgate_shared::id::TenantId;
+use lockgate_shared::{count::count, id::TenantId};
 
 use super::{Session, device_id, exit::CliError, table};
 use crate::{
     api::admin::{
         desk::KnownDevice,
-        devices::{DEVICES_MAX, DeviceShown, Explanation, Line, Mouth},
+        devices::{DEVICES_MAX, DeviceShown, Explanation, Line, Mouth, RevokeAsked},
     },
     clock,
+    letters::bars::BarKind,
 };
 
 /// What can be asked about devices.
@@ -23,6 +24,17 @@ pub enum Command {
         /// How many at most
         #[arg(long, default_value_t = 1000)]
         limit: usize,
+        /// Only those that are revoked or held, or wrote under used numbers
+        #[arg(long)]
+        problems: bool,
+    },
+    /// Take no letter of a device any more, for good; a token is enough, because it only restricts
+    Revoke {
+        /// The device, or its first digits
+        device: String,
+        /// Why: whoever finds the device reads it
+        #[arg(long)]
+        reason: String,
     },
     /// Show a device: what it is, what it said, what it is told
     Show {
@@ -39,7 +51,17 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::List { tenant, limit } => list(session, tenant, limit).await,
+        Command::List { tenant, limit, problems } => list(session, tenant, limit, problems).await,
+        Command::Revoke { device, reason } => {
+            let client = session.client()?;
+            let device = one(device_id(&client, &device).await?)?;
+            let path = format!("/v1/devices/{device}/revoke");
+            let known: KnownDevice = client.post(&path, &RevokeAsked { reason }).await?;
+            session.print(&known, |known| {
+                let number = known.barred.as_ref().map_or(0, |bar| bar.number);
+                format!("device {} is revoked, number {number}", table::short(known.device))
+            })
+        }
         Command::Show { device } => {
             let client = session.client()?;
             let device = one(device_id(&client, &device).await?)?;
@@ -63,7 +85,12 @@ fn one(device: String) -> Result<String, CliError> {
     Ok(device)
 }
 
-async fn list(session: &Session, tenant: Option<TenantId>, limit: usize) -> Result<(), CliError> {
+async fn list(
+    session: &Session,
+    tenant: Option<TenantId>,
+    limit: usize,
+    problems: bool,
+) -> Result<(), CliError> {
     let client = session.client()?;
     let tenant = tenant.map(|tenant| format!("&tenant={tenant}")).unwrap_or_default();
     let mut found: Vec<KnownDevice> = Vec::new();
@@ -78,14 +105,18 @@ async fn list(session: &Session, tenant: Option<TenantId>, limit: usize) -> Resu
             break;
         }
     }
+    if problems {
+        found.retain(KnownDevice::is_odd);
+    }
+    let none = if problems { "no device has a problem" } else { "no device has enrolled yet" };
     session.print(&found, |found| {
         let header = ["device", "tenant", "model", "seen", "products"];
-        table::of(&header, found.iter().map(row).collect(), "no device has enrolled yet")
+        table::of(&header, found.iter().map(row).collect(), none)
     })
 }
 
 fn row(known: &KnownDevice) -> Vec<String> {
-    let model = known.facts.as_ref().map(|facts| format!("{} {}", facts.vendor, facts.model));
+    let model = known.facts.as_ref().map(|facts| known_words(&[&facts.vendor, &facts.model]));
     let products = known.letter.iter().flat_map(|letter| &letter.products).map(|product| {
         format!(
             "{} {} ({})",
@@ -112,14 +143,22 @@ fn show_text(shown: &DeviceShown) -> String {
         ("seen", table::ago(clock::now(), known.seen)),
         ("letters", known.sequence.to_string()),
     ];
+    if let Some(bar) = &known.barred {
+        let word = match bar.kind {
+            BarKind::Revoked => "revoked",
+            BarKind::Held => "held",
+        };
+        rows.push((word, format!("since {} (number {}): {}", bar.since, bar.number, bar.reason)));
+    }
     if known.replayed > 0 {
-        let text = format!("{} letters under used numbers: perhaps a clone", known.replayed);
+        let letters = count(known.replayed, "letter", "letters");
+        let text = format!("{letters} under used numbers: perhaps a clone");
         rows.push(("replayed", text));
     }
     if let Some(facts) = &known.facts {
-        rows.push(("hardware", format!("{} {} ({})", facts.vendor, facts.model, facts.arch)));
-        rows.push(("system", format!("{} {}", facts.os_id, facts.os_version)));
-        rows.push(("firmware", facts.firmware_version.clone()));
+        rows.push(("hardware", known_words(&[&facts.vendor, &facts.model, &facts.arch])));
+        rows.push(("system", known_words(&[&facts.os_id, &facts.os_version])));
+        rows.push(("firmware", known_words(&[&facts.firmware_version])));
     }
     if let Some(letter) = &known.letter {
         rows.push(("agent", letter.agent.to_string()));
@@ -143,18 +182,24 @@ fn show_text(shown: &DeviceShown) -> String {
     rows.push((
         "orders",
         format!(
-            "{} pins, {} windows, {} freezes, {} stops, {} grants; {held}",
-            shown.orders.pins.len(),
-            shown.orders.windows.len(),
-            shown.orders.freezes.len(),
-            shown.orders.stops.len(),
-            shown.orders.grants.len()
+            "{}, {}, {}, {}, {}; {held}",
+            count(shown.orders.pins.len(), "pin", "pins"),
+            count(shown.orders.windows.len(), "window", "windows"),
+            count(shown.orders.freezes.len(), "freeze", "freezes"),
+            count(shown.orders.stops.len(), "stop", "stops"),
+            count(shown.orders.grants.len(), "grant", "grants")
         ),
     ));
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     let lines: Vec<String> =
         rows.iter().map(|(name, text)| format!("{name:width$}  {text}")).collect();
     lines.join("\n")
+}
+
+/// What a device could find out about itself: a machine without firmware tables names no vendor.
+fn known_words(words: &[&str]) -> String {
+    let known: Vec<&str> = words.iter().copied().filter(|word| !word.is_empty()).collect();
+    if known.is_empty() { "not known to the device".to_owned() } else { known.join(" ") }
 }
 
 fn explain_text(explanation: &Explanation) -> String {

@@ -1,10 +1,21 @@
 //! How a command ends: an exit code that programs can act on, and a message that people can.
 
-use std::{error::Error, fmt, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    fmt,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use lockgate_shared::wire::Problem;
+use clap::{Parser, error::ErrorKind};
+use lockgate_shared::{
+    failure::{Chain, Failure},
+    wire::Problem,
+};
 
 use super::offline;
+use crate::release::sign::SignError;
 
 /// The codes, as `--help` shows them.
 pub const HELP: &str = "\
@@ -100,7 +111,9 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) | Self::NotYet(text) | Self::False(text) => f.write_str(text),
-            Self::File { path, source } => write!(f, "`{}`: {source}", path.display()),
+            Self::File { path, source } => {
+                write!(f, "cannot read `{}`: {source}", path.display())
+            }
             Self::Refused(problem) => {
                 f.write_str(&problem.detail)?;
                 match &problem.hint {
@@ -113,16 +126,11 @@ impl fmt::Display for CliError {
                 reasons.iter().try_for_each(|reason| write!(f, "\n  {reason}"))
             }
             Self::Unreachable { server, source } => {
-                write!(f, "`{server}` cannot be reached: {source}")?;
-                let mut cause = source.source();
-                while let Some(error) = cause {
-                    write!(f, ": {error}")?;
-                    cause = error.source();
-                }
+                write!(f, "`{server}` cannot be reached: {}", Chain(source.as_ref()))?;
                 f.write_str("\nhint: check `--server` and `--ca`, and that the server runs")
             }
-            Self::Offline(error) => f.write_str(&whole(error.as_ref())),
-            Self::Ours(error) => f.write_str(&whole(error.as_ref())),
+            Self::Offline(error) => Chain(error.as_ref()).fmt(f),
+            Self::Ours(error) => Chain(error.as_ref()).fmt(f),
         }
     }
 }
@@ -140,7 +148,9 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
     use offline::CliError as E;
     match error {
         E::Print(_) | E::Write(_) | E::Codec(_) => Exit::Ours,
-        E::Role(_)
+        E::Sign(SignError::Threshold { .. }) => Exit::NotYet,
+        E::Sign(SignError::OtherRole(_) | SignError::Artifact { .. })
+        | E::Role(_)
         | E::Metadata(_)
         | E::Act(_)
         | E::Token(_)
@@ -164,19 +174,43 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
     }
 }
 
-/// An error and all that led to it, and its hint at the end.
-fn whole(error: &dyn Error) -> String {
-    let text = error.to_string();
-    let (mut text, hint) = match text.split_once("\nhint: ") {
-        Some((text, hint)) => (text.to_owned(), format!("\nhint: {hint}")),
-        None => (text, String::new()),
-    };
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+/// The command line, or the code with which the program ends when it only asked for help or cannot be
+/// understood: then it has been said.
+pub fn parsed<P: Parser>() -> Result<P, ExitCode> {
+    P::try_parse().map_err(|error| {
+        if !error.use_stderr() {
+            // Help and version are asked for.
+            let _ = error.print();
+            return Exit::Done.into();
+        }
+        // Nobody has read the options yet.
+        let json = std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
+        let code = Exit::Usage as u8;
+        if json {
+            let missing = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+            let text = if missing { "a command is missing".to_owned() } else { error.to_string() };
+            print(&Failure::usage(&text, code));
+        } else {
+            let _ = error.print();
+        }
+        ExitCode::from(code)
+    })
+}
+
+/// Says why the program ends: to programs on standard output, to people on standard error. When both
+/// are gone, the exit code still speaks.
+pub fn tell(text: &str, code: u8, json: bool) {
+    if json {
+        print(&Failure::new(text, code));
+    } else {
+        let _ = writeln!(io::stderr(), "error: {text}");
     }
-    text + &hint
+}
+
+fn print(failure: &Failure) {
+    // Text, a number and an option of text are always JSON.
+    let text = serde_json::to_string_pretty(failure).unwrap_or_default();
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 impl From<Exit> for ExitCode {

@@ -19,7 +19,7 @@ pub mod tenant;
 pub mod token;
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     process::ExitCode,
 };
 
@@ -33,6 +33,7 @@ use serde::Serialize;
 use self::{
     client::{Access, Client},
     exit::{CliError, Exit},
+    offline::Answer,
 };
 use crate::{api::admin::Caller, status::Status, stream::StopHow};
 
@@ -136,28 +137,30 @@ pub struct Session {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let Cli { access, json, command } = Cli::parse();
+    let Cli { access, json, command } = match exit::parsed() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let session = Session { access, json };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&CliError::ours(error)),
+        Err(error) => return fail(&CliError::ours(error), json),
     };
     match runtime.block_on(run(command, &session)) {
         Ok(()) => Exit::Done.into(),
-        Err(error) => fail(&error),
+        Err(error) => fail(&error, json),
     }
 }
 
-fn fail(error: &CliError) -> ExitCode {
-    // When standard error is gone too, the exit code still speaks.
-    let _ = writeln!(io::stderr(), "error: {error}");
+fn fail(error: &CliError, json: bool) -> ExitCode {
+    exit::tell(&error.to_string(), error.exit() as u8, json);
     error.exit().into()
 }
 
 async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::Repo(command) => Ok(offline::repo::run(&command, &mut io::stdout())?),
-        Command::Key(command) => Ok(offline::key::run(&command, &mut io::stdout())?),
+        Command::Repo(command) => session.offline(|_| offline::repo::run(&command)),
+        Command::Key(command) => session.offline(|_| offline::key::run(&command)),
         Command::Rollout(command) => rollout::run(command, session).await,
         Command::Cohort(command) => cohort::run(command, session).await,
         Command::Device(command) => device::run(command, session).await,
@@ -196,7 +199,9 @@ async fn run(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lockgate", &mut text);
-            say(&String::from_utf8_lossy(&text))
+            let script = String::from_utf8_lossy(&text);
+            let whole = serde_json::json!({ "shell": shell.to_string(), "script": script });
+            session.print(&whole, |_| script.clone().into_owned())
         }
     }
 }
@@ -223,6 +228,22 @@ impl Session {
         } else {
             say(&text(value))
         }
+    }
+
+    /// Carries out what needs no server. Programs read one object; what people read before they
+    /// confirm then goes to standard error, if there is anybody.
+    fn offline(
+        &self,
+        run: impl FnOnce(&mut dyn Write) -> Result<Answer, offline::CliError>,
+    ) -> Result<(), CliError> {
+        let answer = if !self.json {
+            run(&mut io::stdout())?
+        } else if io::stdin().is_terminal() {
+            run(&mut io::stderr())?
+        } else {
+            run(&mut io::sink())?
+        };
+        self.print(&answer.json, |_| answer.text.trim_end_matches('\n').to_owned())
     }
 
     /// Prints that something was done.

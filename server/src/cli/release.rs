@@ -1,9 +1,6 @@
 //! `lockgate release`: what was published, and carrying a signed release to the server.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use lockgate_shared::{
@@ -52,7 +49,7 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::Offline(command) => Ok(offline::release::run(&command, &mut io::stdout())?),
+        Command::Offline(command) => session.offline(|desk| offline::release::run(&command, desk)),
         Command::List { product } => {
             let ask = product.map(|product| format!("?product={product}")).unwrap_or_default();
             let rows: Vec<ReleaseRow> =
@@ -74,7 +71,16 @@ async fn publish(session: &Session, dir: &Path, wait: &act::Wait) -> Result<(), 
         let path = path.to_owned();
         move |source| CliError::File { path, source }
     };
-    let text = std::fs::read(&path).map_err(failed(&path))?;
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(CliError::Usage(format!(
+                "there is no `{}`\nhint: `lockgate release sign` writes it when enough authors have signed",
+                path.display()
+            )));
+        }
+        Err(source) => return Err(failed(&path)(source)),
+    };
     let publication: Publication = serde_json::from_slice(&text).map_err(|error| {
         CliError::Usage(format!(
             "`{}` is not a publication: {error}\nhint: `lockgate release sign` writes it when enough people have signed",

@@ -2,7 +2,8 @@
 //! starting, approving and lifting take signatures and are made offline.
 
 use std::{
-    io::{self, IsTerminal, stdout},
+    collections::BTreeSet,
+    io::{IsTerminal, stdout},
     time::Duration,
 };
 
@@ -63,13 +64,13 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::Offline(command) => Ok(offline::rollout::run(&command, &mut io::stdout())?),
+        Command::Offline(command) => session.offline(|_| offline::rollout::run(&command)),
         Command::List => {
             let rollouts: Vec<RolloutStatus> = session.client()?.get("/v1/rollouts").await?;
             session.print(&rollouts, |rollouts| list_text(rollouts))
         }
         Command::Status { id, watch: false } => {
-            let status = look(&session.client()?, id.as_deref()).await?;
+            let status = look(&session.client()?, id.as_deref(), &mut BTreeSet::new()).await?;
             session.print(&shown(&status), |_| status_text(&status))
         }
         Command::Status { id, watch: true } => watch(session, id.as_deref()).await,
@@ -132,17 +133,27 @@ fn pick(rollouts: &[RolloutStatus], text: &str) -> Result<RolloutId, CliError> {
     }
 }
 
-/// The status, with one rollout or with all that are in progress.
-async fn look(client: &Client, id: Option<&str>) -> Result<Status, CliError> {
+/// The status, with one rollout, or with all that are in progress and those in `followed`, which
+/// grows by them: whoever watches sees how they end.
+async fn look(
+    client: &Client,
+    id: Option<&str>,
+    followed: &mut BTreeSet<RolloutId>,
+) -> Result<Status, CliError> {
     let mut status: Status = client.get("/v1/status").await?;
     match id {
         Some(text) => {
             let id = pick(&status.rollouts, text)?;
             status.rollouts.retain(|rollout| rollout.rollout == id);
         }
-        None => status.rollouts.retain(|rollout| !over(rollout.state)),
+        None => keep_in_progress(&mut status.rollouts, followed),
     }
     Ok(status)
+}
+
+fn keep_in_progress(rollouts: &mut Vec<RolloutStatus>, followed: &mut BTreeSet<RolloutId>) {
+    rollouts.retain(|rollout| !over(rollout.state) || followed.contains(&rollout.rollout));
+    followed.extend(rollouts.iter().map(|rollout| rollout.rollout));
 }
 
 const fn over(state: RolloutState) -> bool {
@@ -154,9 +165,9 @@ const fn over(state: RolloutState) -> bool {
 
 async fn watch(session: &Session, id: Option<&str>) -> Result<(), CliError> {
     let client = session.client()?;
-    let mut before = String::new();
+    let (mut before, mut followed) = (String::new(), BTreeSet::new());
     loop {
-        let status = look(&client, id).await?;
+        let status = look(&client, id, &mut followed).await?;
         if session.json() {
             let line = serde_json::to_string(&shown(&status)).map_err(CliError::ours)?;
             if line != before {
@@ -183,7 +194,7 @@ async fn watch(session: &Session, id: Option<&str>) -> Result<(), CliError> {
 
 async fn explain(session: &Session, id: &str) -> Result<(), CliError> {
     let client = session.client()?;
-    let status = look(&client, Some(id)).await?;
+    let status = look(&client, Some(id), &mut BTreeSet::new()).await?;
     let Some(rollout) = status.rollouts.first() else { return Ok(()) };
     let path = format!("/v1/verdicts?rollout={}", rollout.rollout);
     // Only the vendor's people read verdicts; the rest of the explanation is everybody's.
@@ -279,7 +290,7 @@ pub(super) fn status_text(status: &Status) -> String {
             "stop {} ({}) of {} since {}: {}",
             stop.number,
             table::word(&stop.kind),
-            table::word(&stop.scope),
+            stop.scope,
             stop.since,
             stop.reason
         ));
@@ -315,4 +326,39 @@ fn stage_row(stage: &StageStatus) -> Vec<String> {
         table::word(&stage.decision),
         stage.reasons.first().cloned().unwrap_or_default(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use lockgate_shared::{act::RiskClass, id::Digest, time::Moment};
+
+    use super::*;
+
+    #[test]
+    fn whoever_watches_all_rollouts_sees_how_they_end() {
+        let mut followed = BTreeSet::new();
+        let mut rollouts = vec![rollout(1, RolloutState::Running), rollout(2, RolloutState::Ended)];
+        keep_in_progress(&mut rollouts, &mut followed);
+        assert_eq!(rollouts.len(), 1, "what was over before is left out");
+        let mut rollouts =
+            vec![rollout(1, RolloutState::Complete), rollout(2, RolloutState::Ended)];
+        keep_in_progress(&mut rollouts, &mut followed);
+        assert_eq!(rollouts, [rollout(1, RolloutState::Complete)]);
+    }
+
+    fn rollout(id: u8, state: RolloutState) -> RolloutStatus {
+        RolloutStatus {
+            rollout: RolloutId([id; 32]),
+            product: "app".parse().expect("a name"),
+            channel: "stable".parse().expect("a name"),
+            version: "1.0.0".parse().expect("a version"),
+            manifest: Digest([0; 32]),
+            owner: "eva".parse().expect("a name"),
+            risk: RiskClass::Routine,
+            started: Moment(0),
+            state,
+            stages: Vec::new(),
+            groups: Vec::new(),
+        }
+    }
 }

@@ -1,10 +1,7 @@
 //! `lockgate tenant`: what a tenant does with its own key. `loosen` needs no server; `submit` carries
 //! what was signed there.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::{io, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
@@ -15,7 +12,7 @@ use lockgate_shared::{
 use super::{
     Session,
     exit::CliError,
-    offline::{self, CliError as Offline, PassphraseArgs, PolicyArgs},
+    offline::{self, Answer, CliError as Offline, PassphraseArgs, PolicyArgs},
 };
 use crate::{
     clock, keys,
@@ -77,7 +74,7 @@ struct What {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::Loosen(args) => Ok(loosen(*args, &mut io::stdout())?),
+        Command::Loosen(args) => session.offline(|_| loosen(*args)),
         Command::Submit { file } => {
             // The text stands in JSON once more, and a signature beside it.
             let bytes = offline::read(&file, 3 * LOOSENING_BYTES)?;
@@ -89,7 +86,7 @@ pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     }
 }
 
-fn loosen(args: LoosenArgs, out: &mut dyn Write) -> Result<(), Offline> {
+fn loosen(args: LoosenArgs) -> Result<Answer, Offline> {
     let policy = args.policy.require()?;
     let what = match (args.what.pin, args.what.windows) {
         (Some(product), _) => Loosened::Pin(product),
@@ -116,8 +113,13 @@ fn loosen(args: LoosenArgs, out: &mut dyn Write) -> Result<(), Offline> {
     let mut text = serde_json::to_vec_pretty(&signed).map_err(io::Error::from)?;
     text.push(b'\n');
     whole_folder::write_new(&args.out, &text, Readers::Everybody)?;
-    writeln!(out, "LOOSEN the {words} of {whom} of tenant `{}`", loosening.tenant)?;
-    writeln!(out, "told before  {}", loosening.before)?;
-    writeln!(out, "\nwritten to `{}`\nnext: `lockgate tenant submit {0}`", args.out.display())?;
-    Ok(())
+    let text = format!(
+        "LOOSEN the {words} of {whom} of tenant `{}`\ntold before  {}\n\nwritten to `{at}`\nnext: \
+         `lockgate tenant submit {at}`\n",
+        loosening.tenant,
+        loosening.before,
+        at = args.out.display()
+    );
+    let json = serde_json::json!({ "file": args.out, "loosening": loosening });
+    Ok(Answer { text, json })
 }

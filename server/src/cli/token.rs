@@ -1,7 +1,5 @@
 //! `lockgate token`: API tokens. A new one is printed once; nobody can show it again.
 
-use std::io;
-
 use clap::Subcommand;
 use lockgate_shared::id::TenantId;
 
@@ -40,7 +38,7 @@ pub enum Command {
 /// Does it.
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::Offline(command) => Ok(offline::token::run(&command, &mut io::stdout())?),
+        Command::Offline(command) => session.offline(|_| offline::token::run(&command)),
         Command::Create { name, role, tenant } => {
             let asked = TokenAsked { name, role, tenant };
             let made: TokenMade = session.client()?.post("/v1/tokens", &asked).await?;

@@ -48,6 +48,9 @@ fn what_the_letter_box_takes_is_judged_and_the_verdicts_come_back() {
         anchor: config.anchor.clone(),
         sweep_s: Seconds(60),
         journal_tick_ms: 1,
+        device_letters_per_minute: Api::device_letters(),
+        address_requests_per_minute: Api::address_requests(),
+        letters_kept_s: Api::letters_kept(),
     };
     std::fs::create_dir_all(&api.state).expect("a folder");
     let store = SqliteStore::open(&api.state.join("store.db")).expect("a store");

@@ -117,6 +117,8 @@ pub struct Device {
     pub mentioned: Moment,
     /// Rollouts that it confirmed in a late letter: they count with its next letter that is none.
     pub late_good: BTreeSet<RolloutId>,
+    /// Whether it was revoked or is held: no evidence of health, and expected nowhere.
+    pub barred: bool,
     /// The chain of its outcomes.
     pub outcomes: Outcomes,
     /// The channel of each of its products.
@@ -574,6 +576,9 @@ impl Book {
         let mut census = Census::new();
         let (product, channel) = (&rollout.start.product, &rollout.start.channel);
         for (id, device) in &self.devices {
+            if device.barred && rollout.evidence.case(id).is_none() {
+                continue;
+            }
             if device.enrolled >= rollout.offset
                 || device.last_seen.max(device.mentioned).plus(AWAY) < now
             {

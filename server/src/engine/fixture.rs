@@ -362,6 +362,7 @@ impl Phone {
             tenant: "acme".parse().expect("a name"),
             device: self.id(),
             sequence: self.sequence,
+            previous: Digest([0; 32]),
             sent: yard.now,
             uptime: Seconds(60),
             agent: "0.1.0".parse().expect("a version"),

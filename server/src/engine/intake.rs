@@ -23,12 +23,13 @@ use thiserror::Error;
 
 use super::book::{Book, BookError, Device};
 use crate::{
+    letters::bars::BarKind,
     rollout::{
         Rollout, Waived,
         evidence::{Evidence, Health, Meeting, Sighting, Standing},
     },
     status::{About, Decision},
-    stream::{Entry, EntryKind, LetterRecord, Publication, StopHow, StopRequest},
+    stream::{BarRequest, Entry, EntryKind, LetterRecord, Publication, StopHow, StopRequest},
     tuf::{TufError, trusted::Trusted},
 };
 
@@ -106,6 +107,7 @@ impl Intake<'_> {
             EntryKind::Act => self.act(entry),
             EntryKind::Publish => self.publication(entry),
             EntryKind::Stop => self.stop(entry),
+            EntryKind::Bar => self.bar(entry),
         };
         self.book.offset = entry.offset + 1;
         let about = About::Entry(entry.offset);
@@ -170,6 +172,7 @@ impl Intake<'_> {
             heard_at: self.listened,
             mentioned: self.heard(entry),
             late_good: BTreeSet::new(),
+            barred: false,
             outcomes: Outcomes::default(),
             products: BTreeMap::new(),
         };
@@ -210,7 +213,8 @@ impl Intake<'_> {
         let mut known = device;
         known.sequence = letter.sequence;
         known.letter = digest;
-        let late = self.book.is_late(&letter, self.now);
+        // A barred device's word is good for harm only, as that of long ago.
+        let late = known.barred || self.book.is_late(&letter, self.now);
         if !late {
             known.last_seen = known.last_seen.max(self.heard(entry));
             known.heard_at = self.listened;
@@ -226,7 +230,7 @@ impl Intake<'_> {
         if !late {
             self.speaks_again(&letter);
             for rollout in std::mem::take(&mut known.late_good) {
-                self.outcome(&letter, &mut known, rollout, OutcomeKind::Confirmed);
+                self.outcome(&letter, &known, rollout, OutcomeKind::Confirmed);
             }
         }
         self.outcomes(&letter, &mut known, late)?;
@@ -631,6 +635,27 @@ impl Intake<'_> {
             StopHow::Pause => self.pause(&request, &name)?,
         };
         self.book.note(self.now, &name, "stop", &what)?;
+        Ok(Some(what))
+    }
+
+    fn bar(&mut self, entry: &Entry) -> Result<Option<String>, Refusal> {
+        let request: BarRequest = serde_json::from_slice(&entry.bytes)?;
+        let Some(device) = self.book.device(&request.device) else {
+            return rule("no enrolment of this device was verified");
+        };
+        if device.tenant != request.tenant {
+            return rule(format!("the device is of another tenant than `{}`", request.tenant));
+        }
+        let device = Device { barred: true, ..device.clone() };
+        self.book.put_device(request.device, device);
+        let (word, what) = match request.kind {
+            BarKind::Revoked => ("revoke", "is revoked"),
+            BarKind::Held => ("hold", "is held: two machines have its identity"),
+        };
+        let text = format!("{what}: {}", request.reason);
+        self.book.alarm(self.now, Some(request.device), format!("it {text}"));
+        let what = format!("device {} {text}", request.device);
+        self.book.note(self.now, &request.by, word, &what)?;
         Ok(Some(what))
     }
 

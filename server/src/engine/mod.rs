@@ -304,8 +304,17 @@ impl Engine {
         let store = &self.store;
         let stored = |path: &str| store.row(Table::Files, path.as_bytes()).ok().flatten();
         for entry in entries {
+            if entry.offset > self.book.offset {
+                // The letter box can lose letters, and takes old ones away that were counted. To wait
+                // for them would stop everything for good; that they are missing is said.
+                let (from, to) = (self.book.offset, entry.offset - 1);
+                let text = format!("entries {from} to {to} of the letter box are missing");
+                self.book.alarm(now, None, text.clone());
+                self.book.note(now, "gatekeeper", "missing", &text)?;
+                self.book.offset = entry.offset;
+            }
             if entry.offset != self.book.offset {
-                // A gap or a repetition is the letter box's fault; what follows is asked for again.
+                // A repetition is the letter box's fault; what follows is asked for again.
                 let text = format!(
                     "the letter box sent entry {} where {} was due",
                     entry.offset, self.book.offset

@@ -23,8 +23,9 @@ use super::{
 };
 use crate::{
     audit,
+    letters::bars::BarKind,
     status::RolloutState,
-    stream::{EntryKind, Publication, StopHow, StopRequest},
+    stream::{BarRequest, EntryKind, Publication, StopHow, StopRequest},
 };
 
 #[test]
@@ -475,6 +476,37 @@ fn a_gatekeeper_whose_key_was_replaced_signs_nothing_says_so_and_goes_on_countin
     assert_eq!(status.letters_offset, 5);
     let said = status.alarms.iter().filter(|alarm| alarm.text.contains("`snapshot` on this host"));
     assert_eq!(said.count(), 1);
+}
+
+#[test]
+fn a_revoked_device_is_evidence_of_harm_only_and_is_expected_nowhere() {
+    let mut yard = Yard::new();
+    let (start, mut phones) = yard.started(6);
+    yard.tick();
+    let mut bar = |phone: &Phone, tenant: &str| {
+        let request = BarRequest {
+            device: phone.id(),
+            tenant: tenant.parse().expect("a name"),
+            kind: BarKind::Revoked,
+            reason: "stolen".into(),
+            by: "tom-acme".into(),
+        };
+        yard.json(EntryKind::Bar, &request)
+    };
+    let foreign = bar(&phones[0], "globex");
+    let good = bar(&phones[0], "acme");
+    bar(&phones[1], "acme");
+    yard.refused(foreign, "of another tenant");
+    yard.accepted(good);
+    yard.ends(&mut phones[0], &start, OutcomeKind::Confirmed);
+    yard.turn();
+    let status = yard.status();
+    assert_eq!(status.rollouts[0].stages[1].confirmed, 0, "nobody knows who wrote that");
+    assert!(status.alarms.iter().any(|alarm| alarm.text == "it is revoked: stolen"));
+    // A stolen letter box must not hide a sick device by revoking it.
+    yard.ends(&mut phones[1], &start, OutcomeKind::RolledBack);
+    yard.turn();
+    assert_eq!(yard.status().rollouts[0].state, RolloutState::Halted);
 }
 
 #[test]

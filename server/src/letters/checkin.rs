@@ -4,7 +4,7 @@
 use lockgate_shared::{
     id::{DeviceId, Digest, RepositoryId, TenantId},
     limits,
-    time::Moment,
+    time::{Moment, Seconds},
     wire::{
         CodecError, Directive, Enrolment, EnrolmentAnswer, Format, Letter, Sealed, SlotState,
         TokenError, codec,
@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::{
     LetterBox,
+    bars::{Bar, BarKind},
     devices::{Identity, Number, Reserved},
     journal::{JournalError, Then, Write, Written},
     record::{Arrival, RecordError, Update},
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     store::NewEntry,
-    stream::{EntryKind, LetterRecord},
+    stream::{BarRequest, EntryKind, LetterRecord},
 };
 
 /// A letter's record: device, number, digest.
@@ -60,6 +61,15 @@ pub enum Refusal {
         /// The last one.
         last: u64,
     },
+    /// The device writes more often than any device needs to.
+    #[error("this device writes too often\nhint: come again in {wait}")]
+    TooOften {
+        /// After how long to come again.
+        wait: Seconds,
+    },
+    /// The device was revoked, or is held.
+    #[error("{0}")]
+    Barred(Bar),
     /// The token brings nobody in.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -82,6 +92,12 @@ pub enum Refusal {
     Journal(#[from] JournalError),
 }
 
+impl From<Bar> for Refusal {
+    fn from(bar: Bar) -> Self {
+        Self::Barred(bar)
+    }
+}
+
 impl LetterBox {
     /// Takes a letter and answers it.
     pub async fn check_in(
@@ -98,6 +114,12 @@ impl LetterBox {
         if letter.tenant != identity.tenant {
             return Err(Refusal::Tenant(letter.tenant));
         }
+        // After the signature: nobody uses up what is another's.
+        self.writers.pass(&letter.device, now).map_err(|wait| Refusal::TooOften { wait })?;
+        // Only now: a stranger is not told.
+        if let Some(bar) = self.bars.of(&letter.device) {
+            return Err(bar.into());
+        }
         let offset = self.record(bytes, &sealed, &letter, &identity, now).await?;
         Ok(self.directive(&letter, &identity, offset, now))
     }
@@ -113,6 +135,9 @@ impl LetterBox {
         let enrolment = Enrolment::open(&sealed)?;
         let claimed = enrolment.token.unverified()?;
         self.check_repository(&claimed.repository)?;
+        if let Some(bar) = self.bars.of(&sealed.device) {
+            return Err(bar.into());
+        }
         let known = self.devices.identity(&sealed.device);
         if let Some(identity) = &known
             && identity.token == claimed.id
@@ -179,8 +204,12 @@ impl LetterBox {
         now: Moment,
     ) -> Result<u64, Refusal> {
         let whole = self.is_whole(letter, identity, &sealed.digest(), now);
-        let number =
-            Number { device: letter.device, sequence: letter.sequence, digest: sealed.digest() };
+        let number = Number {
+            device: letter.device,
+            sequence: letter.sequence,
+            digest: sealed.digest(),
+            previous: letter.previous,
+        };
         let update = Update::of(sealed, letter, now)?;
         for _ in 0..BEHIND {
             let reserved = self.devices.reserve(number, |answer| {
@@ -203,6 +232,13 @@ impl LetterBox {
                     tracing::debug!(device = %letter.device, letter.sequence, last, "replayed");
                     return Err(Refusal::Replayed { sequence: letter.sequence, last });
                 }
+                Reserved::Forked => {
+                    let reason = format!(
+                        "letter {} does not follow the last one: two machines write under one identity",
+                        letter.sequence
+                    );
+                    return Err(self.bar_clone(letter, identity, reason, now).await?.into());
+                }
                 Reserved::Refused(error) => return Err(error.into()),
                 Reserved::Unknown => return Err(Refusal::UnknownDevice(letter.device)),
             }
@@ -220,6 +256,25 @@ impl LetterBox {
                 self.sampler.takes(digest, now, self.devices.len(), self.polls.interval_s)
             }
         }
+    }
+
+    /// Holds a device of which two are seen to exist.
+    async fn bar_clone(
+        &self,
+        letter: &Letter,
+        identity: &Identity,
+        reason: String,
+        now: Moment,
+    ) -> Result<Bar, JournalError> {
+        tracing::warn!(device = %letter.device, reason, "a device is held");
+        let request = BarRequest {
+            device: letter.device,
+            tenant: identity.tenant.clone(),
+            kind: BarKind::Held,
+            reason,
+            by: "letter-box".into(),
+        };
+        self.bar(request, now).await.map(|(bar, _)| bar)
     }
 
     fn directive(
@@ -257,7 +312,7 @@ fn entry(
         let kind = EntryKind::Letter(format);
         return Ok(NewEntry { received: now, kind, bytes: bytes.to_vec() });
     }
-    let Number { device, sequence, digest } = number;
+    let Number { device, sequence, digest, previous: _ } = number;
     let record = codec::encode(&LetterRecord { device, sequence, digest }, RECORD_BYTES)
         .map_err(|_| JournalError::Failed)?;
     Ok(NewEntry { received: now, kind: EntryKind::Record, bytes: record })
@@ -316,7 +371,6 @@ mod tests {
         group::Habit,
         id::{PublicKey, RolloutId, TokenId},
         pin::Pin,
-        time::Seconds,
         wire::{ProductState, RolloutView},
     };
 
@@ -376,6 +430,7 @@ mod tests {
             tenant: "acme".parse().expect("a name"),
             device: DeviceId([5; 32]),
             sequence: 1,
+            previous: Digest([0; 32]),
             sent: Moment(0),
             uptime: Seconds(1),
             agent: "0.1.0".parse().expect("a version"),

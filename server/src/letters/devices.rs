@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use super::{
     journal::{JournalError, Written},
-    record::{Arrival, DeviceRecord, RecordError, Row, Update},
+    record::{Arrival, DeviceRecord, NO_LETTER, RecordError, Row, Update},
 };
 use crate::store::DeviceRow;
 
@@ -88,6 +88,7 @@ pub(super) struct Number {
     pub(super) device: DeviceId,
     pub(super) sequence: u64,
     pub(super) digest: Digest,
+    pub(super) previous: Digest,
 }
 
 /// What became of the attempt to queue a letter.
@@ -104,6 +105,8 @@ pub(super) enum Reserved {
         /// The last number.
         last: u64,
     },
+    /// Two devices write under this identity.
+    Forked,
     /// The queue did not take it.
     Refused(JournalError),
     /// No such device.
@@ -113,6 +116,17 @@ pub(super) enum Reserved {
 impl Slot {
     const fn new(row: Row) -> Self {
         Self { row, replayed: 0, whole: Moment(i64::MIN), pending: None }
+    }
+
+    /// Whether a letter that would be the next shows that two devices have this identity. It does not
+    /// follow the last one, and either follows the same letter as that did, or comes after letters under
+    /// used numbers. A gap alone shows nothing: a server whose store was restored knows fewer letters
+    /// than its devices.
+    fn forks(&self, number: &Number) -> bool {
+        if number.previous == NO_LETTER || number.previous == self.row.digest {
+            return false;
+        }
+        number.previous == self.row.previous || self.replayed > 0
     }
 }
 
@@ -226,6 +240,9 @@ impl Devices {
             slot.replayed = slot.replayed.saturating_add(1);
             self.replayed.fetch_add(1, Ordering::Relaxed);
             return Reserved::Replayed { last };
+        }
+        if slot.forks(&number) {
+            return Reserved::Forked;
         }
         let (sender, receiver) = watch::channel(None);
         let written = Written::new(receiver);

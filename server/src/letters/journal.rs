@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use lockgate_shared::time::Moment;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
@@ -89,6 +90,7 @@ enum Job {
     Read { from: u64, max: usize, max_bytes: usize, reply: Reply<Vec<Entry>> },
     Table { table: Table, reply: Reply<BTreeMap<String, Vec<u8>>> },
     Sweep { rows: Vec<DeviceRow>, low_water: u64, reply: Reply<()> },
+    Prune { below: u64, before: Moment, reply: Reply<u64> },
     Stop,
 }
 
@@ -166,6 +168,13 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let (reply, receiver) = oneshot::channel();
         self.send(Job::Sweep { rows, low_water, reply })?;
+        receiver.await.unwrap_or(Err(JournalError::Stopped))
+    }
+
+    /// Takes old letters away; says how many.
+    pub(super) async fn prune(&self, below: u64, before: Moment) -> Result<u64, JournalError> {
+        let (reply, receiver) = oneshot::channel();
+        self.send(Job::Prune { below, before, reply })?;
         receiver.await.unwrap_or(Err(JournalError::Stopped))
     }
 
@@ -260,6 +269,9 @@ impl Writer {
             }
             Job::Sweep { rows, low_water, reply } => {
                 let _ = reply.send(self.store.sweep(&rows, low_water).map_err(told));
+            }
+            Job::Prune { below, before, reply } => {
+                let _ = reply.send(self.store.prune(below, before).map_err(told));
             }
             Job::Stop => return Next::Stop,
         }
@@ -499,11 +511,14 @@ mod tests {
         fn send(&self, sequence: u64, digest: u8) -> Reserved {
             let digest = Digest([digest; 32]);
             let received = Moment(2);
-            self.devices.reserve(Number { device: DEVICE, sequence, digest }, |answer| {
-                let update = Update { device: DEVICE, sequence, digest, received, said: None };
-                let then = Then::Letter(update, answer);
-                self.journal.write(Write { changes: Vec::new(), entry: Some(entry()), then })
-            })
+            self.devices.reserve(
+                Number { device: DEVICE, sequence, digest, previous: Digest([0; 32]) },
+                |answer| {
+                    let update = Update { device: DEVICE, sequence, digest, received, said: None };
+                    let then = Then::Letter(update, answer);
+                    self.journal.write(Write { changes: Vec::new(), entry: Some(entry()), then })
+                },
+            )
         }
     }
 
@@ -552,6 +567,10 @@ mod tests {
             self.inner.put(changes)
         }
 
+        fn prune(&mut self, below: u64, before: Moment) -> Result<u64, StoreError> {
+            self.inner.prune(below, before)
+        }
+
         fn table(&self, table: Table) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
             self.inner.table(table)
         }
@@ -563,6 +582,7 @@ mod tests {
             Reserved::Known(_)
             | Reserved::Behind(_)
             | Reserved::Replayed { .. }
+            | Reserved::Forked
             | Reserved::Refused(_)
             | Reserved::Unknown => panic!("not queued but {reserved:?}"),
         }

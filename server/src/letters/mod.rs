@@ -4,6 +4,8 @@
 //! | to find out | open |
 //! |---|---|
 //! | whether a letter or enrolment is taken, and what it is answered | [`checkin`] |
+//! | which devices are revoked or held | [`bars`] |
+//! | who comes too often | [`meter`] |
 //! | when something is on disk | [`journal`] |
 //! | which letter is next, the same again, or a replay | [`devices`] |
 //! | what is known of a device | [`record`] |
@@ -39,9 +41,11 @@ use crate::{
     stream::{Entry, EntryKind, FRAME_BYTES, LetterRecord},
 };
 
+pub mod bars;
 pub mod checkin;
 pub mod devices;
 pub mod journal;
+pub mod meter;
 pub mod orders;
 pub mod policy;
 pub mod record;
@@ -57,7 +61,9 @@ pub use policy::CurrentPolicy;
 pub use record::{DeviceRecord, LastLetter};
 pub use reports::Reports;
 
+use bars::Bars;
 use journal::Journal;
+use meter::Meter;
 use record::{Arrival, RecordError, Update};
 use reports::ReportError;
 use sample::Sampler;
@@ -77,6 +83,10 @@ pub struct LetterBox {
     journal: Journal,
     low_water: AtomicU64,
     uses: TokenUses,
+    bars: Bars,
+    writers: Meter,
+    addresses: Meter,
+    acknowledged: AtomicU64,
     sampler: Sampler,
     reports: RwLock<Reports>,
     reported: watch::Sender<u64>,
@@ -156,6 +166,7 @@ impl LetterBox {
         for key in store.table(Table::TokenUses)?.keys() {
             uses.load(key);
         }
+        let bars = Bars::load(&store.table(Table::Bars)?);
         let reports = Reports::load(store.table(Table::Reports)?);
         tracing::info!(devices = devices.len(), head = store.head()?, low_water, "store loaded");
         let tick = Duration::from_millis(api.journal_tick_ms);
@@ -167,6 +178,10 @@ impl LetterBox {
             journal,
             low_water: low_water.into(),
             uses,
+            bars,
+            writers: Meter::new(api.device_letters_per_minute),
+            addresses: Meter::new(api.address_requests_per_minute),
+            acknowledged: AtomicU64::new(0),
             sampler: Sampler::default(),
             reports: RwLock::new(reports),
             reported: watch::Sender::new(0),
@@ -180,6 +195,16 @@ impl LetterBox {
     /// Its configuration.
     pub const fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// How often each address comes.
+    pub const fn addresses(&self) -> &Meter {
+        &self.addresses
+    }
+
+    /// The gatekeeper asked for entries from here on: what lies below is in its own store.
+    pub fn acknowledge(&self, from: u64) {
+        self.acknowledged.fetch_max(from, Ordering::Relaxed);
     }
 
     /// The device table.
@@ -293,6 +318,18 @@ impl LetterBox {
         }
         self.journal.sweep(Vec::new(), head).await?;
         self.low_water.store(head, Ordering::Relaxed);
+        self.prune(head).await
+    }
+
+    /// Takes letters away that nobody needs any more: their content is in the device table, the
+    /// gatekeeper has them in its own store, and people had the time to look at them.
+    async fn prune(&self, low_water: u64) -> Result<(), JournalError> {
+        let below = low_water.min(self.acknowledged.load(Ordering::Relaxed));
+        let before = crate::clock::now().minus(self.api.letters_kept_s);
+        let gone = self.journal.prune(below, before).await?;
+        if gone > 0 {
+            tracing::debug!(gone, "letters were taken out of the journal");
+        }
         Ok(())
     }
 
@@ -356,7 +393,7 @@ fn replay(entry: &Entry, devices: &Devices) -> Result<(), RecordError> {
             let update = Update { device, sequence, digest, received, said: None };
             devices.letter(update, entry.offset);
         }
-        EntryKind::Act | EntryKind::Publish | EntryKind::Stop => {}
+        EntryKind::Act | EntryKind::Publish | EntryKind::Stop | EntryKind::Bar => {}
     }
     Ok(())
 }

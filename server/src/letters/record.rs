@@ -20,6 +20,9 @@ const FORMAT_1: u8 = 1;
 /// A row holds less than the letter and the facts it was made of.
 const ROW_BYTES: usize = 2 * limits::LETTER_BYTES;
 
+/// What stands for the letter before the first.
+pub(super) const NO_LETTER: Digest = Digest([0; 32]);
+
 /// A device as the letter box knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceRecord {
@@ -96,6 +99,8 @@ pub(super) struct Row {
     pub(super) last: Box<[u8]>,
     /// Rollouts that the device calls itself treated by and whose outcome came: nothing is open there.
     pub(super) settled: Vec<RolloutId>,
+    /// What its last letter named as the one before; all zero where that is not known.
+    pub(super) previous: Digest,
 }
 
 /// What an enrolment changes.
@@ -126,6 +131,7 @@ pub(super) struct Update {
 pub(super) struct Said {
     facts: Option<(Digest, Box<[u8]>)>,
     last: Box<[u8]>,
+    previous: Digest,
     treated: Vec<RolloutId>,
     ended: Vec<RolloutId>,
 }
@@ -171,7 +177,7 @@ impl Row {
             enrolled: offset,
             enrolled_at: arrival.received,
             sequence: old.map_or(0, |row| row.sequence),
-            digest: old.map_or(Digest([0; 32]), |row| row.digest),
+            digest: old.map_or(NO_LETTER, |row| row.digest),
             offset: old.filter(|row| row.sequence > 0).map_or(offset, |row| row.offset),
             received: old
                 .filter(|row| row.sequence > 0)
@@ -180,6 +186,7 @@ impl Row {
             facts: arrival.facts.clone(),
             last: old.map_or_else(Box::default, |row| row.last.clone()),
             settled: old.map_or_else(Vec::new, |row| row.settled.clone()),
+            previous: old.map_or(NO_LETTER, |row| row.previous),
         }
     }
 
@@ -190,6 +197,7 @@ impl Row {
         }
         self.sequence = update.sequence;
         self.digest = update.digest;
+        self.previous = update.said.as_ref().map_or(NO_LETTER, |said| said.previous);
         self.offset = offset;
         self.received = update.received;
         if let Some(said) = update.said {
@@ -260,7 +268,7 @@ impl Update {
             sequence: letter.sequence,
             digest: sealed.digest(),
             received,
-            said: Some(Said { facts, last, treated, ended }),
+            said: Some(Said { facts, last, previous: letter.previous, treated, ended }),
         })
     }
 }

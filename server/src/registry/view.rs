@@ -171,8 +171,9 @@ impl View {
                 };
                 set(&mut self.releases, of, *table, key, value)
             }
-            // Uses of enrolment tokens belong to the letter box; reports are kept apart.
-            Table::TokenUses | Table::Reports => Ok(()),
+            // Uses of enrolment tokens and barred devices belong to the letter box; reports are kept
+            // apart.
+            Table::TokenUses | Table::Bars | Table::Reports => Ok(()),
         }
     }
 

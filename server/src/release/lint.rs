@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 
 use lockgate_shared::{
-    manifest::{Artifact, ArtifactKind, FileKind, Manifest, ProbeKind, Severity, StageApproval},
+    manifest::{
+        Artifact, ArtifactKind, FileEntry, FileKind, Manifest, ProbeKind, Severity, StageApproval,
+    },
     time::Seconds,
 };
 
@@ -82,11 +84,9 @@ fn trial(manifest: &Manifest, found: &mut Vec<String>) {
             found.push(format!("probe `{}` runs less than once in the soak", probe.name));
         }
         let ProbeKind::Command { argv, .. } = &probe.kind else { continue };
-        let Some(program) = argv.first().filter(|program| !program.starts_with('/')) else {
-            continue;
-        };
+        let Some(program) = argv.first() else { continue };
         for (index, artifact) in manifest.artifacts.iter().enumerate() {
-            if !artifact.files.iter().any(|entry| entry.path == *program) {
+            if lacks(&artifact.files, program) {
                 found.push(format!(
                     "probe `{}` runs `{program}`, which artifact {} does not have",
                     probe.name,
@@ -95,6 +95,14 @@ fn trial(manifest: &Manifest, found: &mut Vec<String>) {
             }
         }
     }
+}
+
+/// Whether a probe's program is looked for in the slot, and is not there. As the device takes it, a
+/// bare name is looked up in PATH, and `bin/x` and `./x` in the slot.
+fn lacks(files: &[FileEntry], program: &str) -> bool {
+    let inside = program.contains('/') && !program.starts_with('/');
+    let path = program.trim_start_matches("./");
+    inside && !files.iter().any(|entry| entry.path == path)
 }
 
 fn ladder(manifest: &Manifest, found: &mut Vec<String>) {
@@ -139,6 +147,26 @@ fn release(manifest: &Manifest, found: &mut Vec<String>) {
         }
         if *cvss_tenths > 100 {
             found.push(format!("`cvss_tenths` is {cvss_tenths}, at most 100 has a meaning"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_is_looked_for_in_the_release_only_where_the_device_looks_there() {
+        for (program, missing) in [
+            ("test", false),
+            ("/usr/bin/test", false),
+            ("bin/app", false),
+            ("./bin/app", false),
+            ("bin/other", true),
+            ("./other", true),
+        ] {
+            let files = [FileEntry { path: "bin/app".into(), kind: FileKind::Directory }];
+            assert_eq!(lacks(&files, program), missing, "{program}");
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::fmt::{self, Write as _};
 
 use lockgate_shared::{
+    count::count,
     id::Digest,
     manifest::{
         Artifact, ArtifactKind, Compatibility, Manifest, Probe, ProbeKind, Severity, Stage,
@@ -53,18 +54,20 @@ fn write(out: &mut String, manifest: &Manifest, digest: &Digest) -> fmt::Result 
     let trial = &manifest.trial;
     writeln!(
         out,
-        "trial     soak {}, deadline {}, at most {} attempts",
-        trial.soak_s, trial.deadline_s, trial.attempts
+        "trial     soak {}, deadline {}, at most {}",
+        trial.soak_s,
+        trial.deadline_s,
+        count(trial.attempts, "attempt", "attempts")
     )?;
     for shown in &trial.probes {
         probe(out, shown)?;
     }
     writeln!(
         out,
-        "ladder    {} stages, timestamp at most {} old, coverage of at most {} devices",
-        manifest.ladder.stages.len(),
+        "ladder    {}, timestamp at most {} old, coverage of at most {}",
+        count(manifest.ladder.stages.len(), "stage", "stages"),
         manifest.ladder.timestamp_max_age_s,
-        manifest.ladder.coverage_max
+        count(manifest.ladder.coverage_max, "device", "devices")
     )?;
     for (index, shown) in manifest.ladder.stages.iter().enumerate() {
         stage(out, index, shown)?;
@@ -117,9 +120,9 @@ fn platform(out: &mut String, number: usize, artifact: &Artifact) -> fmt::Result
     writeln!(out, "          sha256 {}, {} bytes", artifact.sha256, artifact.size)?;
     writeln!(
         out,
-        "          {} entries, {} bytes unpacked",
-        artifact.files.len(),
-        artifact.unpacked()
+        "          {}, {} unpacked",
+        count(artifact.files.len(), "entry", "entries"),
+        count(artifact.unpacked(), "byte", "bytes")
     )
 }
 
@@ -152,8 +155,11 @@ fn stage(out: &mut String, index: usize, stage: &Stage) -> fmt::Result {
     let gate = &stage.gate;
     writeln!(
         out,
-        "          {} devices first, {} more for each healthy one, {} must confirm; any failure halts below {} devices,",
-        gate.first_devices, gate.growth, gate.min_devices, gate.small_stage
+        "          {} first, {} more for each healthy one, {} must confirm; any failure halts below {},",
+        count(gate.first_devices, "device", "devices"),
+        gate.growth,
+        gate.min_devices,
+        count(gate.small_stage, "device", "devices")
     )?;
     writeln!(
         out,

@@ -35,11 +35,6 @@ impl Shutdown {
     pub async fn wait(&mut self) {
         let _ = self.0.wait_for(|stop| *stop).await;
     }
-
-    /// Whether the process is to stop.
-    pub fn requested(&self) -> bool {
-        *self.0.borrow() || self.0.has_changed().is_err()
-    }
 }
 
 /// Stops on SIGTERM and SIGINT.

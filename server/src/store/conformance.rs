@@ -17,6 +17,7 @@ pub fn all<Open: FnMut() -> Box<dyn Store>>(mut fresh: impl FnMut() -> Open) {
     every_kind_comes_back_as_it_went(&mut fresh());
     reading_keeps_to_its_bounds(&mut fresh());
     a_sweep_replaces_rows_and_moves_the_low_water_mark(&mut fresh());
+    only_old_letters_are_taken_away_and_no_offset_is_given_twice(&mut fresh());
     small_tables_are_apart_and_change_together(&mut fresh());
 }
 
@@ -45,6 +46,7 @@ fn every_kind_comes_back_as_it_went(open: &mut impl FnMut() -> Box<dyn Store>) {
         EntryKind::Act,
         EntryKind::Publish,
         EntryKind::Stop,
+        EntryKind::Bar,
     ];
     let entries: Vec<NewEntry> = (0..)
         .zip(kinds)
@@ -84,6 +86,30 @@ fn a_sweep_replaces_rows_and_moves_the_low_water_mark(open: &mut impl FnMut() ->
     assert_eq!(rows, [row(2, 3), row(4, 4), row(9, 1)], "in key order, the newest of each");
     open().sweep(&[], 9).expect("a sweep of no rows moves the mark");
     assert_eq!(open().load(&mut |_| {}).expect("a mark"), 9);
+}
+
+fn only_old_letters_are_taken_away_and_no_offset_is_given_twice(
+    open: &mut impl FnMut() -> Box<dyn Store>,
+) {
+    let act = NewEntry { kind: EntryKind::Act, ..entry(2) };
+    let letter = NewEntry { kind: EntryKind::Letter(Format::Binary), ..entry(3) };
+    let entries = [entry(1), act, letter, entry(4), entry(5), entry(6)];
+    let mut store = open();
+    store.append(&entries).expect("an append");
+    let left = |store: &dyn Store| -> Vec<u64> {
+        store.read(0, 100, usize::MAX).expect("entries").iter().map(|entry| entry.offset).collect()
+    };
+    assert_eq!(store.prune(4, Moment(i64::MIN)).expect("nothing is old"), 0);
+    assert_eq!(store.prune(2, Moment(4)).expect("pruned"), 1);
+    assert_eq!(left(&*store), [1, 2, 3, 4, 5], "acts stay");
+    assert_eq!(store.prune(4, Moment(4)).expect("pruned"), 1, "entry 3 came at 4");
+    assert_eq!(store.prune(100, Moment(100)).expect("pruned"), 2);
+    assert_eq!(left(&*store), [1, 5], "the newest stays, whoever asks");
+    drop(store);
+    let mut store = open();
+    assert_eq!(store.head().expect("a head"), 6);
+    assert_eq!(store.append(&[entry(7)]).expect("an append"), 6);
+    assert_eq!(store.read(2, 1, usize::MAX).expect("entries")[0].offset, 5);
 }
 
 fn small_tables_are_apart_and_change_together(open: &mut impl FnMut() -> Box<dyn Store>) {

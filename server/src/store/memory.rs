@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use lockgate_shared::id::DeviceId;
+use lockgate_shared::{id::DeviceId, time::Moment};
 
 use super::{Change, DeviceRow, NewEntry, Store, StoreError, Table};
 use crate::stream::Entry;
@@ -19,6 +19,7 @@ struct Held {
     entries: Vec<Entry>,
     devices: BTreeMap<DeviceId, Vec<u8>>,
     low_water: u64,
+    head: u64,
     tables: BTreeMap<Table, BTreeMap<String, Vec<u8>>>,
 }
 
@@ -31,7 +32,8 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn append(&mut self, entries: &[NewEntry]) -> Result<u64, StoreError> {
         let mut held = self.held();
-        let first = held.entries.len() as u64;
+        let first = held.head;
+        held.head += entries.len() as u64;
         held.entries.extend((first..).zip(entries).map(|(offset, entry)| Entry {
             offset,
             received: entry.received,
@@ -42,15 +44,15 @@ impl Store for MemoryStore {
     }
 
     fn head(&self) -> Result<u64, StoreError> {
-        Ok(self.held().entries.len() as u64)
+        Ok(self.held().head)
     }
 
     fn read(&self, from: u64, max: usize, max_bytes: usize) -> Result<Vec<Entry>, StoreError> {
         let held = self.held();
         let mut bytes = 0;
-        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let first = held.entries.partition_point(|entry| entry.offset < from);
         let fitting =
-            held.entries.iter().skip(from).take(max).enumerate().take_while(|(n, entry)| {
+            held.entries.iter().skip(first).take(max).enumerate().take_while(|(n, entry)| {
                 bytes += entry.bytes.len();
                 *n == 0 || bytes <= max_bytes
             });
@@ -62,6 +64,16 @@ impl Store for MemoryStore {
         held.devices.extend(rows.iter().map(|row| (row.device, row.bytes.clone())));
         held.low_water = low_water;
         Ok(())
+    }
+
+    fn prune(&mut self, below: u64, before: Moment) -> Result<u64, StoreError> {
+        let mut held = self.held();
+        let below = below.min(held.head.saturating_sub(1));
+        let count = held.entries.len();
+        let young = held.entries.iter().find(|entry| entry.received >= before);
+        let below = young.map_or(below, |entry| below.min(entry.offset));
+        held.entries.retain(|entry| entry.offset >= below || !entry.kind.is_letter());
+        Ok((count - held.entries.len()) as u64)
     }
 
     fn load(&self, each: &mut dyn FnMut(DeviceRow)) -> Result<u64, StoreError> {

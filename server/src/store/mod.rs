@@ -32,6 +32,12 @@ pub trait Store: Send {
     /// All or none; on disk when it returns.
     fn sweep(&mut self, rows: &[DeviceRow], low_water: u64) -> Result<(), StoreError>;
 
+    /// Takes letters and their records away that lie below `below` and came before `before`, some ten
+    /// thousand at a time, and says how many. Everything else stays: enrolments, acts, publications and
+    /// stops are what a gatekeeper is made of again. Offsets of what stays do not change, and the newest
+    /// entry is never taken, so that none is given twice.
+    fn prune(&mut self, below: u64, before: Moment) -> Result<u64, StoreError>;
+
     /// Every device row, in key order, and the low-water mark: replay begins there.
     fn load(&self, each: &mut dyn FnMut(DeviceRow)) -> Result<u64, StoreError>;
 
@@ -41,6 +47,9 @@ pub trait Store: Send {
     /// A small table, whole.
     fn table(&self, table: Table) -> Result<BTreeMap<String, Vec<u8>>, StoreError>;
 }
+
+/// Offsets that one [`Store::prune`] looks at: some ten milliseconds, which letters wait.
+pub const PRUNE_SPAN: u64 = 20_000;
 
 /// An entry to append; the store gives it its offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +103,8 @@ pub enum Table {
     TokenUses,
     /// What the gatekeeper said: verdicts by number, `status`, audit lines by number.
     Reports,
+    /// Devices whose letters are not taken, by id.
+    Bars,
     /// Releases that were published, by product and version.
     Releases,
 }
@@ -111,6 +122,7 @@ impl Table {
             Self::Stops => "stops",
             Self::TokenUses => "token_uses",
             Self::Reports => "reports",
+            Self::Bars => "bars",
             Self::Releases => "releases",
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use lockgate_shared::{id::DeviceId, time::Moment, wire::Format};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use super::{Change, DeviceRow, NewEntry, Store, StoreError, Table};
+use super::{Change, DeviceRow, NewEntry, PRUNE_SPAN, Store, StoreError, Table};
 use crate::stream::{Entry, EntryKind};
 
 /// The format this code reads and writes.
@@ -147,6 +147,42 @@ impl Store for SqliteStore {
         transaction.commit().map_err(fail)
     }
 
+    fn prune(&mut self, below: u64, before: Moment) -> Result<u64, StoreError> {
+        let fail = |error| failed("prune", error);
+        let below = below.min(self.head.saturating_sub(1));
+        let transaction = self.connection.transaction().map_err(fail)?;
+        // What lies below was looked at before: what is left there stays for good.
+        let from: i64 = transaction
+            .query_row("SELECT value FROM meta WHERE key = 'pruned'", [], |row| row.get(0))
+            .optional()
+            .map_err(fail)?
+            .unwrap_or(0);
+        let to = signed(below).min(from.saturating_add(signed(PRUNE_SPAN)));
+        let young = transaction
+            .query_row(
+                "SELECT offset FROM entries WHERE offset >= ?1 AND offset < ?2 AND received >= ?3 ORDER BY offset LIMIT 1",
+                params![from, to, before.0],
+                |row| row.get::<_, i64>(0),
+            )
+            .optional()
+            .map_err(fail)?;
+        let to = young.unwrap_or(to);
+        if to <= from {
+            return Ok(0);
+        }
+        let gone = transaction
+            .execute(
+                "DELETE FROM entries WHERE offset >= ?1 AND offset < ?2 AND kind IN (2, 3, 4)",
+                params![from, to],
+            )
+            .map_err(fail)?;
+        transaction
+            .execute("INSERT OR REPLACE INTO meta VALUES ('pruned', ?1)", params![to])
+            .map_err(fail)?;
+        transaction.commit().map_err(fail)?;
+        Ok(gone as u64)
+    }
+
     fn load(&self, each: &mut dyn FnMut(DeviceRow)) -> Result<u64, StoreError> {
         let fail = |error| failed("load", error);
         let mut select = self
@@ -233,6 +269,7 @@ const fn kind_number(kind: EntryKind) -> i64 {
         EntryKind::Act => 5,
         EntryKind::Publish => 6,
         EntryKind::Stop => 7,
+        EntryKind::Bar => 8,
     }
 }
 
@@ -246,6 +283,7 @@ fn kind(number: i64) -> Result<EntryKind, StoreError> {
         5 => EntryKind::Act,
         6 => EntryKind::Publish,
         7 => EntryKind::Stop,
+        8 => EntryKind::Bar,
         other => {
             return Err(StoreError::Backend {
                 what: "read: an entry's kind",

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockgate_shared::{
+    count::count,
     id::{Digest, ProductId, PublicKey},
     limits,
     manifest::Manifest,
@@ -436,7 +437,10 @@ fn accepted(next: Trusted, publication: &Publication, version: u64, brought: Fil
     let role = &publication.role;
     let what = match brought.len() {
         0 if role == "root" => format!("role `{role}`, version {version}"),
-        count => format!("role `{role}`, version {version}, with {count} new targets"),
+        targets => format!(
+            "role `{role}`, version {version}, with {}",
+            count(targets, "new target", "new targets")
+        ),
     };
     let mut files: Vec<(String, Vec<u8>)> = brought.into_iter().collect();
     files.push((metadata_path(role, version), publication.metadata.as_bytes().to_vec()));

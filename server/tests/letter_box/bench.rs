@@ -174,6 +174,7 @@ impl Device {
             tenant: "acme".parse().expect("a name"),
             device: self.id(),
             sequence,
+            previous: Digest([0; 32]),
             sent: Moment(5),
             uptime: Seconds(9),
             agent: "1.0.0".parse().expect("a version"),

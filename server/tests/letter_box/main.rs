@@ -15,11 +15,12 @@ use lockgate_server::{
     stream::{EntryKind, FRAME_BYTES, Request, Response},
 };
 use lockgate_shared::{
+    id::Digest,
     limits,
     rollout::{PassedStop, Scope},
     sign::{self, Domain},
     time::{Moment, Seconds},
-    wire::{BINARY, Directive, EnrolmentAnswer, Format, Orders, Sealed, codec},
+    wire::{BINARY, Directive, EnrolmentAnswer, Format, Letter, Orders, Sealed, codec},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -128,6 +129,42 @@ async fn a_token_that_has_ended_or_that_no_enrolment_key_signed_brings_nobody_in
     let refused = bench.post(CHECKIN, &device.seal(&device.letter(1))).await;
     assert_eq!((refused.status, refused.kind().as_str()), (404, "unknown-device"));
     assert_eq!(*bench.letter_box.head().borrow(), 0);
+}
+
+#[tokio::test]
+async fn two_machines_with_one_identity_are_both_held_and_a_gap_alone_holds_nobody() {
+    let bench = Bench::start().await;
+    let device = enrolled(&bench, 1).await;
+    let after = |sequence, before: Option<&Sealed>| {
+        let previous = before.map_or(Digest([0; 32]), Sealed::digest);
+        device.seal(&Letter { previous, ..device.letter(sequence) })
+    };
+    let first = after(1, None);
+    assert_eq!(bench.post(CHECKIN, &first).await.status, 200);
+    // Here the disk is copied. One machine writes on; the other is refused under the used number and
+    // goes on far above, as an agent does.
+    let second = after(2, Some(&first));
+    assert_eq!(bench.post(CHECKIN, &second).await.status, 200);
+    let twin =
+        device.seal(&Letter { previous: first.digest(), uptime: Seconds(77), ..device.letter(2) });
+    assert_eq!(bench.post(CHECKIN, &twin).await.kind(), "sequence-replayed");
+    let held = bench.post(CHECKIN, &after(1002, Some(&first))).await;
+    assert_eq!((held.status, held.kind().as_str()), (403, "device-held"));
+    let held = bench.post(CHECKIN, &after(3, Some(&second))).await;
+    assert_eq!(held.kind(), "device-held", "nobody knows which of the two is the true one");
+    let bench = bench.restart().await;
+    let held = bench.post(CHECKIN, &after(4, Some(&second))).await;
+    assert_eq!(held.kind(), "device-held");
+    assert!(String::from_utf8_lossy(&held.body).contains("under a key of its own"));
+    let again = bench.post(ENROLL, &device.enrolment(&token(7, 1))).await;
+    assert_eq!(again.kind(), "device-held", "the same key does not come back by enrolling");
+    let entries = bench.letter_box.read(0, 10, usize::MAX).await.expect("entries");
+    assert_eq!(entries.iter().filter(|entry| entry.kind == EntryKind::Bar).count(), 1);
+
+    // A server whose store was restored knows fewer letters than its devices.
+    let other = enrolled(&bench, 2).await;
+    let unknown = Letter { previous: Digest([9; 32]), ..other.letter(50) };
+    assert_eq!(bench.post(CHECKIN, &other.seal(&unknown)).await.status, 200);
 }
 
 #[tokio::test]

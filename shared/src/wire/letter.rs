@@ -34,6 +34,10 @@ pub struct Letter {
     /// Strictly rising over the device's life, from 1. The same number comes again only with the
     /// same bytes.
     pub sequence: u64,
+    /// The digest of the sealed letter that was last acknowledged; all zero where the device knows of
+    /// none. Two letters that name the same one, or one that names an older one, come from two devices
+    /// with one identity.
+    pub previous: Digest,
     /// By the device's clock.
     pub sent: Moment,
     /// Since the device booted.

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use lockgate_agent::log::Chain;
+use lockgate_shared::failure::Chain;
 use lockgate_test_fleet::{
     bench,
     process::Programs,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use lockgate_agent::log::Chain;
+use lockgate_shared::failure::Chain;
 use lockgate_test_fleet::{
     demo::{Demo, tell},
     process::Programs,

@@ -18,6 +18,7 @@ use lockgate_agent::core::tuf::{
     Fetch, FetchError, Floor, Store, StoreError, TufError, Updater, escape,
 };
 use lockgate_agent::tuf_store::FileStore;
+use lockgate_shared::failure::Chain;
 use lockgate_shared::time::Moment;
 
 /// Longest line of a response's head, and most lines of it: what common servers allow.
@@ -65,12 +66,7 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
-            let mut source = error.source();
-            while let Some(cause) = source {
-                eprintln!("  because: {cause}");
-                source = cause.source();
-            }
+            eprintln!("error: {}", Chain(&*error));
             if let Some(error) = error.downcast_ref::<TufError>() {
                 eprintln!("hint: {}", error.hint());
             }

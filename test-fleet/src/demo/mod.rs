@@ -110,14 +110,6 @@ impl Demo {
             .expect("the story names only devices that it made")
     }
 
-    /// The same, to start or stop it.
-    pub fn device_mut(&mut self, name: &str) -> &mut Device {
-        self.devices
-            .iter_mut()
-            .find(|device| device.plan.name == name)
-            .expect("the story names only devices that it made")
-    }
-
     /// Whether exactly these devices run this version of a product, by their own disks, and all
     /// others do not.
     pub fn only(&self, product: &str, version: &str, names: &[&str]) -> bool {

@@ -40,7 +40,7 @@ impl FromRequestParts<Arc<Admin>> for Caller {
         parts: &mut Parts,
         admin: &Arc<Admin>,
     ) -> Result<Self, Self::Rejection> {
-        let hint = "\nhint: send `Authorization: Bearer lgtok1_…`";
+        let hint = "\nhint: send `Authorization: Bearer lgtok1_…`; `lockgate` takes it from `--token-file`";
         let Some(header) = parts.headers.get(header::AUTHORIZATION) else {
             return Err(Refusal::unauthorised(&format!("no token was sent{hint}")));
         };
@@ -140,7 +140,7 @@ impl Caller {
         }
         let Some(tenant) = narrowed else {
             return Err(Refusal::malformed(
-                "`*` means all devices of one tenant, and none is named\nhint: add `?tenant=NAME`",
+                "`*` means all devices of one tenant, and none is named\nhint: name it with `--tenant NAME`, in a request with `?tenant=NAME`",
             ));
         };
         let known = admin.desk.policy().is_none_or(|p| p.policy.tenants.contains_key(&tenant));

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::audit::AuditSink;
 use crate::{
-    letters::{CurrentPolicy, DeviceRecord, JournalError, LastLetter, Reports},
+    letters::{CurrentPolicy, DeviceRecord, JournalError, LastLetter, Reports, bars::Bar},
     registry::{Later, TOKEN_BYTES, Tables},
-    stream::{Entry, EntryKind},
+    stream::{BarRequest, Entry, EntryKind},
 };
 
 /// The letter box, as seen from the admin API.
@@ -42,6 +42,9 @@ pub trait Desk: Tables + AuditSink {
         limit: usize,
     ) -> Vec<KnownDevice>;
 
+    /// Takes no letter of a device any more; the entry's offset, where that is new.
+    fn bar(&self, request: BarRequest) -> Later<'_, Result<(Bar, Option<u64>), JournalError>>;
+
     /// The clock.
     fn now(&self) -> Moment;
 
@@ -65,10 +68,20 @@ pub struct KnownDevice {
     pub replayed: u32,
     /// Its last letter's number.
     pub sequence: u64,
+    /// Whether and why its letters are not taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub barred: Option<Bar>,
     /// What it says it is.
     pub facts: Option<Facts>,
     /// What it said last.
     pub letter: Option<LastLetter>,
+}
+
+impl KnownDevice {
+    /// Whether somebody should look at it.
+    pub const fn is_odd(&self) -> bool {
+        self.barred.is_some() || self.replayed > 0
+    }
 }
 
 impl From<DeviceRecord> for KnownDevice {
@@ -80,6 +93,7 @@ impl From<DeviceRecord> for KnownDevice {
             seen: (record.sequence > 0).then_some(record.received),
             replayed: record.replayed,
             sequence: record.sequence,
+            barred: None,
             facts: record.facts,
             letter: record.last,
         }

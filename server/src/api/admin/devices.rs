@@ -10,16 +10,18 @@ use axum::{
 };
 use lockgate_shared::{
     id::{CohortId, DeviceId, IdError, ProductId, RolloutId},
+    limits,
     rollout::ScopeOf,
     time::Moment,
     wire::{Orders, ProductState, RolloutView, SlotState},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Admin, Ask, Caller, Refusal, auth, desk::KnownDevice, reports};
+use super::{Admin, Ask, Caller, Refusal, Said, auth, desk::KnownDevice, reports};
 use crate::{
-    letters::{LastLetter, Prepared},
+    letters::{LastLetter, Prepared, bars::BarKind},
     status::{RolloutState, RolloutStatus, Status},
+    stream::BarRequest,
 };
 
 /// Devices in one answer.
@@ -132,6 +134,9 @@ pub async fn explain(
     let ordered = view.book().of(&known.tenant, &known.device);
     let held = holds(&known, ordered);
     let mut lines = Vec::new();
+    if let Some(bar) = &known.barred {
+        lines.push(Line::of(Mouth::Server, bar.to_string().replace("\nhint: ", "; ")));
+    }
     match &known.letter {
         Some(letter) => device_says(letter, &mut lines),
         None => lines.push(Line::of(Mouth::Server, "the device has enrolled and sent no letter")),
@@ -143,6 +148,44 @@ pub async fn explain(
         Err(refusal) => lines.push(Line::of(Mouth::Server, refusal.problem().detail)),
     }
     Ok(Json(Explanation { device: known.device, seen: known.seen, lines }))
+}
+
+/// Why a device is to be revoked.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeAsked {
+    /// Why: the device's owner reads it.
+    pub reason: String,
+}
+
+/// `POST /v1/devices/<id>/revoke`: takes no letter of the device any more. It restricts, so a token is
+/// enough; it is never taken back, a device that may come back enrols under a new key.
+pub async fn revoke(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Path(device): Path<String>,
+    Said(asked): Said<RevokeAsked>,
+) -> Result<Json<KnownDevice>, Refusal> {
+    caller.need(auth::RESTRICTORS)?;
+    let known = caller.device(&admin, &device)?;
+    if asked.reason.trim().is_empty() || asked.reason.len() > limits::LETTER_TEXT {
+        return Err(Refusal::invalid(format!(
+            "a reason has 1 to {} characters\nhint: whoever finds the device reads it",
+            limits::LETTER_TEXT
+        )));
+    }
+    let request = BarRequest {
+        device: known.device,
+        tenant: known.tenant.clone(),
+        kind: BarKind::Revoked,
+        reason: asked.reason.clone(),
+        by: caller.name.clone(),
+    };
+    let (bar, new) = admin.desk.bar(request).await?;
+    if new.is_some() {
+        admin.record(&caller, "revoke", &format!("device {}: {}", known.device, asked.reason))?;
+    }
+    Ok(Json(KnownDevice { barred: Some(bar), ..known }))
 }
 
 /// Whether the device's last letter names these orders.
@@ -361,6 +404,20 @@ mod tests {
         let rest = bench.get("operator", &format!("/v1/devices?limit=2&after={last}")).await.body;
         assert_eq!(rest.as_array().map(Vec::len), Some(1));
         assert_eq!(bench.get("operator", "/v1/devices?limit=many").await.status, 400);
+    }
+
+    #[tokio::test]
+    async fn a_device_is_revoked_by_its_own_tenants_people_with_a_reason() {
+        let bench = Bench::new();
+        let path = |n| format!("/v1/devices/{}/revoke", device(n));
+        let stolen = json!({"reason": "stolen"});
+        assert_eq!(bench.post("acme-admin", &path(3), &stolen).await.status, 404, "globex's");
+        assert_eq!(bench.post("auditor", &path(1), &stolen).await.status, 403);
+        assert_eq!(bench.post("acme-admin", &path(1), &json!({"reason": " "})).await.status, 422);
+        assert_eq!(bench.entries().len(), 0);
+        let revoked = bench.post("acme-admin", &path(1), &stolen).await;
+        assert_eq!((revoked.status, &revoked.body["barred"]["kind"]), (200, &json!("revoked")));
+        assert_eq!(bench.entries().len(), 1);
     }
 
     #[tokio::test]

@@ -15,10 +15,12 @@ use super::{
 use crate::{
     audit::Chain,
     clock, dice,
-    letters::{CurrentPolicy, JournalError, LetterBox, OrdersBook, Page, Reports},
+    letters::{
+        CurrentPolicy, DeviceRecord, JournalError, LetterBox, OrdersBook, Page, Reports, bars::Bar,
+    },
     registry::{Later, Registry, RegistryError, TABLES, TOKEN_BYTES, Tables},
     store::{Change, NewEntry},
-    stream::{Entry, EntryKind, FRAME_BYTES},
+    stream::{BarRequest, Entry, EntryKind, FRAME_BYTES},
 };
 
 /// A letter box and its audit chain.
@@ -44,6 +46,10 @@ impl LetterDesk {
         let registry = Registry::of_rows(&changes)?;
         self.tell(Arc::clone(registry.view().book()));
         Ok(registry)
+    }
+
+    fn known(&self, record: DeviceRecord) -> KnownDevice {
+        KnownDevice { barred: self.letter_box.barred(&record.device), ..record.into() }
     }
 
     /// After each report of the gatekeeper, draws its consequences. Ends with the letter box.
@@ -115,7 +121,7 @@ impl Desk for LetterDesk {
     }
 
     fn device(&self, device: &DeviceId) -> Option<KnownDevice> {
-        self.letter_box.devices().get(device).map(KnownDevice::from)
+        self.letter_box.devices().get(device).map(|record| self.known(record))
     }
 
     fn devices(
@@ -125,7 +131,11 @@ impl Desk for LetterDesk {
         limit: usize,
     ) -> Vec<KnownDevice> {
         let page = Page { tenant: tenant.cloned(), after: after.copied(), limit };
-        self.letter_box.devices().page(&page).into_iter().map(KnownDevice::from).collect()
+        self.letter_box.devices().page(&page).into_iter().map(|r| self.known(r)).collect()
+    }
+
+    fn bar(&self, request: BarRequest) -> Later<'_, Result<(Bar, Option<u64>), JournalError>> {
+        Box::pin(self.letter_box.bar(request, clock::now()))
     }
 
     fn now(&self) -> Moment {

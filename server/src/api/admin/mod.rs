@@ -92,6 +92,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/devices", get(devices::list))
         .route("/v1/devices/{device}", get(devices::show))
         .route("/v1/devices/{device}/explain", get(devices::explain))
+        .route("/v1/devices/{device}/revoke", post(devices::revoke))
         .route("/v1/pins", get(restrictions::pins))
         .route(
             "/v1/pins/{device}/{product}",

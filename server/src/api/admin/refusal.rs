@@ -5,7 +5,10 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use lockgate_shared::wire::{PROBLEM, Problem};
+use lockgate_shared::{
+    failure::Chain,
+    wire::{PROBLEM, Problem},
+};
 
 use super::audit::AuditFailure;
 use crate::{letters::JournalError, registry::RegistryError};
@@ -55,17 +58,7 @@ impl Refusal {
 
     /// The same, with an error and all that led to it.
     pub fn because(place: &str, error: &dyn std::error::Error) -> Self {
-        let text = error.to_string();
-        let (mut detail, hint) = match text.split_once("\nhint: ") {
-            Some((detail, hint)) => (detail.to_owned(), format!("\nhint: {hint}")),
-            None => (text, String::new()),
-        };
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            detail = format!("{detail}: {error}");
-            cause = error.source();
-        }
-        Self::invalid(format!("{place}{detail}{hint}"))
+        Self::invalid(format!("{place}{}", Chain(error)))
     }
 
     /// Something else is there already.

@@ -344,16 +344,7 @@ pub async fn clear_windows(
     Path(device): Path<String>,
     Ask(whose): Ask<Whose>,
 ) -> Result<StatusCode, Refusal> {
-    caller.need(auth::RESTRICTORS)?;
-    let reach = caller.reach(&admin, &device, whose.tenant.as_deref())?;
-    loosenings::check(&admin, &reach)?;
-    change(&admin, |view| match view.windows.get(&reach) {
-        Some(_) => Ok(vec![rows::remove(Table::Windows, rows::reach_key(&reach))]),
-        None => Err(none("windows", &reach)),
-    })
-    .await?;
-    admin.record(&caller, "windows cleared", &reach.to_string())?;
-    Ok(StatusCode::NO_CONTENT)
+    clear(&admin, &caller, (&device, &whose), Cleared::Windows).await
 }
 
 /// `DELETE /v1/freezes/<device>`
@@ -363,15 +354,42 @@ pub async fn clear_freezes(
     Path(device): Path<String>,
     Ask(whose): Ask<Whose>,
 ) -> Result<StatusCode, Refusal> {
+    clear(&admin, &caller, (&device, &whose), Cleared::Freezes).await
+}
+
+/// What is set for a device, or all of a tenant's, as a whole.
+#[derive(Clone, Copy, Debug)]
+enum Cleared {
+    Windows,
+    Freezes,
+}
+
+async fn clear(
+    admin: &Admin,
+    caller: &Caller,
+    (device, whose): (&str, &Whose),
+    what: Cleared,
+) -> Result<StatusCode, Refusal> {
     caller.need(auth::RESTRICTORS)?;
-    let reach = caller.reach(&admin, &device, whose.tenant.as_deref())?;
-    loosenings::check(&admin, &reach)?;
-    change(&admin, |view| match view.freezes.get(&reach) {
-        Some(_) => Ok(vec![rows::remove(Table::Freezes, rows::reach_key(&reach))]),
-        None => Err(none("freezes", &reach)),
+    let reach = caller.reach(admin, device, whose.tenant.as_deref())?;
+    loosenings::check(admin, &reach)?;
+    let (table, name, act) = match what {
+        Cleared::Windows => (Table::Windows, "windows", "windows cleared"),
+        Cleared::Freezes => (Table::Freezes, "freezes", "freezes cleared"),
+    };
+    change(admin, |view| {
+        let set = match what {
+            Cleared::Windows => view.windows.contains_key(&reach),
+            Cleared::Freezes => view.freezes.contains_key(&reach),
+        };
+        if set {
+            Ok(vec![rows::remove(table, rows::reach_key(&reach))])
+        } else {
+            Err(none(name, &reach))
+        }
     })
     .await?;
-    admin.record(&caller, "freezes cleared", &reach.to_string())?;
+    admin.record(caller, act, &reach.to_string())?;
     Ok(StatusCode::NO_CONTENT)
 }
 

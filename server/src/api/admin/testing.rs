@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     audit::Chain,
-    letters::{CurrentPolicy, JournalError, LastLetter, OrdersBook, Reports},
+    letters::{CurrentPolicy, JournalError, LastLetter, OrdersBook, Reports, bars::Bar},
     registry::{
         Later, NewToken, Registry, TOKEN_BYTES, Tables,
         rows::{self, ReleaseRow, ReleaseSummary, TokenRole},
@@ -44,7 +44,7 @@ use crate::{
         Verdict,
     },
     store::{Change, Table},
-    stream::{Entry, EntryKind},
+    stream::{BarRequest, Entry, EntryKind},
 };
 
 /// 2026-11-21T09:00:00Z.
@@ -320,6 +320,22 @@ impl Desk for Memory {
         wanted.take(limit).cloned().collect()
     }
 
+    fn bar(&self, request: BarRequest) -> Later<'_, Result<(Bar, Option<u64>), JournalError>> {
+        let bytes = serde_json::to_vec(&request).expect("json");
+        let bar = Bar {
+            number: 1,
+            tenant: request.tenant,
+            kind: request.kind,
+            reason: request.reason,
+            since: NOW,
+            by: request.by,
+        };
+        Box::pin(async move {
+            let offset = self.append(EntryKind::Bar, bytes).await?;
+            Ok((bar, Some(offset)))
+        })
+    }
+
     fn now(&self) -> Moment {
         NOW
     }
@@ -382,6 +398,7 @@ fn known(number: u8, tenant: &str) -> KnownDevice {
         seen: Some(NOW),
         replayed: 0,
         sequence: 4,
+        barred: None,
         facts: Some(Facts::default()),
         letter: Some(LastLetter {
             sequence: 4,

@@ -1,19 +1,21 @@
 //! `lockgate act show|sign`: an act's file, passed from hand to hand.
 
 use std::{
+    collections::BTreeSet,
     io::Write,
     path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
-    act::{ActError, SignedAct},
+    act::SignedAct,
     limits,
-    policy::Role,
+    policy::{Policy, Role},
     sign,
 };
+use serde_json::json;
 
-use super::{CliError, Confirmation, PassphraseArgs, PolicyArgs, act_bytes, confirm, read};
+use super::{Answer, CliError, Confirmation, PassphraseArgs, PolicyArgs, act_bytes, confirm, read};
 use crate::{
     acts_text, keys,
     whole_folder::{self, Readers},
@@ -60,19 +62,19 @@ pub struct SignArgs {
     pub yes: bool,
 }
 
-/// Does what was asked.
-pub fn run(command: &ActCommand, out: &mut dyn Write) -> Result<(), CliError> {
+/// Does what was asked. What is to be read before anybody confirms goes to `desk`.
+pub fn run(command: &ActCommand, desk: &mut dyn Write) -> Result<Answer, CliError> {
     match command {
         ActCommand::Show(args) => {
             let policy = args.policy.load()?;
-            let text = acts_text::describe_signed(&read_act(&args.file)?, policy.as_ref())?;
-            write!(out, "{text}")?;
-            Ok(())
+            let signed = read_act(&args.file)?;
+            let text = acts_text::describe_signed(&signed, policy.as_ref())?;
+            Ok(Answer { text, json: shown(&signed, policy.as_ref())? })
         }
         ActCommand::Sign(args) => {
             let (policy, mut signed) = (args.policy.load()?, read_act(&args.file)?);
-            write!(out, "{}", acts_text::describe_signed(&signed, policy.as_ref())?)?;
-            confirm(Confirmation::from(args.yes), out)?;
+            write!(desk, "{}", acts_text::describe_signed(&signed, policy.as_ref())?)?;
+            confirm(Confirmation::from(args.yes), desk)?;
             let key = keys::read(&args.key, &args.passphrase.source())?;
             let counts = policy.as_ref().is_none_or(|policy| {
                 policy.person_with_key(&sign::public(&key), Role::Approver).is_some()
@@ -82,19 +84,43 @@ pub fn run(command: &ActCommand, out: &mut dyn Write) -> Result<(), CliError> {
             }
             signed.sign(&key);
             whole_folder::replace(&args.file, &act_bytes(&signed)?, Readers::Everybody)?;
-            writeln!(out, "signed by {}", sign::public(&key))?;
+            let mut text = format!("signed by {}\n", sign::public(&key));
             if let Some(policy) = &policy {
-                write!(out, "{}", acts_text::standing(&signed, policy)?)?;
+                text += &acts_text::standing(&signed, policy)?;
             }
-            Ok(())
+            Ok(Answer { text, json: shown(&signed, policy.as_ref())? })
         }
     }
 }
 
+/// An act and its signatures for programs; how many approvals it has and needs, where the policy is known.
+fn shown(signed: &SignedAct, policy: Option<&Policy>) -> Result<serde_json::Value, CliError> {
+    let act = signed.unverified()?;
+    let judged = acts_text::judge(signed, policy);
+    let signatures: Vec<_> = judged
+        .iter()
+        .map(|one| json!({ "key": one.key, "approver": one.approver, "holds": one.holds }))
+        .collect();
+    let people: BTreeSet<_> =
+        judged.iter().filter(|one| one.holds).filter_map(|one| one.approver.as_ref()).collect();
+    Ok(json!({
+        "act": act,
+        "sha256": signed.digest(),
+        "signatures": signatures,
+        "approvals": policy.map(|_| people.len()),
+        "needed": policy.map(|policy| policy.needed(&act)),
+        "enough": policy.map(|policy| signed.verify(policy).is_ok()),
+    }))
+}
+
 /// Reads an act's file; what it says is not verified by that.
 pub fn read_act(path: &Path) -> Result<SignedAct, CliError> {
-    let signed: SignedAct =
-        serde_json::from_slice(&read(path, MAX_FILE)?).map_err(ActError::from)?;
+    let signed: SignedAct = serde_json::from_slice(&read(path, MAX_FILE)?).map_err(|error| {
+        CliError::Usage(format!(
+            "`{}` is not an act: {error}\nhint: `lockgate rollout start` and others write them",
+            path.display()
+        ))
+    })?;
     signed.unverified()?;
     Ok(signed)
 }

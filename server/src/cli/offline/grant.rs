@@ -1,11 +1,11 @@
 //! `lockgate cohort grant`: an act that lets one device be earlier or elsewhere.
 
-use std::{io::Write, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use lockgate_shared::id::{ChannelId, CohortId, DeviceId, ProductId, TenantId};
 
-use super::{CliError, PolicyArgs, moment, write_act};
+use super::{Answer, CliError, PolicyArgs, moment, write_act};
 use crate::{
     acts::{self, GrantOptions},
     span::Span,
@@ -54,7 +54,7 @@ pub struct GrantArgs {
 }
 
 /// Does what was asked.
-pub fn run(command: &CohortCommand, out: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(command: &CohortCommand) -> Result<Answer, CliError> {
     match command {
         CohortCommand::Grant(args) => {
             let Span(life) = args.expires;
@@ -68,7 +68,7 @@ pub fn run(command: &CohortCommand, out: &mut dyn Write) -> Result<(), CliError>
                 life,
                 reason: args.reason.clone(),
             };
-            write_act(&acts::grant(&args.policy.require()?, options)?, &args.out, out)
+            write_act(&acts::grant(&args.policy.require()?, options)?, &args.out)
         }
     }
 }

@@ -1,12 +1,13 @@
 //! `lockgate key`: a person's key file.
 
-use std::{io::Write, path::PathBuf};
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use ed25519_dalek::SigningKey;
 use lockgate_shared::sign;
+use serde_json::json;
 
-use super::{CliError, PassphraseArgs};
+use super::{Answer, CliError, PassphraseArgs};
 use crate::{
     ceremony::metadata,
     keys::{self, PassphraseSource, Protection},
@@ -49,7 +50,7 @@ pub enum KeyCommand {
 }
 
 /// Does what was asked.
-pub fn run(command: &KeyCommand, out: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(command: &KeyCommand) -> Result<Answer, CliError> {
     match command {
         KeyCommand::New { out: path, plain, passphrase } => {
             let key = keys::generate();
@@ -59,10 +60,10 @@ pub fn run(command: &KeyCommand, out: &mut dyn Write) -> Result<(), CliError> {
                 let passphrase = passphrase.source().choose(path)?;
                 keys::write(path, &key, Protection::Encrypted(&passphrase))?;
             }
-            show(&key, out)
+            show(path, &key)
         }
         KeyCommand::Show { file, passphrase } => {
-            show(&keys::read(file, &passphrase.source())?, out)
+            show(file, &keys::read(file, &passphrase.source())?)
         }
         KeyCommand::Passwd { file, passphrase, new_passphrase_file } => {
             let key = keys::read(file, &passphrase.source())?;
@@ -71,19 +72,20 @@ pub fn run(command: &KeyCommand, out: &mut dyn Write) -> Result<(), CliError> {
                 .map_or(PassphraseSource::EnvironmentOrPrompt, PassphraseSource::File);
             let new = source.change(file)?;
             keys::rewrite(file, &key, Protection::Encrypted(&new))?;
-            writeln!(
-                out,
-                "`{}` has a new passphrase; older copies keep the old one",
-                file.display()
-            )?;
-            Ok(())
+            let at = file.display();
+            Ok(Answer {
+                text: format!("`{at}` has a new passphrase; older copies keep the old one\n"),
+                json: json!({ "file": file, "public_key": sign::public(&key) }),
+            })
         }
     }
 }
 
-fn show(key: &SigningKey, out: &mut dyn Write) -> Result<(), CliError> {
+fn show(file: &Path, key: &SigningKey) -> Result<Answer, CliError> {
     let public = sign::public(key);
-    writeln!(out, "public key  {public}")?;
-    writeln!(out, "TUF key id  {}", hex::encode(metadata::key_id(&public)?))?;
-    Ok(())
+    let id = hex::encode(metadata::key_id(&public)?);
+    Ok(Answer {
+        text: format!("public key  {public}\nTUF key id  {id}\n"),
+        json: json!({ "file": file, "public_key": public, "tuf_key_id": id }),
+    })
 }

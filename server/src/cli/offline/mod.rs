@@ -28,6 +28,7 @@ use lockgate_shared::{
     time::Moment,
     wire::{CodecError, TokenError},
 };
+use serde_json::json;
 use thiserror::Error;
 
 use crate::{
@@ -40,6 +41,15 @@ use crate::{
     },
     whole_folder::{self, FolderError, Readers},
 };
+
+/// What a command did, for people and for programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Lines, each ended.
+    pub text: String,
+    /// The same as one JSON object.
+    pub json: serde_json::Value,
+}
 
 /// Where a key's passphrase comes from: never from the command line itself.
 #[derive(Clone, Debug, Default, Args)]
@@ -150,50 +160,6 @@ pub enum CliError {
     Usage(String),
 }
 
-/// What kind of failure it was: programs act on it by the exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The command line, or what it names, is wrong.
-    Usage,
-    /// Signatures or a confirmation are still missing.
-    NotYet,
-    /// Something is not what its signers signed.
-    False,
-    /// This program or its disk failed.
-    Ours,
-}
-
-impl CliError {
-    /// What kind of failure it was.
-    pub const fn ending(&self) -> Ending {
-        match self {
-            Self::NotConfirmed | Self::Sign(SignError::Threshold { .. }) => Ending::NotYet,
-            Self::Role(RoleError::Unverified { .. } | RoleError::OtherPolicy)
-            | Self::Sign(SignError::OtherRole(_) | SignError::Artifact { .. })
-            | Self::Token(_)
-            | Self::Loosening(_) => Ending::False,
-            Self::Write(_) | Self::Print(_) | Self::Metadata(_) | Self::Codec(_) => Ending::Ours,
-            Self::Read { .. }
-            | Self::Key(_)
-            | Self::Plan(_)
-            | Self::Ceremony(_)
-            | Self::Create(_)
-            | Self::Recall(_)
-            | Self::ReleasePlan(_)
-            | Self::Role(_)
-            | Self::Sign(_)
-            | Self::Manifest(_)
-            | Self::Policy(_)
-            | Self::Acts(_)
-            | Self::Act(_)
-            | Self::NoPolicy
-            | Self::NoApprover(_)
-            | Self::NoEnrolmentKey { .. }
-            | Self::Usage(_) => Ending::Usage,
-        }
-    }
-}
-
 impl PassphraseArgs {
     /// The source that the options name.
     pub fn source(&self) -> PassphraseSource {
@@ -268,13 +234,16 @@ impl ManifestSource {
 }
 
 /// Writes an unsigned act to a new file and says what comes next.
-fn write_act(act: &Act, path: &Path, out: &mut dyn Write) -> Result<(), CliError> {
+fn write_act(act: &Act, path: &Path) -> Result<Answer, CliError> {
     let signed = acts::to_file(act)?;
     whole_folder::write_new(path, act_bytes(&signed)?.as_slice(), Readers::Everybody)?;
-    write!(out, "{}", crate::acts_text::describe(act))?;
-    writeln!(out, "\nwritten to `{}`, signed by nobody yet", path.display())?;
-    writeln!(out, "next: `lockgate act sign {} --key people/<approver>.key`", path.display())?;
-    Ok(())
+    let (said, at) = (crate::acts_text::describe(act), path.display());
+    Ok(Answer {
+        text: format!(
+            "{said}\nwritten to `{at}`, signed by nobody yet\nnext: `lockgate act sign {at} --key people/<approver>.key`\n"
+        ),
+        json: json!({ "act": act, "file": path, "sha256": signed.digest() }),
+    })
 }
 
 fn act_bytes(signed: &SignedAct) -> Result<Vec<u8>, CliError> {

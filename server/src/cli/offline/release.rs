@@ -1,6 +1,9 @@
 //! `lockgate release`: made, signed and checked away from the server.
 
-use std::{io::Write, path::PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
@@ -11,8 +14,9 @@ use lockgate_shared::{
     time::{Moment, Seconds},
     version::Version,
 };
+use serde_json::json;
 
-use super::{CliError, Confirmation, PassphraseArgs, PolicyArgs, confirm, read};
+use super::{Answer, CliError, Confirmation, PassphraseArgs, PolicyArgs, confirm, read};
 use crate::{
     clock, keys,
     release::{
@@ -139,17 +143,17 @@ pub struct CheckArgs {
     pub copy: CopyArgs,
 }
 
-/// Does what was asked.
-pub fn run(command: &ReleaseCommand, out: &mut dyn Write) -> Result<(), CliError> {
+/// Does what was asked. What is to be read before anybody confirms goes to `desk`.
+pub fn run(command: &ReleaseCommand, desk: &mut dyn Write) -> Result<Answer, CliError> {
     match command {
-        ReleaseCommand::Create(args) => create(args, out),
-        ReleaseCommand::Recall(args) => recall(args, out),
-        ReleaseCommand::Sign(args) => sign(args, out),
-        ReleaseCommand::Check(args) => check(args, out),
+        ReleaseCommand::Create(args) => create(args),
+        ReleaseCommand::Recall(args) => recall(args),
+        ReleaseCommand::Sign(args) => sign(args, desk),
+        ReleaseCommand::Check(args) => check(args, desk),
     }
 }
 
-fn create(args: &CreateArgs, out: &mut dyn Write) -> Result<(), CliError> {
+fn create(args: &CreateArgs) -> Result<Answer, CliError> {
     let mut artifacts = args.artifact.clone();
     artifacts.extend(
         args.files.clone().map(|folder| ArtifactSource { folder, ..ArtifactSource::default() }),
@@ -163,17 +167,24 @@ fn create(args: &CreateArgs, out: &mut dyn Write) -> Result<(), CliError> {
         policy: policy.as_ref(),
         out: &args.out,
     })?;
-    write!(out, "{}", release::describe(&made.manifest, &made.digest))?;
+    let mut text = release::describe(&made.manifest, &made.digest);
     for warning in &made.warnings {
-        writeln!(out, "warning: {warning}")?;
+        text += &format!("warning: {warning}\n");
     }
     let at = args.out.display();
-    writeln!(out, "\nwritten to `{at}`, signed by nobody yet")?;
-    writeln!(out, "next: `lockgate release sign {at} --repository DIR --key people/<author>.key`")?;
-    Ok(())
+    text += &format!("\nwritten to `{at}`, signed by nobody yet\n");
+    text +=
+        &format!("next: `lockgate release sign {at} --repository DIR --key people/<author>.key`\n");
+    let json = json!({
+        "folder": args.out,
+        "manifest_sha256": made.digest,
+        "manifest": made.manifest,
+        "warnings": made.warnings,
+    });
+    Ok(Answer { text, json })
 }
 
-fn recall(args: &RecallArgs, out: &mut dyn Write) -> Result<(), CliError> {
+fn recall(args: &RecallArgs) -> Result<Answer, CliError> {
     let file = if args.to.is_dir() { args.to.join(MANIFEST_FILE) } else { args.to.clone() };
     let to = read(&file, limits::MANIFEST_BYTES)?;
     let terms = recall::Terms {
@@ -188,11 +199,14 @@ fn recall(args: &RecallArgs, out: &mut dyn Write) -> Result<(), CliError> {
     };
     let made = recall::create(terms, &args.out)?;
     let text = read(&args.out.join(recall::RECALL_FILE), limits::RECALL_BYTES)?;
-    write!(out, "{}", recall::describe(&made, &Digest::of(&text)))?;
+    let digest = Digest::of(&text);
+    let mut text = recall::describe(&made, &digest);
     let at = args.out.display();
-    writeln!(out, "\nwritten to `{at}`, signed by nobody yet")?;
-    writeln!(out, "next: `lockgate release sign {at} --repository DIR --key people/<author>.key`")?;
-    Ok(())
+    text += &format!("\nwritten to `{at}`, signed by nobody yet\n");
+    text +=
+        &format!("next: `lockgate release sign {at} --repository DIR --key people/<author>.key`\n");
+    let json = json!({ "folder": args.out, "recall_sha256": digest, "recall": made });
+    Ok(Answer { text, json })
 }
 
 fn recall_step(text: &str) -> Result<RecallStep, String> {
@@ -204,28 +218,32 @@ fn recall_step(text: &str) -> Result<RecallStep, String> {
     Ok(RecallStep { after_s, share_ppm })
 }
 
-fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<(), CliError> {
+fn sign(args: &SignArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
     let Span(life) = args.expires;
     let (mut draft, current) = open(&args.folder, &args.copy, clock::now(), life)?;
-    show(&draft, &current, out)?;
-    confirm(Confirmation::from(args.yes), out)?;
+    show(&draft, &current, desk)?;
+    confirm(Confirmation::from(args.yes), desk)?;
     let key = keys::read(&args.key, &args.passphrase.source())?;
     let standing = draft.sign(&current, &key)?;
-    report(&standing, args.folder.join(PUBLICATION_FILE), out)
+    Ok(report(&draft, &standing, &args.folder.join(PUBLICATION_FILE)))
 }
 
-fn check(args: &CheckArgs, out: &mut dyn Write) -> Result<(), CliError> {
+fn check(args: &CheckArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
     // The span only matters where nobody has signed yet, and nothing is written then.
     let (draft, current) = open(&args.folder, &args.copy, clock::now(), Seconds(86_400))?;
-    show(&draft, &current, out)?;
+    show(&draft, &current, desk)?;
     let standing = draft.settle(&current)?;
-    report(&standing, args.folder.join(PUBLICATION_FILE), out)?;
-    draft.publication(&current)?;
-    Ok(())
+    let answer = report(&draft, &standing, &args.folder.join(PUBLICATION_FILE));
+    if let Err(error) = draft.publication(&current) {
+        // Who has signed is worth reading all the same.
+        write!(desk, "{}", answer.text)?;
+        return Err(error.into());
+    }
+    Ok(answer)
 }
 
 fn open(
-    folder: &std::path::Path,
+    folder: &Path,
     copy: &CopyArgs,
     now: Moment,
     life: Seconds,
@@ -235,7 +253,14 @@ fn open(
             Recall::from_json(&read(&path, limits::RECALL_BYTES)?).map_err(SignError::from)?.product
         }
         None => {
-            let bytes = read(&folder.join(MANIFEST_FILE), limits::MANIFEST_BYTES)?;
+            let manifest = folder.join(MANIFEST_FILE);
+            if !manifest.exists() {
+                return Err(CliError::Usage(format!(
+                    "there is no `{}`\nhint: pass the folder that `lockgate release create` made",
+                    manifest.display()
+                )));
+            }
+            let bytes = read(&manifest, limits::MANIFEST_BYTES)?;
             Manifest::from_json(&bytes)?.product
         }
     };
@@ -269,17 +294,32 @@ fn show(draft: &Draft, current: &CurrentRole, out: &mut dyn Write) -> Result<(),
     Ok(())
 }
 
-fn report(standing: &Standing, publication: PathBuf, out: &mut dyn Write) -> Result<(), CliError> {
-    for key in &standing.signers {
-        writeln!(out, "signed by {key}")?;
-    }
-    writeln!(out, "{} of {} signatures hold", standing.signers.len(), standing.needed)?;
-    if standing.complete() {
-        writeln!(out, "enough: `{}` is written", publication.display())?;
+fn report(draft: &Draft, standing: &Standing, publication: &Path) -> Answer {
+    let mut text: String =
+        standing.signers.iter().map(|key| format!("signed by {key}\n")).collect();
+    text += &format!("{} of {} signatures hold\n", standing.signers.len(), standing.needed);
+    text += &if standing.complete() {
+        format!("enough: `{}` is written\n", publication.display())
     } else {
-        writeln!(out, "next: another author runs `lockgate release sign` on the same folder")?;
-    }
-    Ok(())
+        "next: another author runs `lockgate release sign` on the same folder\n".to_owned()
+    };
+    let (product, version, what) = match draft.content() {
+        Content::Release(manifest) => (&manifest.product, &manifest.version, "manifest_sha256"),
+        Content::Recall(recall) => (&recall.product, &recall.version, "recall_sha256"),
+    };
+    let json = json!({
+        "product": product,
+        "version": version,
+        what: draft.digest(),
+        "role": standing.role,
+        "role_version": standing.version,
+        "signers": standing.signers,
+        "needed": standing.needed,
+        "enough": standing.complete(),
+        "publication": standing.complete().then_some(publication),
+        "unchecked": standing.unchecked,
+    });
+    Answer { text, json }
 }
 
 fn artifact_source(text: &str) -> Result<ArtifactSource, String> {

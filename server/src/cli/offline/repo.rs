@@ -1,12 +1,13 @@
 //! `lockgate repo`: the key ceremony.
 
-use std::{io::Write, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Subcommand;
+use serde_json::json;
 
-use super::{CliError, PassphraseArgs};
+use super::{Answer, CliError, PassphraseArgs};
 use crate::{
-    ceremony::{self, plan::Plan},
+    ceremony::{self, Ceremony, plan::Plan},
     clock,
 };
 
@@ -28,30 +29,37 @@ pub enum RepoCommand {
 }
 
 /// Does what was asked.
-pub fn run(command: &RepoCommand, out: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(command: &RepoCommand) -> Result<Answer, CliError> {
     match command {
         RepoCommand::Init { plan, out: folder, passphrase } => {
             let plan = Plan::read(plan)?;
             let passphrase = passphrase.source().choose(folder)?;
             let made = ceremony::init(&plan, folder, &passphrase, clock::now())?;
-            let at = made.folder.display();
-            writeln!(out, "repository `{}` made in `{at}`", made.policy.repository)?;
-            writeln!(out, "root.json  sha256 {}", made.anchor)?;
-            for (index, key) in made.root_keys.iter().enumerate() {
-                writeln!(out, "root key {}  {key}", index + 1)?;
-            }
-            writeln!(out, "\nnext:")?;
-            writeln!(
-                out,
-                "  give each person their key of `{at}/people`; each runs `lockgate key passwd`"
-            )?;
-            writeln!(out, "  put `{at}/offline` in safes, and remove it here")?;
-            writeln!(
-                out,
-                "  copy `{at}/online` to the gatekeeper's host only, `{at}/repository` beside it"
-            )?;
-            writeln!(out, "  put `{at}/root.json` into the devices' image: trust begins there")?;
-            Ok(())
+            Ok(Answer {
+                text: words(&made),
+                json: json!({
+                    "repository": made.policy.repository,
+                    "folder": made.folder,
+                    "root_sha256": made.anchor,
+                    "root_keys": made.root_keys,
+                }),
+            })
         }
     }
+}
+
+fn words(made: &Ceremony) -> String {
+    let at = made.folder.display();
+    let mut text = format!("repository `{}` made in `{at}`\n", made.policy.repository);
+    text += &format!("root.json  sha256 {}\n", made.anchor);
+    for (index, key) in made.root_keys.iter().enumerate() {
+        text += &format!("root key {}  {key}\n", index + 1);
+    }
+    text + &format!(
+        "\nnext:
+  give each person their key of `{at}/people`; each runs `lockgate key passwd`
+  put `{at}/offline` in safes, and remove it here
+  copy `{at}/online` to the gatekeeper's host only, `{at}/repository` beside it
+  put `{at}/root.json` into the devices' image: trust begins there\n"
+    )
 }

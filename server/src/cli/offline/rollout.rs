@@ -1,7 +1,7 @@
 //! `lockgate rollout start|approve|lift|waive`: the acts that expand, written to files for people to
 //! sign. What restricts and what reads speaks to the server and is not here.
 
-use std::{collections::BTreeSet, io::Write, path::PathBuf, str::FromStr};
+use std::{collections::BTreeSet, path::PathBuf, str::FromStr};
 
 use clap::{Args, Subcommand, ValueEnum};
 use lockgate_shared::{
@@ -10,7 +10,7 @@ use lockgate_shared::{
     version::Version,
 };
 
-use super::{CliError, ManifestSource, PolicyArgs, moment, read, write_act};
+use super::{Answer, CliError, ManifestSource, PolicyArgs, moment, read, write_act};
 use crate::{
     acts::{self, StartOptions},
     clock,
@@ -114,7 +114,7 @@ pub struct WaiveArgs {
     /// The rollout
     #[arg(value_name = "ROLLOUT")]
     pub rollout: RolloutId,
-    /// The rule: `coverage=GROUP` or `minimum-devices=STAGE`
+    /// The rule: `coverage=GROUP`, or `minimum-devices=STAGE` with a stage's number from 0
     #[arg(long, value_parser = rule)]
     pub rule: WaivedRule,
     /// When it ends
@@ -143,19 +143,19 @@ pub enum Risk {
 }
 
 /// Does what was asked.
-pub fn run(command: &RolloutCommand, out: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(command: &RolloutCommand) -> Result<Answer, CliError> {
     match command {
-        RolloutCommand::Start(args) => start(args, out),
+        RolloutCommand::Start(args) => start(args),
         RolloutCommand::Approve(args) => {
             let (policy, manifest) = (args.policy.require()?, ManifestSource::of(&args.manifest)?);
             let act =
                 acts::approve(&policy, manifest.release(), &args.channel, args.cohort.clone())?;
-            write_act(&act, &args.out, out)
+            write_act(&act, &args.out)
         }
         RolloutCommand::Lift(args) => {
             let numbers: BTreeSet<u64> = args.numbers.iter().copied().collect();
             let act = acts::lift(&args.policy.require()?, numbers, args.reason.clone());
-            write_act(&act, &args.out, out)
+            write_act(&act, &args.out)
         }
         RolloutCommand::Waive(args) => {
             let Span(span) = args.expires;
@@ -166,12 +166,12 @@ pub fn run(command: &RolloutCommand, out: &mut dyn Write) -> Result<(), CliError
                 args.reason.clone(),
                 clock::now().plus(span),
             );
-            write_act(&act, &args.out, out)
+            write_act(&act, &args.out)
         }
     }
 }
 
-fn start(args: &StartArgs, out: &mut dyn Write) -> Result<(), CliError> {
+fn start(args: &StartArgs) -> Result<Answer, CliError> {
     let (policy, manifest) = (args.policy.require()?, ManifestSource::of(&args.manifest)?);
     let options = StartOptions {
         product: args.product.clone(),
@@ -188,7 +188,7 @@ fn start(args: &StartArgs, out: &mut dyn Write) -> Result<(), CliError> {
         },
         plan: Digest::of(&read(&args.plan, MAX_PLAN)?),
     };
-    write_act(&acts::start(&policy, options)?, &args.out, out)
+    write_act(&acts::start(&policy, options)?, &args.out)
 }
 
 fn cohort_size(text: &str) -> Result<CohortSize, String> {
@@ -201,7 +201,9 @@ fn cohort_size(text: &str) -> Result<CohortSize, String> {
 }
 
 fn rule(text: &str) -> Result<WaivedRule, String> {
-    let refuse = || "write `coverage=GROUP` or `minimum-devices=STAGE`".to_owned();
+    let refuse = || {
+        "write `coverage=GROUP`, or `minimum-devices=STAGE` with a stage's number from 0".to_owned()
+    };
     match text.split_once('=') {
         Some(("coverage", group)) => group.parse().map(WaivedRule::Coverage).map_err(|_| refuse()),
         Some(("minimum-devices", stage)) => {

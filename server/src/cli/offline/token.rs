@@ -1,7 +1,7 @@
 //! `lockgate token enrol`: permission for devices to come into a tenant, signed by the tenant's
 //! enrolment key, which the server does not hold.
 
-use std::{io::Write, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
@@ -9,8 +9,9 @@ use lockgate_shared::{
     sign,
     wire::{EnrolmentToken, SignedToken},
 };
+use serde_json::json;
 
-use super::{CliError, PassphraseArgs, PolicyArgs};
+use super::{Answer, CliError, PassphraseArgs, PolicyArgs};
 use crate::{clock, dice, keys, span::Span};
 
 /// Tokens that need no server.
@@ -44,7 +45,7 @@ pub struct EnrolArgs {
 }
 
 /// Does what was asked: prints the token's text and nothing else, so that it can be piped.
-pub fn run(command: &TokenCommand, out: &mut dyn Write) -> Result<(), CliError> {
+pub fn run(command: &TokenCommand) -> Result<Answer, CliError> {
     match command {
         TokenCommand::Enrol(args) => {
             let policy = args.policy.require()?;
@@ -68,8 +69,13 @@ pub fn run(command: &TokenCommand, out: &mut dyn Write) -> Result<(), CliError> 
             };
             let signed = SignedToken::make(&token, &key)?;
             signed.verify(&policy, now)?;
-            writeln!(out, "{}", signed.to_text()?)?;
-            Ok(())
+            let text = signed.to_text()?;
+            Ok(Answer {
+                json: json!({
+                    "token": text, "tenant": token.tenant, "uses": token.uses, "expires": token.expires,
+                }),
+                text: text + "\n",
+            })
         }
     }
 }
