@@ -57,6 +57,9 @@ use crate::{
 const LETTERS_IN_A_TURN: usize = 3;
 /// Facts are gathered again after this span: they change with updates and seldom otherwise.
 const FACTS_LAST: Seconds = Seconds(6 * 3600);
+/// After so long without anything newly signed an owner is told: a timestamp is signed again every few
+/// minutes, and a server that shows an old one may be hiding a stop.
+const QUIET: Seconds = Seconds(2 * 3600);
 /// The longest sleep: windows and clocks change, and a wake-up an hour costs nothing.
 const LONGEST_SLEEP: Seconds = Seconds(3600);
 
@@ -377,6 +380,18 @@ impl<W: World> Agent<W> {
         Ok(())
     }
 
+    /// Says for how long it has seen nothing new.
+    fn note_quiet(&mut self) {
+        let issued = self.heard.trusted.and_then(|trusted| trusted.timestamp_issued);
+        let Some(issued) = issued.filter(|issued| self.now().clock.since(*issued) > QUIET) else {
+            return;
+        };
+        let text = format!("nothing newer than {issued} was seen from the signers");
+        if !self.notices.contains(&text) {
+            self.notices.push(text);
+        }
+    }
+
     /// Keeps what it was told, where its tenant has a key of its own. Says whether that is news.
     fn keep_orders(&mut self) -> bool {
         let now = self.now().clock;
@@ -394,6 +409,7 @@ impl<W: World> Agent<W> {
         self.heard.trusted = Some(result?);
         self.heard.refreshed = Some(self.now().clock);
         self.heard.refresh_problem = None;
+        self.note_quiet();
         if self.keep_orders() {
             self.journal.save("kept", &self.kept).map_err(RunError::from)?;
         }

@@ -131,6 +131,19 @@ fn a_recall_to_a_release_that_is_not_on_the_device_fetches_it() {
 }
 
 #[test]
+fn a_device_that_sees_nothing_new_tells_owner_and_server_since_when() {
+    let bench = Bench::new();
+    let mut agent = bench.start().expect("started");
+    bench.turns(&mut agent, 3);
+    let told = |notices: &[String]| notices.iter().any(|notice| notice.contains("nothing newer"));
+    assert!(!told(&agent.snapshot().notices));
+    bench.with(|it| it.uptime += 3 * 3600);
+    bench.turns(&mut agent, 2);
+    assert!(told(&agent.snapshot().notices));
+    assert!(told(&bench.last_letter().notices));
+}
+
+#[test]
 fn a_list_of_files_that_was_changed_on_the_disk_is_not_believed() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut journal, _) = Journal::open(folder.path()).expect("a journal");

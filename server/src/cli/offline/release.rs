@@ -81,7 +81,7 @@ pub struct RecallArgs {
     #[arg(long, value_name = "SPAN", default_value = "90d")]
     pub life: Span,
     /// When devices may go that the release harmed, counted from now
-    #[arg(long, value_name = "SPAN", default_value = "0s")]
+    #[arg(long, value_name = "SPAN", default_value = "1s")]
     pub harmed: Span,
     /// When which share of the others may go: `1h=10` is ten percent after an hour
     #[arg(long, value_name = "SPAN=PERCENT", value_delimiter = ',', value_parser = recall_step,
