@@ -1,5 +1,5 @@
-//! Asks the machine for chance: the only file of the agent that does. It is asked for one thing, the
-//! device's key; jitter and order follow from the device's id, so that they can be computed again.
+//! Asks the machine for chance: the only file of the agent that does. It is asked for the
+//! device's key and for those of connections; jitter and order follow from the device's id, so that they can be computed again.
 #![expect(
     clippy::disallowed_methods,
     reason = "this file is where the machine is asked for chance"
@@ -14,10 +14,15 @@ use thiserror::Error;
 )]
 pub struct DiceError(#[source] getrandom::Error);
 
+/// Fills a buffer with random bytes that nobody can guess.
+pub fn fill(bytes: &mut [u8]) -> Result<(), DiceError> {
+    getrandom::fill(bytes).map_err(DiceError)
+}
+
 /// Random bytes that nobody can guess.
 pub fn bytes<const N: usize>() -> Result<[u8; N], DiceError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(DiceError)?;
+    fill(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -13,7 +13,7 @@ use std::{
 use ed25519_dalek::SigningKey;
 use lockgate_shared::{
     id::{DeviceId, RepositoryId, TenantId},
-    sign,
+    json, sign,
     time::Moment,
 };
 use serde::{Deserialize, Serialize};
@@ -175,8 +175,7 @@ impl Enrolled {
         };
         let mut text = Vec::new();
         file.take(ENROLMENT_BYTES).read_to_end(&mut text).map_err(failed)?;
-        let enrolled: Self =
-            serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;
+        let enrolled: Self = json::read(&text).map_err(|error| refuse(error.to_string()))?;
         if enrolled.device != device(key) {
             return Err(refuse("it names another device than the key does".to_owned()));
         }
@@ -186,10 +185,10 @@ impl Enrolled {
     /// Keeps the enrolment, whole or not at all.
     pub fn write(&self, state: &Path) -> Result<(), IdentityError> {
         let path = state.join(ENROLMENT_FILE);
-        let mut text = serde_json::to_vec_pretty(self).map_err(|error| {
-            IdentityError::Enrolment { path: path.clone(), reason: error.to_string() }
+        let text = json::write_pretty(self).map_err(|error| IdentityError::Enrolment {
+            path: path.clone(),
+            reason: error.to_string(),
         })?;
-        text.push(b'\n');
         replace(&path, &text)
     }
 }

@@ -15,6 +15,7 @@ use std::{
 use lockgate_shared::{
     failure::Chain,
     id::{Digest, ProductId, RolloutId},
+    json,
     version::Version,
     wire::{CodecError, Outcome, OutcomeRecord, Outcomes},
 };
@@ -427,6 +428,12 @@ impl Journal {
         })
     }
 
+    /// Gives back what the database keeps at hand: until the next turn nobody reads from it.
+    pub fn rest(&self) {
+        // Without it the agent is only larger.
+        let _ = self.db.execute_batch("PRAGMA shrink_memory");
+    }
+
     fn write<T>(
         &mut self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error>,
@@ -460,12 +467,11 @@ impl Journal {
 
 /// The bytes under which a value stands in the journal: for [`Journal::settle`].
 pub fn to_json<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Vec<u8>, JournalError> {
-    serde_json::to_vec(value).map_err(|source| JournalError::Entry { key: key.to_owned(), source })
+    json::write(value).map_err(|source| JournalError::Entry { key: key.to_owned(), source })
 }
 
 fn from_json<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, JournalError> {
-    serde_json::from_slice(bytes)
-        .map_err(|source| JournalError::Entry { key: key.to_owned(), source })
+    json::read(bytes).map_err(|source| JournalError::Entry { key: key.to_owned(), source })
 }
 
 fn readable<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Option<T> {
@@ -549,7 +555,7 @@ fn move_aside(path: &Path) -> Result<PathBuf, JournalError> {
 
 fn read_numbers(folder: &Path) -> Option<Numbers> {
     let bytes = fs::read(folder.join(SEQUENCE_FILE)).ok()?;
-    serde_json::from_slice(&bytes).ok()
+    json::read(&bytes).ok()
 }
 
 #[cfg(test)]

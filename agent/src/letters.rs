@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use lockgate_shared::{
     facts::Facts,
     id::{DeviceId, Digest, ProductId, RepositoryId, TenantId},
-    limits,
+    json, limits,
     time::{Moment, Seconds},
     version::Version,
     wire::{
@@ -191,9 +191,9 @@ pub fn read(answer: &[u8], sent: &Spooled) -> Result<Directive, LetterError> {
     }
 }
 
-/// The digest by which a letter names the device's facts: over their JSON, whose order is fixed by
-/// their type.
+/// The digest by which a letter names the device's facts: over their JSON, whose order is that of
+/// their names.
 pub fn digest_of_facts(facts: &Facts) -> Digest {
-    let bytes = serde_json::to_vec(facts).unwrap_or_default();
+    let bytes = json::write(facts).unwrap_or_default();
     Digest::of_parts("lockgate facts v1", &[&bytes])
 }

@@ -37,6 +37,7 @@ pub mod journal;
 pub mod letters;
 pub mod lock;
 pub mod log;
+mod near;
 pub mod perform;
 pub mod repository;
 pub mod run;

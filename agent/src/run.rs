@@ -268,6 +268,7 @@ impl<W: World> Agent<W> {
         }
         self.sign();
         self.world.rest();
+        self.journal.rest();
         if let Err(error) = self.snapshot().write(&self.state) {
             // A full disk must not end a trial's supervision.
             log::warn(Chain(&error));

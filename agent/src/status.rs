@@ -12,6 +12,7 @@ use lockgate_shared::{
         ChannelId, CohortId, DeviceId, Digest, ModelId, ProductId, RepositoryId, RolloutId,
         TenantId,
     },
+    json,
     time::{Moment, Seconds},
     version::Version,
     wire::SlotState,
@@ -266,9 +267,8 @@ impl Status {
         let path = state.join(STATUS_FILE);
         let fresh = path.with_extension("json.new");
         let failed = |source| StatusError::Io { act: "write", path: path.clone(), source };
-        let mut text = serde_json::to_vec_pretty(self)
+        let text = json::write_pretty(self)
             .map_err(|source| StatusError::Json { path: path.clone(), source })?;
-        text.push(b'\n');
         let mut file = fs::File::create(&fresh).map_err(failed)?;
         file.write_all(&text).map_err(failed)?;
         fs::rename(&fresh, &path).map_err(failed)
@@ -289,8 +289,7 @@ impl Status {
             return Err(failed(io::Error::from(io::ErrorKind::FileTooLarge)));
         }
         let text = fs::read(&path).map_err(failed)?;
-        serde_json::from_slice(&text)
-            .map_err(|source| StatusError::Json { path: path.clone(), source })
+        json::read(&text).map_err(|source| StatusError::Json { path: path.clone(), source })
     }
 }
 

@@ -116,7 +116,7 @@ pub async fn serve(listener: UnixListener, letter_box: Arc<LetterBox>, mut shutd
 async fn converse(mut stream: UnixStream, letter_box: &LetterBox) -> Result<(), StreamError> {
     tracing::info!("the gatekeeper is connected");
     while let Some(frame) = read_frame(&mut stream).await? {
-        let request = codec::decode(&frame, FRAME_BYTES)?;
+        let request = codec::decode_frame(&frame, FRAME_BYTES)?;
         let response = answer(request, letter_box).await;
         let bytes = codec::encode(&response, FRAME_BYTES)?;
         let length = u32::try_from(bytes.len()).map_err(|_| StreamError::Frame(u32::MAX))?;

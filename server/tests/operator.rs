@@ -101,8 +101,7 @@ fn an_operator_restricts_reads_and_is_told_what_does_not_work() {
     assert!(stranger.contains("cannot be reached"), "{stranger}");
 }
 
-/// What is typed, and the exit code with which it ends. Every command that `--help`
-/// lists occurs.
+/// What is typed, and the exit code with which it ends. Every command that `--help` lists occurs.
 const EVERY_COMMAND: &[(&str, i32)] = &[
     ("repo init --plan @plan.toml --out @second --passphrase-file @passphrase", 0),
     ("key new --out @new.key --plain", 0),
@@ -149,6 +148,8 @@ const EVERY_COMMAND: &[(&str, i32)] = &[
     ("cohort pause app general --reason x", 0),
     ("cohort revoke 00 app", 2),
     ("device list", 0),
+    ("device list --problems", 0),
+    ("device revoke 00 --reason x", 2),
     ("device show 00", 2),
     ("device explain 0000000000000000000000000000000000000000000000000000000000000000", 3),
     ("pin set * app n-1 --tenant acme", 0),

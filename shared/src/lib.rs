@@ -12,6 +12,7 @@
 //! | which groups a device belongs to, and its place in a rollout | [`group`], [`mod@bucket`] |
 //! | pins, maintenance windows, freezes, and what ends them | [`pin`], [`window`], [`loosening`] |
 //! | the bytes between device and server | [`wire`] |
+//! | how a type is read from JSON and written to it | [`json`] |
 //! | how an error is told to people and to programs | [`failure`] |
 //! | every bound on what comes from outside | [`limits`] |
 
@@ -23,6 +24,7 @@ pub mod facts;
 pub mod failure;
 pub mod group;
 pub mod id;
+pub mod json;
 pub mod limits;
 pub mod loosening;
 pub mod manifest;

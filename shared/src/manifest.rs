@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::{
     facts::Facts,
     id::{CohortId, Digest, ProductId},
-    limits,
+    json, limits,
     time::{Moment, Seconds},
     version::Version,
 };
@@ -121,6 +121,7 @@ pub enum ArtifactKind {
 
 /// One entry of an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "EntryFields")]
 pub struct FileEntry {
     /// Its path inside the slot, with `/`.
     pub path: String,
@@ -130,7 +131,7 @@ pub struct FileEntry {
 }
 
 /// What an entry is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum FileKind {
     /// A regular file, mode 0755 if executable, else 0644.
@@ -150,6 +151,50 @@ pub enum FileKind {
         target: String,
     },
 }
+
+/// The fields of an entry, whatever it is: what serde derives for a flattened enum is three times as
+/// much code, and the agent is small.
+#[derive(Deserialize)]
+struct EntryFields {
+    path: String,
+    kind: EntryWord,
+    size: Option<u64>,
+    sha256: Option<Digest>,
+    executable: Option<bool>,
+    target: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum EntryWord {
+    File,
+    Directory,
+    Symlink,
+}
+
+impl TryFrom<EntryFields> for FileEntry {
+    type Error = MissingField;
+
+    fn try_from(fields: EntryFields) -> Result<Self, MissingField> {
+        let kind = match fields.kind {
+            EntryWord::File => FileKind::File {
+                size: fields.size.ok_or(MissingField("size"))?,
+                sha256: fields.sha256.ok_or(MissingField("sha256"))?,
+                executable: fields.executable.ok_or(MissingField("executable"))?,
+            },
+            EntryWord::Directory => FileKind::Directory,
+            EntryWord::Symlink => {
+                FileKind::Symlink { target: fields.target.ok_or(MissingField("target"))? }
+            }
+        };
+        Ok(Self { path: fields.path, kind })
+    }
+}
+
+/// A field that this kind of entry or probe needs.
+#[derive(Debug, Error)]
+#[error("missing field `{0}`")]
+struct MissingField(&'static str);
 
 /// What a device must be to install a release. Empty lists and absent numbers ask for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +225,7 @@ pub struct Trial {
 
 /// One health check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ProbeFields")]
 pub struct Probe {
     /// Its name: letters and reports use it.
     pub name: String,
@@ -191,7 +237,7 @@ pub struct Probe {
 }
 
 /// What a probe does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ProbeKind {
     /// Runs a command in the slot; healthy when it ends with status 0 in time.
@@ -217,6 +263,52 @@ pub enum ProbeKind {
     },
     /// The agent itself reached its server.
     Contact,
+}
+
+/// The fields of a probe, whatever it does.
+#[derive(Deserialize)]
+struct ProbeFields {
+    name: String,
+    kind: ProbeWord,
+    interval_s: Seconds,
+    argv: Option<Vec<String>>,
+    timeout_s: Option<Seconds>,
+    url: Option<String>,
+    status: Option<u16>,
+    pidfile: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ProbeWord {
+    Command,
+    Http,
+    Process,
+    Contact,
+}
+
+impl TryFrom<ProbeFields> for Probe {
+    type Error = MissingField;
+
+    fn try_from(fields: ProbeFields) -> Result<Self, MissingField> {
+        let timeout_s = fields.timeout_s.ok_or(MissingField("timeout_s"));
+        let kind = match fields.kind {
+            ProbeWord::Command => ProbeKind::Command {
+                argv: fields.argv.ok_or(MissingField("argv"))?,
+                timeout_s: timeout_s?,
+            },
+            ProbeWord::Http => ProbeKind::Http {
+                url: fields.url.ok_or(MissingField("url"))?,
+                status: fields.status.ok_or(MissingField("status"))?,
+                timeout_s: timeout_s?,
+            },
+            ProbeWord::Process => {
+                ProbeKind::Process { pidfile: fields.pidfile.ok_or(MissingField("pidfile"))? }
+            }
+            ProbeWord::Contact => ProbeKind::Contact,
+        };
+        Ok(Self { name: fields.name, kind, interval_s: fields.interval_s })
+    }
 }
 
 /// The ordered stages of a rollout and what holds for all of them.
@@ -311,7 +403,7 @@ impl Manifest {
         if bytes.len() > limits::MANIFEST_BYTES {
             return Err(ManifestError::TooLarge(bytes.len()));
         }
-        let manifest: Self = serde_json::from_slice(bytes)?;
+        let manifest: Self = json::read(bytes)?;
         manifest.check()?;
         Ok(manifest)
     }

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::{
     act::{Act, RiskClass},
     id::{ChannelId, CohortId, IdError, PersonId, ProductId, PublicKey, RepositoryId, TenantId},
-    limits,
+    json, limits,
 };
 
 /// The target path of the policy.
@@ -165,7 +165,7 @@ impl Policy {
         if bytes.len() > limits::POLICY_BYTES {
             return Err(PolicyError::TooLarge(bytes.len()));
         }
-        let policy: Self = serde_json::from_slice(bytes)?;
+        let policy: Self = json::read(bytes)?;
         policy.check()?;
         Ok(policy)
     }

@@ -24,7 +24,10 @@ use lockgate_server::{
     status::{RolloutState, Verdict},
     store::{Store as _, sqlite::SqliteStore},
     stream::{Entry, EntryKind, LetterRecord},
-    tuf::repository::{Versions, versions_on_disk},
+    tuf::{
+        repository::{Versions, versions_on_disk},
+        trusted::{Files, Trusted},
+    },
 };
 use lockgate_shared::{
     facts::Facts,
@@ -511,7 +514,7 @@ impl Witness {
             transport: Transport::open(sources).expect("a transport"),
             client: Client::new(world.port(), &ca).expect("a client"),
             bearer: format!("Bearer {token}"),
-            versions: versions_on_disk(&world.path("repository")),
+            versions: versions(world),
             verdicts: BTreeMap::new(),
             audit: Vec::new(),
             _folder: folder,
@@ -523,7 +526,7 @@ impl Witness {
         let refreshed = self.updater.refresh(&mut repository, &mut self.store, clock::now());
         refreshed.unwrap_or_else(|error| panic!("it does not verify: {error}\n{}", world.said()));
         self.transport.end_turn();
-        let found = versions_on_disk(&world.path("repository"));
+        let found = versions(world);
         let risen = found.rollouts >= self.versions.rollouts
             && found.snapshot >= self.versions.snapshot
             && found.timestamp >= self.versions.timestamp;
@@ -617,4 +620,21 @@ impl Dice {
     fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
+}
+
+/// The versions of the online roles, by what people published.
+fn versions(world: &World) -> Versions {
+    let folder = world.path("repository");
+    let mut files = Files::new();
+    for part in ["metadata", "targets"] {
+        for entry in std::fs::read_dir(folder.join(part)).expect("a part of the repository") {
+            let entry = entry.expect("an entry");
+            // A file may make room for the next one while this looks.
+            let Ok(bytes) = std::fs::read(entry.path()) else { continue };
+            files.insert(format!("{part}/{}", entry.file_name().to_string_lossy()), bytes);
+        }
+    }
+    let anchor = std::fs::read(world.path("ceremony/root.json")).expect("the trust anchor");
+    let trusted = Trusted::read(&anchor, &files).expect("what people published");
+    versions_on_disk(&folder, &trusted)
 }

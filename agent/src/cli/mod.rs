@@ -15,6 +15,7 @@
 //! | 7 | another agent works in the state folder |
 //! | 8 | `doctor` found something that keeps the agent from working |
 
+mod args;
 mod doctor;
 mod enroll;
 mod request;
@@ -30,7 +31,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use args::{Args, Asked, Command, Token};
 use ed25519_dalek::SigningKey;
 use lockgate_shared::{
     count::count,
@@ -41,91 +42,19 @@ use serde::Serialize;
 use serde_json::json;
 use thiserror::Error;
 
+pub use args::ArgsError;
 pub use request::{REQUESTS, Request, RequestError};
 pub use turns::Turns;
 
 use crate::{
     config::{self, ConfigError, Settings},
-    core::{machine::Consent, tuf::ROOT_LIMIT},
+    core::tuf::ROOT_LIMIT,
     identity::{self, Enrolled, IdentityError},
     lock::{Lock, LockError},
-    log::{self, Level},
+    log,
     status::StatusError,
     transport::{Remedy, Sources, Transport, TransportError},
 };
-
-/// Installs what this device's people released and approved, and falls back on its own.
-#[derive(Debug, Parser)]
-#[command(name = "lockgate-agent", version, after_help = EXIT_CODES)]
-struct Args {
-    /// The configuration; drop-ins lie beside it in `agent.d`.
-    #[arg(long, global = true, default_value = config::DEFAULT_PATH, value_name = "PATH")]
-    config: PathBuf,
-    /// Print one JSON object instead of text.
-    #[arg(long, global = true)]
-    json: bool,
-    /// How much goes to standard error: error, warn, info or debug.
-    #[arg(long, global = true, default_value_t = Level::Info, value_name = "LEVEL")]
-    log: Level,
-    #[command(subcommand)]
-    command: Command,
-}
-
-/// The codes, as `--help` shows them.
-const EXIT_CODES: &str = "\
-exit codes:
-  0  done
-  1  failed for another reason than those below
-  2  the command line is wrong
-  3  the configuration is wrong
-  4  the device has no key or is not enrolled
-  5  the server cannot be reached, or not safely
-  6  the server refused
-  7  another agent works in the state folder
-  8  `doctor` found something that keeps the agent from working";
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Bring this device into a tenant.
-    Enroll {
-        #[command(flatten)]
-        token: TokenArgs,
-    },
-    /// Poll, install and watch until told to end (SIGTERM). SIGUSR1 polls at once.
-    Run,
-    /// Poll once, now; where the agent is running, have it do so.
-    Check,
-    /// Show what runs, what is on its way, and when the next poll is due.
-    Status,
-    /// Show every release that was considered, and every reason against it.
-    Explain {
-        /// This product only.
-        product: Option<ProductId>,
-    },
-    /// Go back to the other slot of a product.
-    Rollback {
-        /// The product.
-        product: ProductId,
-        /// Also to a version that cannot read the product's data any more.
-        #[arg(long)]
-        lose_data: bool,
-    },
-    /// Check everything that the agent needs to work, and say what to mend.
-    Doctor,
-    /// Read the configuration and say everything that is wrong with it.
-    CheckConfig,
-}
-
-#[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
-struct TokenArgs {
-    /// The enrolment token; whoever lists this machine's processes can read it.
-    #[arg(long)]
-    token: Option<String>,
-    /// A file that holds it, or `-` for standard input.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-}
 
 /// Everything that the loop needs, opened and checked.
 #[derive(Debug)]
@@ -159,6 +88,9 @@ pub trait Loop {
 /// How a command ends, other than well.
 #[derive(Debug, Error)]
 pub enum CliError {
+    /// The command line.
+    #[error(transparent)]
+    Args(#[from] ArgsError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -216,6 +148,7 @@ impl CliError {
     /// The exit code, as documented above.
     pub fn exit(&self) -> u8 {
         match self {
+            Self::Args(_) => 2,
             Self::Config(_) => 3,
             Self::Identity(_) => 4,
             Self::Transport(error) => match error.remedy() {
@@ -263,10 +196,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>, turns: &dyn Loop) -> ExitC
     let args: Vec<OsString> = args.into_iter().collect();
     // Asked before anybody has read the options: a mistake in them is told in the same way.
     let json = args.iter().take_while(|word| *word != "--").any(|word| word == "--json");
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
+    let args = match args::read(args) {
+        Ok(Asked::Act(args)) => args,
+        Ok(Asked::Show(text)) => {
+            print(&text);
+            return ExitCode::SUCCESS;
+        }
         Err(error) => {
-            return misread(&error, json);
+            let error = CliError::Args(error);
+            say(&error, json);
+            return ExitCode::from(error.exit());
         }
     };
     log::set(args.log);
@@ -280,19 +219,6 @@ pub fn main(args: impl IntoIterator<Item = OsString>, turns: &dyn Loop) -> ExitC
     let Some(error) = fault else { return ExitCode::SUCCESS };
     say(&error, args.json && !matches!(error, CliError::Unwell));
     ExitCode::from(error.exit())
-}
-
-/// Help, a version, or a command line that cannot be understood.
-fn misread(error: &clap::Error, json: bool) -> ExitCode {
-    if !error.use_stderr() || !json {
-        let _ = error.print();
-    } else {
-        let missing = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-        let text = if missing { "a command is missing".to_owned() } else { error.to_string() };
-        print(&pretty(&json!(Failure::usage(&text, 2))));
-    }
-    // Help and version are asked for; everything else is a mistake.
-    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
 
 fn dispatch(args: &Args, turns: &dyn Loop) -> Result<Report, CliError> {
@@ -309,7 +235,7 @@ fn dispatch(args: &Args, turns: &dyn Loop) -> Result<Report, CliError> {
             let server = settings.server.to_string();
             Ok(Report::of(text, json!({ "ok": true, "server": server, "products": products })))
         }
-        Command::Enroll { token } => {
+        Command::Enroll(token) => {
             let settings = config::load(&args.config)?;
             enroll::enroll(&settings, &token_text(token)?)
         }
@@ -320,16 +246,13 @@ fn dispatch(args: &Args, turns: &dyn Loop) -> Result<Report, CliError> {
         }
         Command::Check => turn_or_poke(config::load(&args.config)?, turns, "polled once"),
         Command::Status => show::status(&config::load(&args.config)?),
-        Command::Explain { product } => {
-            show::explain(&config::load(&args.config)?, product.as_ref())
-        }
-        Command::Rollback { product, lose_data } => {
+        Command::Explain(product) => show::explain(&config::load(&args.config)?, product.as_ref()),
+        Command::Rollback(product, consent) => {
             let settings = config::load(&args.config)?;
             if !settings.products.contains_key(product) {
                 return Err(CliError::Product(product.clone()));
             }
-            let consent = if *lose_data { Consent::LoseData } else { Consent::GoBack };
-            Request::Rollback(product.clone(), consent).leave(&settings.state)?;
+            Request::Rollback(product.clone(), *consent).leave(&settings.state)?;
             let state = settings.state.clone();
             let mut report = turn_or_poke(settings, turns, "polled once")?;
             if !Request::waiting(&state)?.is_empty() {
@@ -397,13 +320,11 @@ fn anchor(path: &Path) -> Result<Vec<u8>, CliError> {
     Ok(bytes)
 }
 
-fn token_text(token: &TokenArgs) -> Result<String, CliError> {
-    let TokenArgs { token, token_file } = token;
-    if let Some(token) = token {
-        return Ok(token.clone());
+fn token_text(token: &Token) -> Result<String, CliError> {
+    match token {
+        Token::Text(text) => Ok(text.clone()),
+        Token::File(path) => Ok(enroll::read_token(path)?),
     }
-    let path = token_file.clone().unwrap_or_default();
-    Ok(enroll::read_token(&path)?)
 }
 
 fn say(error: &CliError, json: bool) {

@@ -1,26 +1,69 @@
 use std::{cell::RefCell, fs, path::Path};
 
-use clap::CommandFactory as _;
-
 use super::*;
-
-#[test]
-fn the_command_line_is_consistent() {
-    Args::command().debug_assert();
-}
 
 #[test]
 fn every_command_takes_the_global_options_behind_it() {
     for line in [
         "lockgate-agent check --json --config /x --log debug",
         "lockgate-agent --json explain app",
+        "lockgate-agent --config=/x explain",
         "lockgate-agent enroll --token-file -",
+        "lockgate-agent --token x enroll",
+        "lockgate-agent rollback -- app",
     ] {
-        assert!(Args::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        assert!(matches!(asked(line), Ok(Asked::Act(_))), "{line}");
     }
-    for line in ["lockgate-agent", "lockgate-agent enroll", "lockgate-agent rollback ../x"] {
-        assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_and_told_what_would_be_right() {
+    for (line, what) in [
+        ("lockgate-agent", "no command is given\nhint: `lockgate-agent --help`"),
+        ("lockgate-agent stauts", "`stauts` is not a command\nhint: did you mean `status`?"),
+        ("lockgate-agent install", "`lockgate-agent --help` lists them"),
+        (
+            "lockgate-agent --jsno run",
+            "`--jsno` is not an option here\nhint: did you mean `--json`?",
+        ),
+        ("lockgate-agent -x run", "`-x` is not an option here"),
+        ("lockgate-agent run --token x", "`--token` is not an option here"),
+        ("lockgate-agent --token x run", "`--token` is not an option here"),
+        ("lockgate-agent run --config", "`--config` needs a value"),
+        ("lockgate-agent run --log loud", "`--log`: `loud` is not a level\nhint: use"),
+        ("lockgate-agent --config /a run --config /b", "`--config` is given twice"),
+        ("lockgate-agent run --json=yes", "--json"),
+        ("lockgate-agent enroll", "needs one of `--token` and `--token-file`\nhint:"),
+        ("lockgate-agent enroll --token a --token-file b", "needs one of"),
+        ("lockgate-agent rollback", "needs a product\nhint: `lockgate-agent status`"),
+        ("lockgate-agent rollback ../x", "`../x` is not a name\nhint:"),
+        ("lockgate-agent rollback app more", "`more` is one word too many"),
+        ("lockgate-agent status app", "`app` is one word too many"),
+    ] {
+        let error = CliError::Args(asked(line).expect_err(line));
+        assert_eq!(error.exit(), 2, "{line}");
+        assert!(error.to_string().contains(what), "{line}: {error}");
     }
+}
+
+#[test]
+fn help_names_every_command_option_and_exit_code_wherever_it_is_asked_for() {
+    let shown = |line: &str| match asked(line) {
+        Ok(Asked::Show(text)) => text,
+        other => panic!("{line}: {other:?}"),
+    };
+    let all = shown("lockgate-agent --help");
+    for word in
+        ["enroll", "check-config", "--config PATH", "--log LEVEL", "8  `doctor`", "[default: "]
+    {
+        assert!(all.contains(word), "{word}");
+    }
+    assert!(all.contains(config::DEFAULT_PATH));
+    assert_eq!(shown("lockgate-agent help"), all);
+    let enroll = shown("lockgate-agent enroll -h");
+    assert!(enroll.contains("--token-file FILE") && !enroll.contains("Commands:"), "{enroll}");
+    assert_eq!(shown("lockgate-agent help enroll"), enroll);
+    assert!(shown("lockgate-agent -V").starts_with("lockgate-agent "));
 }
 
 #[test]
@@ -74,6 +117,10 @@ fn the_doctor_names_every_fault_at_once() {
     assert_eq!(faults, ["key", "root", "server"]);
 }
 
+fn asked(line: &str) -> Result<Asked, ArgsError> {
+    args::read(line.split(' ').map(OsString::from))
+}
+
 /// Counts what it was asked to do.
 #[derive(Default)]
 struct Counted(RefCell<Vec<&'static str>>);
@@ -95,7 +142,9 @@ fn done(folder: &Path, words: &[&str]) -> Result<Report, CliError> {
     let mut line = vec!["lockgate-agent".to_owned()];
     line.extend(words.iter().map(|&word| word.to_owned()));
     line.extend(["--config".to_owned(), config.display().to_string()]);
-    let args = Args::try_parse_from(line).expect("a command line of this test");
+    let Ok(Asked::Act(args)) = args::read(line.into_iter().map(OsString::from)) else {
+        panic!("a command line of this test")
+    };
     let turns = Counted::default();
     let result = dispatch(&args, &turns);
     assert_eq!(turns.0.into_inner(), [""; 0], "nothing was ready for a turn");

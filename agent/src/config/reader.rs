@@ -7,11 +7,10 @@ use super::{
     Fault,
     fragments::{Node, Place, Table, Value},
 };
+use crate::near::nearest;
 
 /// The longest text of any value.
 const MAX_TEXT: usize = 4096;
-/// How many letters a misspelt key may be away from the one that is offered instead.
-const NEAR: usize = 3;
 
 /// A table being read.
 pub(super) struct Reader<'a, 'f> {
@@ -235,14 +234,8 @@ impl<'a, 'f> Reader<'a, 'f> {
             if self.asked.contains(key.as_str()) {
                 continue;
             }
-            let nearest = self
-                .asked
-                .iter()
-                .map(|known| (distance(key, known), known))
-                .filter(|(distance, known)| *distance <= NEAR && *distance < known.len())
-                .min();
-            let hint = match nearest {
-                Some((_, known)) => format!("did you mean `{}{known}`?", self.prefix),
+            let hint = match nearest(key, self.asked.iter().copied()) {
+                Some(known) => format!("did you mean `{}{known}`?", self.prefix),
                 None => {
                     let known: Vec<String> =
                         self.asked.iter().map(|known| format!("`{known}`")).collect();
@@ -280,38 +273,4 @@ impl<'a, 'f> Reader<'a, 'f> {
 
 fn write_line(need: Need) -> String {
     format!("write `{}`", need.line())
-}
-
-/// How many letters must be put in, taken out or changed to make one word of another.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (y, pair) in b.iter().zip(row.windows(2)) {
-            let [diagonal, above] = pair else { continue };
-            left = (diagonal + usize::from(x != *y)).min(above + 1).min(left + 1);
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distance_counts_the_letters_that_differ() {
-        for (a, b, expected) in [
-            ("poll_s", "poll_s", 0),
-            ("pol_s", "poll_s", 1),
-            ("sevrer", "server", 2),
-            ("", "ca", 2),
-        ] {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
-        }
-    }
 }

@@ -58,7 +58,7 @@ pub struct Watchword {
 
 /// How far a handover is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "stage", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// The new agent is being tried.
     Open {

@@ -58,7 +58,7 @@ pub struct PlannedArtifact {
 
 /// What a product's machine is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "state", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Nothing to do.
     #[default]
@@ -238,7 +238,7 @@ pub enum Fault {
 
 /// What is to be done. Each may be done twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "effect", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Effect {
     /// Fill and seal the plan's slot.
     Fetch,

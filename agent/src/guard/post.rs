@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lockgate_shared::version::Version;
+use lockgate_shared::{json, version::Version};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
@@ -124,7 +124,7 @@ impl Post {
         };
         let mut bytes = Vec::new();
         file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-        match serde_json::from_slice(&bytes) {
+        match json::read(&bytes) {
             Ok(value) => Ok(Some(value)),
             Err(source) => Err(PostError::Json { path, source }),
         }
@@ -134,8 +134,8 @@ impl Post {
         let folder = self.folder()?;
         let path = folder.join(name);
         let fresh = path.with_extension("new");
-        let mut bytes = serde_json::to_vec(value)
-            .map_err(|source| PostError::Json { path: path.clone(), source })?;
+        let mut bytes =
+            json::write(value).map_err(|source| PostError::Json { path: path.clone(), source })?;
         bytes.push(b'\n');
         let write = || {
             let mut file = fs::File::create(&fresh)?;

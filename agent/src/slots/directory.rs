@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lockgate_shared::manifest::FileEntry;
+use lockgate_shared::{json, manifest::FileEntry};
 
 use super::{Contents, Slot, SlotError, Slots, tree};
 
@@ -157,7 +157,7 @@ impl Slots for Directory {
             .read_to_end(&mut text)
             .map_err(|error| SlotError::disk("read", &path, error))?;
         // A marker that was tampered with or torn is absent, not obeyed: the slot is filled anew.
-        Ok(serde_json::from_slice(&text).ok().filter(|_| is_directory(&self.path(slot))))
+        Ok(json::read(&text).ok().filter(|_| is_directory(&self.path(slot))))
     }
 
     fn begin(&mut self, slot: Slot) -> Result<PathBuf, SlotError> {
@@ -242,7 +242,7 @@ impl Step {
 }
 
 fn write(path: &Path, contents: &Contents) -> io::Result<()> {
-    let mut text = serde_json::to_vec(contents).map_err(io::Error::other)?;
+    let mut text = json::write(contents).map_err(io::Error::other)?;
     text.push(b'\n');
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;

@@ -15,6 +15,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use lockgate_shared::{
+    json,
     time::Moment,
     wire::{PROBLEM, Problem},
 };
@@ -259,7 +260,7 @@ async fn refusal(response: Response<Incoming>, url: String) -> TransportError {
     let bytes = read_body(body, &url, PROBLEM_BYTES).await.unwrap_or_default();
     let problem = text_of(&head.headers, header::CONTENT_TYPE)
         .starts_with(PROBLEM)
-        .then(|| serde_json::from_slice::<Problem>(&bytes).ok().map(Box::new))
+        .then(|| json::read::<Problem>(&bytes).ok().map(Box::new))
         .flatten();
     match head.status {
         StatusCode::NOT_FOUND => TransportError::NotFound { url, problem },

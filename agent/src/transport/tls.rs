@@ -4,15 +4,25 @@
 use std::{io, path::Path, sync::Arc};
 
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, RootCertStore,
+    AlertDescription, CertificateError, ClientConfig, RootCertStore, SignatureScheme,
+    SupportedCipherSuite,
     client::Resumption,
-    crypto::{CryptoProvider, KeyProvider, ring},
+    crypto::{
+        CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms,
+        ring::{
+            self,
+            cipher_suite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384},
+        },
+    },
     sign::SigningKey,
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
+use webpki::ring as algorithms;
+
 use super::{Origin, TransportError};
+use crate::dice;
 
 /// The most authorities in a `ca` file: a public bundle has some 150.
 pub const AUTHORITIES: usize = 1_000;
@@ -21,25 +31,50 @@ pub const CA_BYTES: u64 = 4 * 1024 * 1024;
 /// Sessions kept for resumption: one for the server and each mirror, and some to spare.
 const SESSIONS: usize = 16;
 
+/// AES-128 first: quickest where the processor has AES, as the server's has, and it is the server that
+/// carries a fleet. Every server that speaks TLS 1.3 has it (RFC 8446, 9.1), so nothing is lost without
+/// ChaCha20, whose code for each kind of processor is 60 kB.
+const SUITES: [SupportedCipherSuite; 2] = [TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384];
+
+/// Every kind of certificate that public and private authorities give out: elliptic curves, Ed25519 and
+/// RSA, each with the hashes it comes with. Named one by one, because the provider's own list has
+/// everything of the older TLS behind it.
+const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+    all: &[
+        algorithms::ED25519,
+        algorithms::ECDSA_P256_SHA256,
+        algorithms::ECDSA_P256_SHA384,
+        algorithms::ECDSA_P384_SHA256,
+        algorithms::ECDSA_P384_SHA384,
+        algorithms::RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
+        algorithms::RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
+        algorithms::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
+        algorithms::RSA_PKCS1_2048_8192_SHA256,
+        algorithms::RSA_PKCS1_2048_8192_SHA384,
+        algorithms::RSA_PKCS1_2048_8192_SHA512,
+        algorithms::RSA_PKCS1_2048_8192_SHA256_ABSENT_PARAMS,
+        algorithms::RSA_PKCS1_2048_8192_SHA384_ABSENT_PARAMS,
+        algorithms::RSA_PKCS1_2048_8192_SHA512_ABSENT_PARAMS,
+    ],
+    // What a server may sign a handshake of TLS 1.3 with.
+    mapping: &[
+        (SignatureScheme::ED25519, &[algorithms::ED25519]),
+        (SignatureScheme::ECDSA_NISTP256_SHA256, &[algorithms::ECDSA_P256_SHA256]),
+        (SignatureScheme::ECDSA_NISTP384_SHA384, &[algorithms::ECDSA_P384_SHA384]),
+        (SignatureScheme::RSA_PSS_SHA256, &[algorithms::RSA_PSS_2048_8192_SHA256_LEGACY_KEY]),
+        (SignatureScheme::RSA_PSS_SHA384, &[algorithms::RSA_PSS_2048_8192_SHA384_LEGACY_KEY]),
+        (SignatureScheme::RSA_PSS_SHA512, &[algorithms::RSA_PSS_2048_8192_SHA512_LEGACY_KEY]),
+    ],
+};
+
 /// The configuration of every connection.
 pub(super) fn client(ca: &Path) -> Result<Arc<ClientConfig>, TransportError> {
     let roots = authorities(ca)?;
-    let CryptoProvider {
-        cipher_suites: suites,
-        kx_groups,
-        signature_verification_algorithms,
-        secure_random,
-        ..
-    } = ring::default_provider();
-    // Only the suites of TLS 1.3, and AES-128 first: quickest where the processor has AES, as the
-    // server's has, and it is the server that carries a fleet.
-    let mut suites: Vec<_> = suites.into_iter().filter(|suite| suite.tls13().is_some()).collect();
-    suites.sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
     let provider = CryptoProvider {
-        cipher_suites: suites,
-        kx_groups,
-        signature_verification_algorithms,
-        secure_random,
+        cipher_suites: SUITES.to_vec(),
+        kx_groups: ring::ALL_KX_GROUPS.to_vec(),
+        signature_verification_algorithms: SIGNATURES,
+        secure_random: &Chance,
         key_provider: &NoKeys,
     };
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
@@ -50,6 +85,16 @@ pub(super) fn client(ca: &Path) -> Result<Arc<ClientConfig>, TransportError> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(Arc::new(config))
+}
+
+/// The machine's chance, for keys of connections.
+#[derive(Debug)]
+struct Chance;
+
+impl SecureRandom for Chance {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), GetRandomFailed> {
+        dice::fill(bytes).map_err(|_| GetRandomFailed)
+    }
 }
 
 /// Reads no private key: a device proves who it is in its letters and never by TLS, and signing with

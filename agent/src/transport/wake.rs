@@ -1,9 +1,24 @@
 //! What wakes the agent: the end of a span, an order to end (SIGTERM, SIGINT), or a poke (SIGUSR1, by
 //! `lockgate-agent check`). Between them nothing runs: no tick, no timer, no second thread.
 
-use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    os::fd::OwnedFd,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{Signal, SignalKind, signal},
+    time::Sleep,
+};
 
 use super::TransportError;
 
@@ -27,6 +42,32 @@ pub(super) struct Signals {
     ended: bool,
 }
 
+/// What a long wait is measured by.
+enum Time {
+    /// The system's own alarm, which wakes once.
+    Alarm(AsyncFd<OwnedFd>),
+    /// The runtime's timer, where there is no such alarm: it wakes a few times on its way.
+    Runtime(Pin<Box<Sleep>>),
+}
+
+/// An alarm after this span. It counts while the machine sleeps, as the schedule does.
+#[expect(
+    deprecated,
+    reason = "its hazard is a descriptor that somebody else closes; this one is owned"
+)]
+fn alarm(span: Duration) -> io::Result<AsyncFd<OwnedFd>> {
+    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+    let alarm = timerfd_create(TimerfdClockId::Boottime, flags)?;
+    let it_value = Timespec {
+        tv_sec: span.as_secs().try_into().unwrap_or(i64::MAX),
+        // None at all would switch it off.
+        tv_nsec: span.subsec_nanos().max(1).into(),
+    };
+    let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+    timerfd_settime(&alarm, TimerfdTimerFlags::empty(), &once)?;
+    AsyncFd::new(alarm)
+}
+
 impl Signals {
     /// From now on these signals end nothing by themselves. Must be called within the runtime.
     pub(super) fn heed() -> Result<Self, TransportError> {
@@ -44,7 +85,10 @@ impl Signals {
         if self.ended {
             return Woken::Terminate;
         }
-        let mut time = pin!(tokio::time::sleep(span));
+        let mut time = match alarm(span) {
+            Ok(alarm) => Time::Alarm(alarm),
+            Err(_) => Time::Runtime(Box::pin(tokio::time::sleep(span))),
+        };
         let woken = poll_fn(|cx| {
             if self.terminate.poll_recv(cx).is_ready() || self.interrupt.poll_recv(cx).is_ready() {
                 return Poll::Ready(Woken::Terminate);
@@ -52,7 +96,11 @@ impl Signals {
             if self.poke.poll_recv(cx).is_ready() {
                 return Poll::Ready(Woken::Poked);
             }
-            time.as_mut().poll(cx).map(|()| Woken::Time)
+            let over = match &mut time {
+                Time::Alarm(alarm) => alarm.poll_read_ready(cx).is_ready(),
+                Time::Runtime(sleep) => sleep.as_mut().poll(cx).is_ready(),
+            };
+            if over { Poll::Ready(Woken::Time) } else { Poll::Pending }
         })
         .await;
         self.ended = woken == Woken::Terminate;

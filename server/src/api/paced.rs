@@ -11,8 +11,10 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
+
+use crate::clock::Stopwatch;
 
 /// What a reader must keep to.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +41,7 @@ pub const PACE: Pace = Pace {
 pub struct Paced<S> {
     inner: S,
     pace: Pace,
-    begun: Option<Instant>,
+    begun: Option<Stopwatch>,
     watch: Option<Watch>,
 }
 
@@ -58,7 +60,7 @@ impl<S> Paced<S> {
 
     /// The reader takes nothing at the moment: whether it may go on so.
     fn held_up(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let begun = *self.begun.get_or_insert_with(Instant::now);
+        let begun = *self.begun.get_or_insert_with(Stopwatch::start);
         if begun.elapsed() >= self.pace.total {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -70,7 +72,7 @@ impl<S> Paced<S> {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             watch.taken = 0;
-            watch.until.as_mut().reset(Instant::now() + window);
+            watch.until = Box::pin(sleep(window));
         }
         Ok(())
     }

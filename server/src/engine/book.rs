@@ -86,6 +86,8 @@ pub struct Book {
     writes: Vec<Write>,
     saved: [Vec<u8>; 3],
     superseded: BTreeMap<u64, Moment>,
+    enrolments: BTreeMap<TenantId, (i64, u32)>,
+    label_uses: BTreeMap<GroupId, u32>,
     dirty_devices: BTreeSet<DeviceId>,
     dirty_rollouts: BTreeSet<RolloutId>,
     dirty_cases: BTreeSet<(RolloutId, DeviceId)>,
@@ -268,9 +270,27 @@ impl Book {
 
     /// Writes a device down.
     pub fn put_device(&mut self, id: DeviceId, device: Device) {
-        self.learn_words(&device.facts);
+        let before = self.devices.get(&id).map(|known| known.facts.clone());
+        if before.as_ref() != Some(&device.facts) {
+            self.learn_words(&device.facts);
+            if let Some(facts) = before {
+                self.forget_words(&facts);
+            }
+        }
         self.devices.insert(id, device);
         self.dirty_devices.insert(id);
+    }
+
+    /// Counts a new device of a tenant; says how many came within this hour. In memory only: a restart
+    /// begins the hour anew.
+    pub fn enrolled(&mut self, tenant: &TenantId, now: Moment) -> u32 {
+        let hour = now.0.div_euclid(3_600);
+        let count = self.enrolments.entry(tenant.clone()).or_insert((hour, 0));
+        if count.0 != hour {
+            *count = (hour, 0);
+        }
+        count.1 = count.1.saturating_add(1);
+        count.1
     }
 
     /// Notes when a record named a device: in memory, and once a day on disk, because a row update per
@@ -624,7 +644,23 @@ impl Book {
 
     fn learn_words(&mut self, facts: &Facts) {
         for group in groups_of(facts, Habit::Unknown) {
+            *self.label_uses.entry(group.id).or_default() += 1;
             self.labels.entry(group.id).or_insert(Label { kind: group.kind, words: group.label });
+        }
+    }
+
+    /// Words that no device has any more go, so that a device that changes its facts with every letter
+    /// fills nothing; those of a rollout's groups stay for its report.
+    fn forget_words(&mut self, facts: &Facts) {
+        for group in groups_of(facts, Habit::Unknown) {
+            let Some(uses) = self.label_uses.get_mut(&group.id) else { continue };
+            *uses = uses.saturating_sub(1);
+            let used = *uses > 0
+                || self.rollouts.values().any(|rollout| rollout.old_groups.contains(&group.id));
+            if !used {
+                self.label_uses.remove(&group.id);
+                self.labels.remove(&group.id);
+            }
         }
     }
 }
@@ -649,7 +685,7 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
 }
 
 fn decode<T: DeserializeOwned>(row: &[u8]) -> Result<T, CodecError> {
-    codec::decode(row, ROW_BYTES)
+    codec::decode_frame(row, ROW_BYTES)
 }
 
 fn array<const N: usize>(key: &[u8]) -> Result<[u8; N], CodecError> {

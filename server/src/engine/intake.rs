@@ -6,7 +6,7 @@ use lockgate_shared::{
         Act, ActError, Approval, Grant, Lift, SignedAct, Start, VerifiedAct, WaivedRule, Waiver,
     },
     bucket::Bucket,
-    id::{Digest, PersonId, RolloutId},
+    id::{Digest, PersonId, RolloutId, TenantId},
     limits,
     manifest::{Manifest, ManifestError},
     policy::{Policy, Role},
@@ -21,7 +21,7 @@ use lockgate_shared::{
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
-use super::book::{Book, BookError, Device};
+use super::book::{Book, BookError, CLOCK_SKEW, Device};
 use crate::{
     letters::bars::BarKind,
     rollout::{
@@ -36,6 +36,13 @@ use crate::{
 /// How far ahead of this host's clock a start's moment may lie: two hosts with good clocks differ by
 /// seconds; five minutes forgive a poor one.
 const START_SKEW: Seconds = Seconds(300);
+
+/// How old an enrolment may be that is judged by the moment its device signed: a gatekeeper may be away
+/// for a day.
+const ENROLMENT_AGE: Seconds = Seconds(86_400);
+/// Devices of one tenant that enrol within an hour before people are called: a workshop sets up some
+/// hundred an hour, a fleet that is moved at once is announced.
+pub const ENROLMENTS_HOURLY: u32 = 1_000;
 
 /// What entries are judged by, and where they go.
 pub struct Intake<'a> {
@@ -146,8 +153,7 @@ impl Intake<'_> {
     fn enrolment(&mut self, entry: &Entry, format: Format) -> Result<Option<String>, Refusal> {
         let sealed = Sealed::read(&entry.bytes, format)?;
         let enrolment = Enrolment::open(&sealed)?;
-        // Judged when the letter box took it: a gatekeeper that was away for a day refuses nobody.
-        let token = enrolment.token.verify(self.policy(), entry.received)?;
+        let token = enrolment.token.verify(self.policy(), self.signed_moment(enrolment.sent))?;
         if let Some(known) = self.book.device(&sealed.device) {
             if known.tenant != token.tenant {
                 return rule(format!("the device is enrolled in tenant `{}`", known.tenant));
@@ -160,6 +166,7 @@ impl Intake<'_> {
             return rule(format!("the enrolment token was good for {} devices", token.uses));
         }
         self.book.use_token(token.id)?;
+        self.count_enrolment(&token.tenant)?;
         let device = Device {
             key: enrolment.key,
             tenant: token.tenant,
@@ -178,6 +185,26 @@ impl Intake<'_> {
         };
         self.book.put_device(sealed.device, device);
         Ok(None)
+    }
+
+    /// By when an enrolment is judged: by the moment that its device signed, where this host's clock bears
+    /// it out, and else by this host's clock. Never by the letter box's word. A gatekeeper that was away
+    /// for a day refuses nobody; who dates an enrolment back stretches a token by that day and no more.
+    fn signed_moment(&self, sent: Moment) -> Moment {
+        let borne_out = self.now.minus(ENROLMENT_AGE) <= sent && sent <= self.now.plus(CLOCK_SKEW);
+        if borne_out { sent } else { self.now }
+    }
+
+    /// Counts a verified enrolment; phantoms come in crowds.
+    fn count_enrolment(&mut self, tenant: &TenantId) -> Result<(), BookError> {
+        if self.book.enrolled(tenant, self.now) == ENROLMENTS_HOURLY {
+            let text = format!(
+                "tenant `{tenant}` enrolled {ENROLMENTS_HOURLY} devices within an hour: is somebody making them up?"
+            );
+            self.book.alarm(self.now, None, text.clone());
+            self.book.note(self.now, "gatekeeper", "enrolments", &text)?;
+        }
+        Ok(())
     }
 
     fn record(&mut self, entry: &Entry) -> Result<Option<String>, Refusal> {

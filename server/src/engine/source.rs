@@ -110,7 +110,7 @@ impl SocketSource {
         }
         let mut body = vec![0; length];
         stream.read_exact(&mut body).map_err(fail)?;
-        let response = codec::decode(&body, FRAME_BYTES)?;
+        let response = codec::decode_frame(&body, FRAME_BYTES)?;
         self.stream = Some(stream);
         Ok(response)
     }
@@ -161,7 +161,7 @@ mod tests {
             stream.read_exact(&mut length).expect("a length");
             let mut body = vec![0; u32::from_le_bytes(length) as usize];
             stream.read_exact(&mut body).expect("a body");
-            asked.push(codec::decode(&body, FRAME_BYTES).expect("a request"));
+            asked.push(codec::decode_frame(&body, FRAME_BYTES).expect("a request"));
             let body = codec::encode(answer, FRAME_BYTES).expect("an answer");
             let length = u32::try_from(body.len()).expect("short").to_le_bytes();
             stream.write_all(&length).and_then(|()| stream.write_all(&body)).expect("sent");

@@ -317,6 +317,53 @@ fn tokens_of_unknown_keys_or_used_up_enrol_nobody() {
 }
 
 #[test]
+fn an_enrolment_is_judged_by_what_was_signed_and_never_by_the_letter_boxs_word() {
+    let mut yard = Yard::new();
+    let token = yard.token(31, 10);
+    let year = Seconds(366 * 86_400);
+    // Two years later the letter box claims that it took this one in time.
+    let begun = yard.now;
+    yard.enrol(&Phone::new(61, "Slate 3"), token.clone());
+    yard.now = begun.plus(year);
+    let offset = yard.letters.entries.len() as u64 - 1;
+    yard.refused(offset, "is good from");
+    // A gatekeeper that was away for some hours refuses nobody who came in time.
+    let mut yard = Yard::new();
+    yard.now = BEGIN.plus(Seconds(365 * 86_400 - 10));
+    let offset = yard.enrol(&Phone::new(62, "Slate 3"), token);
+    yard.now = yard.now.plus(Seconds(3_600));
+    yard.turn();
+    assert!(yard.verdict(offset).is_none(), "{:?}", yard.verdict(offset));
+}
+
+#[test]
+fn a_crowd_of_new_devices_is_an_alarm_and_changing_facts_fill_nothing() {
+    let mut yard = Yard::new();
+    let mut phone = yard.phones(1, "Slate 3").remove(0);
+    let engine = yard.engine.as_mut().expect("an engine");
+    let acme = "acme".parse().expect("a name");
+    for _ in 1..intake::ENROLMENTS_HOURLY {
+        engine.book.enrolled(&acme, BEGIN);
+    }
+    let _another = yard.phones(1, "Slate 3");
+    yard.turn();
+    // The second one is the thousandth: the first came before the others were counted.
+    assert!(yard.status().alarms.iter().any(|alarm| alarm.text.contains("within an hour")));
+    let words = |yard: &Yard| yard.engine.as_ref().expect("an engine").book.labels.len();
+    let before = words(&yard);
+    for number in 0..20 {
+        let mut letter = phone.letter(&yard);
+        letter.facts = Some(lockgate_shared::facts::Facts {
+            configuration: format!("made up {number}"),
+            ..phone.facts.clone()
+        });
+        yard.post(&mut phone, letter);
+    }
+    yard.turn();
+    assert!(words(&yard) <= before + 13, "{} words", words(&yard));
+}
+
+#[test]
 fn a_device_that_enrolled_after_the_start_is_no_evidence_and_its_new_kind_waits() {
     let mut yard = Yard::new();
     let (start, _phones) = yard.started(6);

@@ -86,7 +86,7 @@ type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
 
 #[derive(Debug)]
 enum Job {
-    Write(Write),
+    Write(Box<Write>),
     Read { from: u64, max: usize, max_bytes: usize, reply: Reply<Vec<Entry>> },
     Table { table: Table, reply: Reply<BTreeMap<String, Vec<u8>>> },
     Sweep { rows: Vec<DeviceRow>, low_water: u64, reply: Reply<()> },
@@ -128,7 +128,7 @@ impl Journal {
 
     /// Queues a write without waiting.
     pub(super) fn write(&self, write: Write) -> Result<(), JournalError> {
-        self.send(Job::Write(write))
+        self.send(Job::Write(Box::new(write)))
     }
 
     pub(super) async fn tell(
@@ -260,7 +260,7 @@ impl Writer {
     /// Serves a request, or puts it into the batch. Who asked may have gone: that harms nobody.
     fn take(&mut self, job: Job, batch: &mut Vec<Write>) -> Next {
         match job {
-            Job::Write(write) => batch.push(write),
+            Job::Write(write) => batch.push(*write),
             Job::Read { from, max, max_bytes, reply } => {
                 let _ = reply.send(self.store.read(from, max, max_bytes).map_err(told));
             }

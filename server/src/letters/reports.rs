@@ -112,9 +112,9 @@ impl Reports {
 
     fn row(&mut self, key: &str, bytes: Vec<u8>) -> Result<(), ReportError> {
         if key == STATUS {
-            self.status = Some(Arc::new(codec::decode(&bytes, REPORT_BYTES)?));
+            self.status = Some(Arc::new(codec::decode_frame(&bytes, REPORT_BYTES)?));
         } else if key.starts_with("verdict/") {
-            self.verdict(codec::decode(&bytes, REPORT_BYTES)?);
+            self.verdict(codec::decode_frame(&bytes, REPORT_BYTES)?);
         } else if key.starts_with("audit/") {
             let line = String::from_utf8(bytes)
                 .map_err(|error| CodecError::Malformed(error.to_string()))?;

@@ -34,13 +34,14 @@ pub const TOKEN_PREFIX: &str = "lgtok1_";
 pub const TOKEN_BYTES: usize = 32;
 
 /// The tables that make a view, in the order in which they are read.
-pub(crate) const TABLES: [Table; 8] = [
+pub(crate) const TABLES: [Table; 9] = [
     Table::Tokens,
     Table::Pins,
     Table::Windows,
     Table::Freezes,
     Table::Grants,
     Table::Loosenings,
+    Table::RevokedGrants,
     Table::Stops,
     Table::Releases,
 ];

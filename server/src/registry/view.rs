@@ -11,6 +11,7 @@ use lockgate_shared::{
     loosening::SignedLoosening,
     pin::Pin,
     rollout::Scope,
+    time::Moment,
     version::Version,
     window::{Freeze, Window},
 };
@@ -40,6 +41,9 @@ pub struct View {
     pub grants: Arc<BTreeMap<Reach, BTreeMap<ProductId, GrantRow>>>,
     /// What tenants' own keys loosened, by kind.
     pub loosenings: Arc<BTreeMap<Reach, BTreeMap<String, SignedLoosening>>>,
+    /// The newest moment of issue of a revoked grant: it and older ones stay revoked, however often they
+    /// are handed in again.
+    pub revoked_grants: Arc<BTreeMap<Reach, BTreeMap<ProductId, Moment>>>,
     /// Stops on their way, by entry.
     pub stops: Arc<BTreeMap<u64, StopRow>>,
     /// Releases.
@@ -66,6 +70,7 @@ impl View {
             freezes: Arc::default(),
             grants: Arc::default(),
             loosenings: Arc::default(),
+            revoked_grants: Arc::default(),
             stops: Arc::default(),
             releases: Arc::default(),
             book: Arc::new(book),
@@ -129,6 +134,12 @@ impl View {
         let value = value.as_deref();
         match table {
             Table::Tokens => self.apply_token(key, value),
+            Table::RevokedGrants => {
+                let Some((reach, product)) = rows::read_product_key(key) else {
+                    return Err(bad_key(*table, key));
+                };
+                set_inner(&mut self.revoked_grants, reach, product, *table, key, value)
+            }
             Table::Pins | Table::Grants => {
                 let Some((reach, product)) = rows::read_product_key(key) else {
                     return Err(bad_key(*table, key));

@@ -103,6 +103,8 @@ pub enum Table {
     TokenUses,
     /// What the gatekeeper said: verdicts by number, `status`, audit lines by number.
     Reports,
+    /// Until which moment of issue the grants of a device for a product are revoked.
+    RevokedGrants,
     /// Devices whose letters are not taken, by id.
     Bars,
     /// Releases that were published, by product and version.
@@ -122,6 +124,7 @@ impl Table {
             Self::Stops => "stops",
             Self::TokenUses => "token_uses",
             Self::Reports => "reports",
+            Self::RevokedGrants => "revoked_grants",
             Self::Bars => "bars",
             Self::Releases => "releases",
         }

@@ -5,9 +5,10 @@
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-/// What decoding any network message may claim: above every such limit.
+/// What decoding any network message may claim: above every such limit. bincode has its limit in a
+/// type, so it is not the caller's.
 const MESSAGE: usize = 1 << 20;
-/// What decoding a frame between the server's own processes may claim.
+/// What decoding a row or frame of the server's own processes may claim.
 const FRAME: usize = 64 << 20;
 
 /// Why bytes are not a message.
@@ -52,18 +53,25 @@ pub enum CodecError {
 /// memory than a small multiple of `max`: bincode counts every announced length against the limit
 /// before it reserves anything.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, CodecError> {
+    let config = bincode::config::legacy().with_limit::<MESSAGE>();
+    whole(bytes, max, |bytes| bincode::serde::decode_from_slice(bytes, config))
+}
+
+/// The same for rows and frames of the server's own processes, which may be longer than any message.
+pub fn decode_frame<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, CodecError> {
+    let config = bincode::config::legacy().with_limit::<FRAME>();
+    whole(bytes, max, |bytes| bincode::serde::decode_from_slice(bytes, config))
+}
+
+fn whole<T>(
+    bytes: &[u8],
+    max: usize,
+    decode: impl FnOnce(&[u8]) -> Result<(T, usize), bincode::error::DecodeError>,
+) -> Result<T, CodecError> {
     if bytes.len() > max {
         return Err(CodecError::TooLarge { found: bytes.len(), max });
     }
-    // bincode's limit is part of a type, so two stand here, and the caller's own limit above: one for
-    // every message that crosses a network, one for frames between the server's own processes.
-    let config = bincode::config::legacy();
-    let decoded: Result<(T, usize), _> = if max <= MESSAGE {
-        bincode::serde::decode_from_slice(bytes, config.with_limit::<MESSAGE>())
-    } else {
-        bincode::serde::decode_from_slice(bytes, config.with_limit::<FRAME>())
-    };
-    let (value, used) = decoded.map_err(|error| CodecError::Malformed(error.to_string()))?;
+    let (value, used) = decode(bytes).map_err(|error| CodecError::Malformed(error.to_string()))?;
     match bytes.len().checked_sub(used) {
         Some(0) => Ok(value),
         Some(rest) => Err(CodecError::Trailing(rest)),

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     act::SignedAct,
     id::{Digest, ProductId},
-    limits,
+    json, limits,
     loosening::SignedLoosening,
     pin::Pin,
     rollout::PassedStop,
@@ -139,8 +139,6 @@ fn read_answer<T: serde::de::DeserializeOwned>(
             Some((&VERSION_1, body)) => codec::decode(body, limits::DIRECTIVE_BYTES),
             Some((&found, _)) => Err(CodecError::Version { found, known: VERSION_1 }),
         },
-        Format::Json => {
-            serde_json::from_slice(bytes).map_err(|error| CodecError::Malformed(error.to_string()))
-        }
+        Format::Json => json::read(bytes).map_err(|error| CodecError::Malformed(error.to_string())),
     }
 }

@@ -301,11 +301,6 @@ impl World {
         self.release("app", version, &Behaviour::Well, BENCH_PLAN)
     }
 
-    /// How often devices poll here, in seconds.
-    pub const fn poll_s(&self) -> u64 {
-        1
-    }
-
     /// Starts a rollout, signed by two approvers.
     pub fn start_rollout(
         &self,
@@ -654,6 +649,8 @@ repository = "repository"
 socket = "gatekeeper.sock"
 anchor = "ceremony/root.json"
 sweep_s = 5
+device_letters_per_minute = 100000
+address_requests_per_minute = 1000000
 
 [tls]
 certificate = "tls/server.pem"

@@ -223,7 +223,7 @@ impl Targets {
         let Delegations { keys, roles, succinct_roles } = &self.delegations;
         if let Some(bins) = succinct_roles {
             let name = names::bin(path, &bins.name_prefix, bins.bit_length);
-            let authority = bins.signers.authority(keys);
+            let authority = Authority::new(bins.threshold, &bins.keyids, keys);
             return vec![Delegate { name, authority, after: After::Nothing }];
         }
         roles
@@ -233,7 +233,7 @@ impl Targets {
             .take(DELEGATED_ROLES_PER_SEARCH + 1)
             .map(|role| Delegate {
                 name: role.name.clone(),
-                authority: role.signers.authority(keys),
+                authority: Authority::new(role.threshold, &role.keyids, keys),
                 after: if role.terminating { After::Nothing } else { After::Others },
             })
             .collect()
@@ -283,8 +283,8 @@ impl Delegations {
 #[derive(Debug, Clone, Deserialize)]
 struct Delegated {
     name: String,
-    #[serde(flatten)]
-    signers: Signers,
+    keyids: Vec<String>,
+    threshold: u64,
     #[serde(default)]
     terminating: bool,
     #[serde(default)]
@@ -303,8 +303,8 @@ impl Delegated {
 /// Hash bins of one set of keys (TAP 15).
 #[derive(Debug, Clone, Deserialize)]
 struct Bins {
-    #[serde(flatten)]
-    signers: Signers,
+    keyids: Vec<String>,
+    threshold: u64,
     bit_length: u32,
     name_prefix: String,
 }

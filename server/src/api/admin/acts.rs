@@ -110,6 +110,18 @@ fn check_grant(admin: &Admin, policy: &Policy, grant: &Grant) -> Result<(), Refu
     if grant.expires <= admin.desk.now() {
         return Err(Refusal::invalid(format!("the grant ended at {}", grant.expires)));
     }
+    let view = admin.registry.view();
+    let reach = Reach { tenant: grant.tenant.clone(), device: Some(grant.device) };
+    let revoked = view.revoked_grants.get(&reach).and_then(|known| known.get(&grant.product));
+    if revoked.is_some_and(|until| grant.issued <= *until) {
+        return Err(Refusal::invalid(
+            "this grant, or a newer one, was revoked\nhint: have a new one signed",
+        ));
+    }
+    let newest = view.grants.get(&reach).and_then(|known| known.get(&grant.product));
+    if newest.is_some_and(|row| grant.issued < row.grant.issued) {
+        return Err(Refusal::invalid("the device has a newer grant for this product"));
+    }
     match admin.desk.device(&grant.device) {
         Some(known) if known.tenant == grant.tenant => Ok(()),
         Some(_) | None => Err(Refusal::invalid(format!(

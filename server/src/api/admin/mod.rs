@@ -28,7 +28,7 @@ pub mod stops;
 mod testing;
 pub mod tokens;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -59,6 +59,9 @@ pub struct Admin {
     /// The folder of artifacts, named by their SHA-256.
     pub artifacts: PathBuf,
 }
+
+/// How long a caller has for a body in JSON: the largest, a publication, over a slow line.
+const BODY_TIME: Duration = Duration::from_secs(60);
 
 /// An entry was appended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,7 +166,10 @@ impl<T: DeserializeOwned> FromRequest<Arc<Admin>> for Said<T> {
 /// Reads a JSON body of at most `max` bytes.
 async fn read_json<T: DeserializeOwned>(body: Body, max: usize) -> Result<T, Refusal> {
     use http_body_util::{BodyExt, Limited};
-    let body = match Limited::new(body, max).collect().await {
+    let Ok(read) = tokio::time::timeout(BODY_TIME, Limited::new(body, max).collect()).await else {
+        return Err(Refusal::malformed(format!("the body took over {} s", BODY_TIME.as_secs())));
+    };
+    let body = match read {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             return Err(Refusal::too_large(max));

@@ -426,11 +426,13 @@ pub async fn revoke_grant(
     let id: DeviceId = known.device;
     let reach = Reach { tenant: known.tenant, device: Some(id) };
     change(&admin, |view| {
-        if view.grants.get(&reach).is_some_and(|grants| grants.contains_key(&product)) {
-            Ok(vec![rows::remove(Table::Grants, rows::product_key(&reach, &product))])
-        } else {
-            Err(Refusal::missing(format!("device `{id}` has no grant for `{product}`")))
-        }
+        let grant = view.grants.get(&reach).and_then(|grants| grants.get(&product));
+        let Some(row) = grant else {
+            return Err(Refusal::missing(format!("device `{id}` has no grant for `{product}`")));
+        };
+        let key = rows::product_key(&reach, &product);
+        let revoked = rows::write(Table::RevokedGrants, key.clone(), &row.grant.issued)?;
+        Ok(vec![rows::remove(Table::Grants, key), revoked])
     })
     .await?;
     admin.record(&caller, "grant revoked", &format!("{reach}, `{product}`"))?;

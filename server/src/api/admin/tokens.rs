@@ -9,7 +9,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use lockgate_shared::{id::TenantId, time::Moment};
+use lockgate_shared::{id::TenantId, policy::Role, time::Moment};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, Caller, Refusal, Said, auth};
@@ -110,6 +110,7 @@ pub async fn create(
     {
         return Err(Refusal::missing(format!("the policy names no tenant `{tenant}`")));
     }
+    check_name(&admin, &caller, &asked.name, tenant.as_ref())?;
     let text = token_text(&admin.desk.random());
     let detail = format!(
         "`{}`, role {}, tenant {}",
@@ -125,6 +126,26 @@ pub async fn create(
         .await?;
     admin.record(&caller, "token created", &detail)?;
     Ok((StatusCode::CREATED, Json(TokenMade { token: text })).into_response())
+}
+
+/// A name that the policy gives to a person speaks for that person to the gatekeeper, so only the vendor's
+/// operators make a token of it, and never one of a tenant for somebody who operates everything.
+fn check_name(
+    admin: &Admin,
+    caller: &Caller,
+    name: &str,
+    tenant: Option<&TenantId>,
+) -> Result<(), Refusal> {
+    let Some(current) = admin.desk.policy() else { return Ok(()) };
+    let person = current.policy.people.iter().find(|(_, person)| person.tokens.contains(name));
+    let Some((who, person)) = person else { return Ok(()) };
+    let too_much = tenant.is_some() && person.roles.contains(&Role::Operator);
+    if caller.tenant.is_some() || too_much {
+        return Err(Refusal::forbidden(format!(
+            "the policy gives the token name `{name}` to `{who}`\nhint: choose another name"
+        )));
+    }
+    Ok(())
 }
 
 /// `DELETE /v1/tokens/<name>`
