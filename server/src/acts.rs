@@ -318,7 +318,7 @@ mod tests {
     fn policy() -> Policy {
         let plan = Plan::from_toml(PLAN).expect("a plan");
         let key = |n: u8| lockgate_shared::id::PublicKey([n; 32]);
-        let people = (1..).zip(plan.people.keys()).map(|(n, name)| (name.clone(), key(n)));
+        let people = (1..).zip(plan.people.keys()).map(|(n, name)| (name.clone(), [key(n)].into()));
         plan.policy(&people.collect(), &BTreeMap::new()).expect("a policy")
     }
 

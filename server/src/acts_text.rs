@@ -1,5 +1,9 @@
 //! An act in words: the same text for the same act wherever it is shown, before people sign and when
-//! the server reports it. Pure; it permits nothing.
+//! the server is asked. Everything in it comes from the bytes that are signed, or from files that these
+//! bytes name by hash ([`consequences`]); a description that came beside them is never shown. Pure; it
+//! permits nothing.
+
+pub mod consequences;
 
 use std::fmt::{self, Write as _};
 
@@ -11,6 +15,7 @@ use lockgate_shared::{
     sign::{self, Domain},
 };
 
+use self::consequences::AtHand;
 use crate::plain::plain;
 
 /// One signature on an act, judged.
@@ -32,10 +37,25 @@ pub fn describe(act: &Act) -> String {
     text
 }
 
-/// Everything about an act's file: what it says, its exact text, who signed, who is missing.
-pub fn describe_signed(signed: &SignedAct, policy: Option<&Policy>) -> Result<String, ActError> {
+/// What people read before they sign: what the signed text says, and what follows from it.
+pub fn canonical(signed: &SignedAct, at_hand: &AtHand<'_>) -> Result<String, ActError> {
     let act = signed.unverified()?;
     let mut text = describe(&act);
+    // Writing to a string cannot fail.
+    let _ = consequences::write(&mut text, &act, at_hand);
+    let _ = writeln!(text, "\nsigned is exactly the text with sha256 {}", signed.digest());
+    Ok(text)
+}
+
+/// Everything about an act's file: what it says and what follows, its exact text, who signed, who is
+/// missing.
+pub fn describe_signed(
+    signed: &SignedAct,
+    policy: Option<&Policy>,
+    at_hand: &AtHand<'_>,
+) -> Result<String, ActError> {
+    let act = signed.unverified()?;
+    let mut text = canonical(signed, at_hand)?;
     // Writing to a string cannot fail.
     let _ = write_signatures(&mut text, signed, &act, policy);
     Ok(text)
@@ -125,7 +145,7 @@ fn write_signatures(
     act: &Act,
     policy: Option<&Policy>,
 ) -> fmt::Result {
-    writeln!(out, "\nexact text, sha256 {}:", signed.digest())?;
+    writeln!(out, "\nexact text:")?;
     for line in signed.text.lines() {
         writeln!(out, "  {}", plain(line))?;
     }
@@ -202,7 +222,7 @@ mod tests {
         signed.sign(&SigningKey::from_bytes(&[1; 32]));
         assert!(judge(&signed, None)[0].holds);
         signed.text = signed.text.replace('7', "8");
-        let text = describe_signed(&signed, None).expect("readable");
+        let text = describe_signed(&signed, None, &AtHand::default()).expect("readable");
         assert!(text.contains("LIFT #8") && text.contains("DOES NOT HOLD"), "{text}");
     }
 }

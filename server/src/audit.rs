@@ -7,16 +7,18 @@
 //! ```
 //!
 //! The hash covers the fields and not their spelling. A chain says that nothing in it was changed; that
-//! nothing was cut off at its end only a signed head or a copy elsewhere can say, which is why each
-//! role forwards or serves its lines. Nothing here decides what is worth a line.
+//! it was not written anew as a whole only a signed head can say, or a copy elsewhere, which is why each
+//! role forwards or serves its lines. The gatekeeper signs its head at every tick that appended, with its
+//! key of the role `rollouts`; whose key that is the repository says, never the line. Nothing here decides
+//! what is worth a line.
 
 use std::{
+    collections::BTreeSet,
     fs::{File, OpenOptions},
     io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
-use ed25519_dalek::SigningKey;
 use lockgate_shared::{
     id::{Digest, PublicKey, Signature},
     sign::{self, Domain},
@@ -24,6 +26,8 @@ use lockgate_shared::{
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::signer::{self, Signer, SignerError};
 
 /// The longest line that is read: an act's detail is a few sentences, and this is far above.
 pub const LINE_BYTES: usize = 64 * 1024;
@@ -38,6 +42,7 @@ pub struct Chain {
     file: File,
     count: u64,
     head: Digest,
+    signed: u64,
 }
 
 /// One act in the chain.
@@ -81,7 +86,8 @@ pub struct Summary {
     pub entries: u64,
     /// The last one's hash: compare it with a copy kept elsewhere.
     pub head: Digest,
-    /// The last signed head: up to which act, and by which key.
+    /// The last signed head: up to which act, and by which key. From [`verify`] it is what the line
+    /// claims of itself; from [`verify_by`] its key is one of those that were asked for.
     pub signed: Option<(u64, PublicKey)>,
 }
 
@@ -99,6 +105,9 @@ pub enum AuditError {
         #[source]
         source: std::io::Error,
     },
+    /// The head could not be signed.
+    #[error("the head of the audit log cannot be signed")]
+    Signer(#[from] SignerError),
     /// The reader failed.
     #[error("the audit log could not be read")]
     Read(#[source] std::io::Error),
@@ -139,7 +148,9 @@ impl Chain {
         file.seek(SeekFrom::Start(0)).map_err(fail("reading it"))?;
         let summary = verify(&file)?;
         file.seek(SeekFrom::End(0)).map_err(fail("reading it"))?;
-        Ok(Self { path: path.to_path_buf(), file, count: summary.entries, head: summary.head })
+        let signed = summary.signed.map_or(0, |(n, _)| n);
+        let (count, head) = (summary.entries, summary.head);
+        Ok(Self { path: path.to_path_buf(), file, count, head, signed })
     }
 
     /// Appends an act and returns its line, after it is on disk.
@@ -166,12 +177,17 @@ impl Chain {
         Ok(text)
     }
 
-    /// Appends a signature over everything so far.
-    pub fn sign_head(&mut self, key: &SigningKey) -> Result<String, AuditError> {
-        let signature = sign::sign(key, Domain::AuditV1, &head_bytes(self.count, &self.head));
-        let line =
-            HeadLine { head: self.count, hash: self.head, key: sign::public(key), signature };
-        self.write(&line)
+    /// Appends a signature over everything so far; none where the head is signed already.
+    pub fn sign_head(&mut self, key: &dyn Signer) -> Result<Option<String>, AuditError> {
+        if self.signed == self.count {
+            return Ok(None);
+        }
+        let head = head_bytes(self.count, &self.head);
+        let signature = signer::signed_for(key, Domain::AuditV1, &head)?;
+        let line = HeadLine { head: self.count, hash: self.head, key: key.public(), signature };
+        let text = self.write(&line)?;
+        self.signed = self.count;
+        Ok(Some(text))
     }
 
     /// How many acts it holds.
@@ -184,7 +200,8 @@ impl Chain {
         self.head
     }
 
-    /// The lines of acts from number `from` on, at most `max`.
+    /// The lines of acts from number `from` on, at most `max` acts, and the signed heads among and
+    /// directly behind them.
     pub fn lines(&self, from: u64, max: usize) -> Result<Vec<String>, AuditError> {
         let fail =
             |source| AuditError::File { path: self.path.clone(), what: "reading it", source };
@@ -193,15 +210,14 @@ impl Chain {
         let mut n = 0;
         for line in BufReader::new(file).lines() {
             let line = line.map_err(fail)?;
-            if serde_json::from_str::<Line>(&line).is_err() {
-                continue;
+            if serde_json::from_str::<Line>(&line).is_ok() {
+                n += 1;
+                if n >= from.saturating_add(max as u64) {
+                    break;
+                }
             }
-            n += 1;
-            if n >= from {
+            if n >= from.max(1) {
                 found.push(line);
-            }
-            if found.len() >= max {
-                break;
             }
         }
         Ok(found)
@@ -245,8 +261,24 @@ impl Line {
     }
 }
 
-/// Verifies a chain from its first line to its last, and names the first that is false.
+/// Whether a line is an act's, and not a signed head.
+pub fn is_act(line: &str) -> bool {
+    serde_json::from_str::<Line>(line).is_ok()
+}
+
+/// Verifies a chain from its first line to its last, and names the first that is false. Whose keys its
+/// heads are signed by is not asked.
 pub fn verify(reader: impl Read) -> Result<Summary, AuditError> {
+    each(reader, &|_| true)
+}
+
+/// The same, and every head must be signed by one of these keys, which come from elsewhere: who writes a
+/// chain anew can sign it with a key of his own.
+pub fn verify_by(reader: impl Read, keys: &BTreeSet<PublicKey>) -> Result<Summary, AuditError> {
+    each(reader, &|key| keys.contains(key))
+}
+
+fn each(reader: impl Read, known: &dyn Fn(&PublicKey) -> bool) -> Result<Summary, AuditError> {
     let mut reader = BufReader::new(reader);
     let mut summary = Summary { entries: 0, head: BEGINNING, signed: None };
     let mut number = 0;
@@ -264,7 +296,7 @@ pub fn verify(reader: impl Read) -> Result<Summary, AuditError> {
         if bytes.pop() != Some(b'\n') {
             return Err(refuse("it is cut off or too long"));
         }
-        match check(&bytes, &summary) {
+        match check(&bytes, &summary, known) {
             Ok(next) => summary = next,
             Err(what) => return Err(refuse(what)),
         }
@@ -272,8 +304,15 @@ pub fn verify(reader: impl Read) -> Result<Summary, AuditError> {
 }
 
 /// The summary with one more line, or what is wrong with it.
-fn check(bytes: &[u8], before: &Summary) -> Result<Summary, &'static str> {
+fn check(
+    bytes: &[u8],
+    before: &Summary,
+    known: &dyn Fn(&PublicKey) -> bool,
+) -> Result<Summary, &'static str> {
     if let Ok(head) = serde_json::from_slice::<HeadLine>(bytes) {
+        if !known(&head.key) {
+            return Err("it is signed by a key that the repository does not give to `rollouts`");
+        }
         if head.head != before.entries || head.hash != before.head {
             return Err("it is signed for another head");
         }
@@ -324,6 +363,8 @@ fn cut(detail: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::SigningKey;
+
     use super::*;
 
     fn chain_of(count: usize) -> (tempfile::TempDir, PathBuf) {
@@ -385,10 +426,17 @@ mod tests {
         let (_folder, path) = chain_of(2);
         let key = SigningKey::from_bytes(&[1; 32]);
         let mut chain = Chain::open(&path).expect("the chain");
-        let head = chain.sign_head(&key).expect("a signed head");
+        let head = chain.sign_head(&key).expect("a signed head").expect("a line");
+        assert_eq!(chain.sign_head(&key).expect("no need"), None, "one signature is enough");
+        assert_eq!(chain.lines(2, 1).expect("lines").len(), 2, "the head goes with its act");
         chain.append(Moment(102), "eva", "lift", "").expect("a line");
         let summary = verify(text(&path).as_bytes()).expect("a true chain");
         assert_eq!(summary.signed, Some((2, sign::public(&key))));
+        let keys = [sign::public(&key)].into();
+        assert_eq!(verify_by(text(&path).as_bytes(), &keys).expect("a known key"), summary);
+        let others = [sign::public(&SigningKey::from_bytes(&[2; 32]))].into();
+        let forged_by = verify_by(text(&path).as_bytes(), &others);
+        assert!(matches!(forged_by, Err(AuditError::False { line: 3, .. })), "{forged_by:?}");
         let (_other, forged) = chain_of(1);
         let mut forged_chain = Chain::open(&forged).expect("a forged chain");
         forged_chain.append(Moment(100), "ben", "lift", "something else").expect("a line");

@@ -11,6 +11,8 @@ use lockgate_shared::time::Seconds;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::signer::KeyRef;
+
 /// The longest time between two polls that the server may ask for: a day, or a stop comes late.
 const MAX_POLL: u64 = 86_400;
 /// The longest tick of the journal: beyond it a check-in waits noticeably for nothing.
@@ -103,8 +105,8 @@ pub struct Gatekeeper {
     pub repository: PathBuf,
     /// The letter box's Unix socket.
     pub socket: PathBuf,
-    /// The folder of its keys: `rollouts.key`, `snapshot.key`, `timestamp.key`.
-    pub keys: PathBuf,
+    /// Its keys.
+    pub keys: OnlineKeySource,
     /// The trust anchor.
     pub anchor: PathBuf,
     /// How often the gates are asked.
@@ -122,6 +124,17 @@ pub struct Gatekeeper {
     /// How long the role `rollouts` is good.
     #[serde(default = "Gatekeeper::week")]
     pub rollouts_expiry_s: Seconds,
+}
+
+/// Where the gatekeeper's keys are. Nobody is there to type when it starts: files are plain, and a
+/// token's PIN comes from the file that its address names as `pin-source`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum OnlineKeySource {
+    /// Every `*.key` of a folder: the present ones, and those that will follow.
+    Folder(PathBuf),
+    /// Each by its name: a file, `pkcs11:…`, or `command:…`.
+    List(Vec<KeyRef>),
 }
 
 /// Why a configuration cannot be used.
@@ -218,7 +231,16 @@ impl Config {
         }
         if let Some(gate) = &mut self.gatekeeper {
             paths.extend([&mut gate.state, &mut gate.repository, &mut gate.socket]);
-            paths.extend([&mut gate.keys, &mut gate.anchor]);
+            paths.push(&mut gate.anchor);
+            match &mut gate.keys {
+                OnlineKeySource::Folder(folder) => paths.push(folder),
+                OnlineKeySource::List(list) => {
+                    paths.extend(list.iter_mut().filter_map(|key| match key {
+                        KeyRef::File(path) => Some(path),
+                        KeyRef::Token(_) | KeyRef::Command(_) => None,
+                    }));
+                }
+            }
         }
         paths
     }
@@ -327,6 +349,28 @@ mod tests {
         assert_eq!(api.repository, Path::new("/srv/repository"));
         assert_eq!(api.journal_tick_ms, 3);
         assert!(matches!(config.gatekeeper(), Err(ConfigError::Missing("gatekeeper"))));
+    }
+
+    #[test]
+    fn the_gatekeepers_keys_are_a_folder_or_each_by_its_name() {
+        let keys = |keys: &str| {
+            let text = format!(
+                "[gatekeeper]\nstate='s'\nrepository='r'\nsocket='k'\nanchor='a'\nkeys={keys}\n"
+            );
+            let config = Config::parse(&text, Path::new("/etc")).expect("a configuration");
+            config.gatekeeper.expect("the section").keys
+        };
+        assert_eq!(keys("'online'"), OnlineKeySource::Folder("/etc/online".into()));
+        let OnlineKeySource::List(list) =
+            keys("['a.key', 'pkcs11:object=b?module-path=/m.so', 'command:/bin/sign c']")
+        else {
+            panic!("a list");
+        };
+        let shown: Vec<String> = list.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            ["/etc/a.key", "pkcs11:object=b?module-path=/m.so", "command:/bin/sign c"]
+        );
     }
 
     #[test]

@@ -213,6 +213,11 @@ impl Passphrase {
         Self(Zeroizing::new(text.into()))
     }
 
+    /// The text itself: for a token, which wants it as its PIN.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     fn long_enough(self) -> Result<Self, KeyError> {
         if self.0.chars().count() < MIN_PASSPHRASE { Err(KeyError::TooShort) } else { Ok(self) }
     }

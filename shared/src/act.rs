@@ -444,6 +444,7 @@ pub(crate) mod tests {
             },
             tenants: BTreeMap::new(),
             products: BTreeMap::new(),
+            reviews: BTreeMap::new(),
         }
     }
 }

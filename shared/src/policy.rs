@@ -13,6 +13,7 @@ use crate::{
     act::{Act, RiskClass},
     id::{ChannelId, CohortId, IdError, PersonId, ProductId, PublicKey, RepositoryId, TenantId},
     json, limits,
+    time::Moment,
 };
 
 /// The target path of the policy.
@@ -36,6 +37,10 @@ pub struct Policy {
     pub tenants: BTreeMap<TenantId, Tenant>,
     /// The products, by name.
     pub products: BTreeMap<ProductId, Product>,
+    /// When somebody must look again at a key that another company holds: whether it is still needed,
+    /// and still held by whom one believes. Nothing stops by it; operators are reminded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reviews: BTreeMap<PublicKey, Moment>,
 }
 
 /// A person.
@@ -312,6 +317,7 @@ mod tests {
             },
             tenants: BTreeMap::new(),
             products: BTreeMap::new(),
+            reviews: BTreeMap::new(),
         }
     }
 

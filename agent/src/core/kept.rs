@@ -229,6 +229,7 @@ mod tests {
                 },
                 tenants: [(acme(), tenant)].into(),
                 products: BTreeMap::new(),
+                reviews: BTreeMap::new(),
             };
             Self { policy, kept: Kept::default() }
         }

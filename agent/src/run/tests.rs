@@ -768,6 +768,7 @@ fn policy() -> Policy {
             },
         )]
         .into(),
+        reviews: BTreeMap::new(),
     }
 }
 

@@ -6,7 +6,7 @@
 //! | `POST /v1/enroll`, `POST /v1/checkin` | [`device`] |
 //! | `GET /repo/…` | [`repository`] |
 //! | `GET /artifacts/<sha256>` | [`artifacts`] |
-//! | everything else under `/v1` | [`admin`] |
+//! | everything else under `/v1`, and `GET /metrics` | [`admin`] |
 
 use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 

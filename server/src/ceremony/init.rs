@@ -4,8 +4,7 @@
 //! It makes a folder whole or not at all, and never touches one that exists.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    num::NonZeroU64,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -17,14 +16,10 @@ use lockgate_shared::{
     time::Moment,
 };
 use thiserror::Error;
-use tough::{
-    TargetName,
-    schema::{
-        DelegatedRole, Delegations, PathPattern, PathSet, RoleKeys, RoleType, Root, Signed, Targets,
-    },
-};
+use tough::schema::{Delegations, Root, Signed, Targets};
 
 use super::{
+    charter::{self, Charter, CharterError, Office},
     metadata::{self, FIRST, MetadataError, SPEC_VERSION},
     plan::{Plan, PlanError, release_role},
 };
@@ -32,9 +27,6 @@ use crate::{
     keys::{self, KeyError, Passphrase, Protection},
     whole_folder::{FolderError, Readers, WholeFolder},
 };
-
-/// The gatekeeper's delegated role.
-pub const ROLLOUTS_ROLE: &str = "rollouts";
 
 /// What a ceremony made.
 #[derive(Clone, Debug)]
@@ -58,6 +50,9 @@ pub enum CeremonyError {
     /// A key could not be made or written.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Who holds which role could not be written down.
+    #[error(transparent)]
+    Charter(#[from] CharterError),
     /// Metadata could not be written.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
@@ -76,6 +71,11 @@ pub enum CeremonyError {
         /// Private keys at hand.
         here: usize,
     },
+    /// The plan names keys that the ceremony makes.
+    #[error(
+        "the plan names keys of roles or tenants, and a ceremony makes these itself\nhint: leave out `public_keys`, `enrolment_keys` and `[online]`; `lockgate repo change` puts others in their place"
+    )]
+    NamesKeys,
     /// What was made does not verify: a fault of this program, not of the plan.
     #[error("the new metadata of `{role}` does not verify: {reason}")]
     Unverified {
@@ -106,16 +106,21 @@ pub fn init(
     now: Moment,
 ) -> Result<Ceremony, CeremonyError> {
     plan.check()?;
+    if plan.names_keys() {
+        return Err(CeremonyError::NamesKeys);
+    }
     let keyring = Keyring::make(plan);
     let people = public_keys(plan, &keyring);
-    let tenants =
-        keyring.tenants.iter().map(|(name, key)| (name.clone(), sign::public(key))).collect();
+    let tenants = keyring
+        .tenants
+        .iter()
+        .map(|(name, key)| (name.clone(), BTreeSet::from([sign::public(key)])))
+        .collect();
     let policy = plan.policy(&people, &tenants)?;
-    let mut policy_text = serde_json::to_string_pretty(&policy).map_err(MetadataError::from)?;
-    policy_text.push('\n');
-
-    let root = root(plan, &keyring, now)?;
-    let targets = targets(plan, &keyring, &people, policy_text.as_bytes(), now)?;
+    let policy_text = charter::policy_text(&policy)?;
+    let charter = keyring.charter(plan, &policy);
+    let root = root(plan, &charter, &keyring, now)?;
+    let targets = targets(plan, &charter, &keyring, policy_text.as_bytes(), now)?;
     let releases = releases(plan, &keyring, now)?;
     verify(&root, &targets, &releases)?;
 
@@ -165,6 +170,24 @@ impl Keyring {
         }
     }
 
+    /// Who holds which role.
+    fn charter(&self, plan: &Plan, policy: &Policy) -> Charter {
+        let public = |keys: &[SigningKey]| keys.iter().map(sign::public).collect();
+        let one = |key: &SigningKey| Office::alone(sign::public(key));
+        Charter {
+            root: Office { keys: public(&self.root), threshold: plan.root.threshold.into() },
+            targets: Office {
+                keys: public(&self.targets),
+                threshold: plan.targets.threshold.into(),
+            },
+            snapshot: one(&self.snapshot),
+            timestamp: one(&self.timestamp),
+            rollouts: one(&self.rollouts),
+            releases: plan.releases(policy),
+            policy: policy.clone(),
+        }
+    }
+
     fn write(&self, folder: &WholeFolder, passphrase: &Passphrase) -> Result<(), CeremonyError> {
         let mut sealed: Vec<(String, &SigningKey)> = Vec::new();
         for (role, role_keys) in [("root", &self.root), ("targets", &self.targets)] {
@@ -190,39 +213,23 @@ impl Keyring {
     }
 }
 
-/// The public key of everybody who signs, brought or made here.
-fn public_keys(plan: &Plan, keyring: &Keyring) -> BTreeMap<PersonId, PublicKey> {
+/// The public keys of everybody who signs, brought or made here.
+fn public_keys(plan: &Plan, keyring: &Keyring) -> BTreeMap<PersonId, BTreeSet<PublicKey>> {
     let brought = plan
         .people
         .iter()
-        .filter_map(|(name, person)| person.public_key.map(|key| (name.clone(), key)));
-    let made = keyring.people.iter().map(|(name, key)| (name.clone(), sign::public(key)));
+        .filter_map(|(name, person)| person.public_key.map(|key| (name.clone(), [key].into())));
+    let made = keyring.people.iter().map(|(name, key)| (name.clone(), [sign::public(key)].into()));
     brought.chain(made).collect()
 }
 
-fn root(plan: &Plan, keyring: &Keyring, now: Moment) -> Result<Signed<Root>, CeremonyError> {
-    let public = |list: &[SigningKey]| list.iter().map(sign::public).collect::<Vec<_>>();
-    let roles = [
-        (RoleType::Root, public(&keyring.root), plan.root.threshold),
-        (RoleType::Targets, public(&keyring.targets), plan.targets.threshold),
-        (RoleType::Snapshot, vec![sign::public(&keyring.snapshot)], 1),
-        (RoleType::Timestamp, vec![sign::public(&keyring.timestamp)], 1),
-    ];
-    let mut root = Root {
-        spec_version: SPEC_VERSION.into(),
-        consistent_snapshot: true,
-        version: FIRST,
-        expires: metadata::expiry(now, plan.root.life())?,
-        keys: HashMap::new(),
-        roles: HashMap::new(),
-        _extra: HashMap::new(),
-    };
-    for (role, role_keys, threshold) in roles {
-        root.keys.extend(metadata::key_table(&role_keys)?);
-        let keyids = metadata::key_ids(&role_keys)?;
-        let threshold = count(threshold);
-        root.roles.insert(role, RoleKeys { keyids, threshold, _extra: HashMap::new() });
-    }
+fn root(
+    plan: &Plan,
+    charter: &Charter,
+    keyring: &Keyring,
+    now: Moment,
+) -> Result<Signed<Root>, CeremonyError> {
+    let root = charter.root_role(FIRST, metadata::expiry(now, plan.root.life())?)?;
     let mut signed = metadata::unsigned(root);
     for key in keyring.root.iter().take(usize::from(plan.root.threshold)) {
         metadata::sign_role(&mut signed, key)?;
@@ -232,35 +239,13 @@ fn root(plan: &Plan, keyring: &Keyring, now: Moment) -> Result<Signed<Root>, Cer
 
 fn targets(
     plan: &Plan,
+    charter: &Charter,
     keyring: &Keyring,
-    people: &BTreeMap<PersonId, PublicKey>,
     policy: &[u8],
     now: Moment,
 ) -> Result<Signed<Targets>, CeremonyError> {
     let expires = metadata::expiry(now, plan.targets.life())?;
-    let mut targets = Targets::new(SPEC_VERSION.into(), FIRST, expires);
-    let name = TargetName::new(POLICY_PATH).map_err(schema)?;
-    targets.add_target(name, metadata::target(policy));
-    let mut delegations = Delegations::new();
-    for product in plan.products.keys() {
-        let authors: Vec<PublicKey> = plan
-            .authors(product)
-            .into_iter()
-            .filter_map(|name| people.get(name).copied())
-            .collect();
-        delegations.keys.extend(metadata::key_table(&authors)?);
-        delegations.roles.push(delegate(
-            release_role(product),
-            &authors,
-            plan.threshold(product),
-            &format!("releases/{product}/*"),
-        )?);
-    }
-    let online = [sign::public(&keyring.rollouts)];
-    delegations.keys.extend(metadata::key_table(&online)?);
-    delegations.roles.push(delegate(ROLLOUTS_ROLE.to_owned(), &online, 1, "rollouts/*/*")?);
-    targets.delegations = Some(delegations);
-    let mut signed = metadata::unsigned(targets);
+    let mut signed = metadata::unsigned(charter.targets_role(FIRST, expires, policy)?);
     for key in keyring.targets.iter().take(usize::from(plan.targets.threshold)) {
         metadata::sign_role(&mut signed, key)?;
     }
@@ -292,22 +277,6 @@ fn releases(
     plan.products.keys().map(empty).collect()
 }
 
-fn delegate(
-    name: String,
-    keys: &[PublicKey],
-    threshold: u8,
-    path: &str,
-) -> Result<DelegatedRole, CeremonyError> {
-    Ok(DelegatedRole {
-        name,
-        keyids: metadata::key_ids(keys)?,
-        threshold: count(threshold),
-        paths: PathSet::Paths(vec![PathPattern::new(path)?]),
-        terminating: true,
-        targets: None,
-    })
-}
-
 /// Everything is verified as a device would, before anybody sees it.
 fn verify(
     root: &Signed<Root>,
@@ -328,24 +297,17 @@ fn verify(
     Ok(())
 }
 
-/// A threshold that the plan has checked: never zero.
-fn count(threshold: u8) -> NonZeroU64 {
-    NonZeroU64::new(threshold.into()).unwrap_or(NonZeroU64::MIN)
-}
-
 impl From<tough::schema::Error> for CeremonyError {
     fn from(error: tough::schema::Error) -> Self {
         Self::Metadata(error.into())
     }
 }
 
-fn schema(error: impl std::fmt::Display) -> CeremonyError {
-    CeremonyError::Metadata(MetadataError::Schema(error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use tough::TargetName;
 
     use super::*;
     use crate::{ceremony::plan::tests::PLAN, keys::PassphraseSource};
@@ -398,7 +360,9 @@ mod tests {
     fn below_its_threshold_metadata_does_not_verify() {
         let plan = Plan::from_toml(PLAN).expect("a plan");
         let keyring = Keyring::make(&plan);
-        let mut root = root(&plan, &keyring, NOW).expect("made");
+        let policy = plan.policy(&public_keys(&plan, &keyring), &BTreeMap::new()).expect("policy");
+        let charter = keyring.charter(&plan, &policy);
+        let mut root = root(&plan, &charter, &keyring, NOW).expect("made");
         root.signatures.truncate(1);
         assert!(root.signed.verify_role(&root).is_err());
     }

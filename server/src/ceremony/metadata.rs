@@ -5,10 +5,8 @@
 
 use std::{collections::HashMap, num::NonZeroU64};
 
-use ed25519_dalek::{Signer as _, SigningKey};
 use lockgate_shared::{
     id::{Digest, PublicKey},
-    sign,
     time::{Moment, Seconds},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -18,6 +16,8 @@ use tough::schema::{
     decoded::{Decoded, Hex},
     key::{Ed25519Key, Ed25519Scheme, Key},
 };
+
+use crate::signer::{self, Signer, SignerError};
 
 /// The version of the TUF specification that the metadata follows.
 pub const SPEC_VERSION: &str = "1.0.0";
@@ -31,6 +31,9 @@ pub enum MetadataError {
     /// `tough` refuses it.
     #[error("TUF metadata: {0}")]
     Schema(String),
+    /// There is no signature.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
     /// Not JSON of this role.
     #[error("TUF metadata cannot be read")]
     Json(#[from] serde_json::Error),
@@ -86,10 +89,16 @@ pub const fn unsigned<T>(signed: T) -> Signed<T> {
     Signed { signed, signatures: Vec::new() }
 }
 
+/// The bytes that are signed.
+pub fn signed_bytes<T: Role>(role: &Signed<T>) -> Result<Vec<u8>, MetadataError> {
+    Ok(role.signed.canonical_form()?)
+}
+
 /// Adds one signature; a second one with the same key replaces the first.
-pub fn sign_role<T: Role>(role: &mut Signed<T>, key: &SigningKey) -> Result<(), MetadataError> {
-    let keyid = key_id(&sign::public(key))?;
-    let sig = key.sign(&role.signed.canonical_form()?).to_bytes().to_vec().into();
+pub fn sign_role<T: Role>(role: &mut Signed<T>, key: &dyn Signer) -> Result<(), MetadataError> {
+    let keyid = key_id(&key.public())?;
+    let signature = signer::signed_by(key, &signed_bytes(role)?)?;
+    let sig = signature.0.to_vec().into();
     role.signatures.retain(|signature| signature.keyid != keyid);
     role.signatures.push(Signature { keyid, sig });
     Ok(())
@@ -129,6 +138,7 @@ pub const FIRST: NonZeroU64 = NonZeroU64::MIN;
 
 #[cfg(test)]
 mod tests {
+    use ed25519_dalek::SigningKey;
     use tough::schema::{RoleType, Targets};
 
     use super::*;

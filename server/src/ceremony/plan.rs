@@ -14,15 +14,17 @@ use std::{
 use lockgate_shared::{
     id::{ChannelId, CohortId, PersonId, ProductId, PublicKey, RepositoryId, TenantId},
     policy::{Approvals, Policy, PolicyError, Role},
-    time::Seconds,
+    time::{Moment, Seconds},
 };
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::charter::Office;
+
 /// The most keys of one role: more people than any ceremony gathers.
 const MAX_KEYS: u8 = 20;
 /// The longest life of metadata: five years. What never expires can never be found missing.
-const MAX_DAYS: u32 = 1_830;
+pub(crate) const MAX_DAYS: u32 = 1_830;
 /// The largest plan that is read: a thousand tenants stay below it.
 const MAX_PLAN: u64 = 1024 * 1024;
 
@@ -50,10 +52,28 @@ pub struct Plan {
     /// The tenants.
     #[serde(default)]
     pub tenants: BTreeMap<TenantId, PlannedTenant>,
+    /// The gatekeeper's keys, where they are not to stay as they are.
+    #[serde(default)]
+    pub online: PlannedOnline,
+    /// When somebody must look again at a key that another company holds.
+    #[serde(default)]
+    pub reviews: BTreeMap<PublicKey, Moment>,
+}
+
+/// The gatekeeper's keys by their public halves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlannedOnline {
+    /// Of the delegated role `rollouts`.
+    pub rollouts: Option<PublicKey>,
+    /// Of `snapshot`.
+    pub snapshot: Option<PublicKey>,
+    /// Of `timestamp`.
+    pub timestamp: Option<PublicKey>,
 }
 
 /// An offline role with keys of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoleKeys {
     /// How many keys it has.
@@ -62,6 +82,9 @@ pub struct RoleKeys {
     pub threshold: u8,
     /// How long its metadata is good.
     pub expires_days: u32,
+    /// Which they are, where they are not to stay as they are. A ceremony makes its own.
+    #[serde(default)]
+    pub public_keys: Option<BTreeSet<PublicKey>>,
 }
 
 /// The release roles: their keys are the authors'.
@@ -110,6 +133,9 @@ pub struct PlannedProduct {
 pub struct PlannedTenant {
     /// The customer's own key, if there is one.
     pub tenant_key: Option<PublicKey>,
+    /// The keys that sign enrolment tokens, where they are not to stay as they are. A ceremony makes
+    /// one.
+    pub enrolment_keys: Option<BTreeSet<PublicKey>>,
 }
 
 /// Why a plan cannot be carried out.
@@ -160,6 +186,18 @@ pub enum PlanError {
         /// The product.
         product: ProductId,
     },
+    /// The names of a role's keys do not fit its number of keys.
+    #[error(
+        "`{role}` has {keys} keys, and {named} are named\nhint: name each of them in `{role}.public_keys`"
+    )]
+    Named {
+        /// The role.
+        role: &'static str,
+        /// How many it has.
+        keys: u8,
+        /// How many are named.
+        named: usize,
+    },
     /// The policy that follows from the plan is refused.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -192,6 +230,10 @@ impl Plan {
                 return Err(PlanError::Threshold { role, threshold, keys: keys.keys.into() });
             }
             require_days(role, keys.expires_days)?;
+            let named = keys.public_keys.as_ref().map_or(usize::from(keys.keys), BTreeSet::len);
+            if named != usize::from(keys.keys) {
+                return Err(PlanError::Named { role, keys: keys.keys, named });
+            }
         }
         require_days("release", self.release.expires_days)?;
         if self.products.is_empty() {
@@ -229,11 +271,29 @@ impl Plan {
             .unwrap_or(self.release.threshold)
     }
 
+    /// Whether it names keys that a ceremony makes itself.
+    pub fn names_keys(&self) -> bool {
+        self.root.public_keys.is_some()
+            || self.targets.public_keys.is_some()
+            || self.online != PlannedOnline::default()
+            || self.tenants.values().any(|tenant| tenant.enrolment_keys.is_some())
+    }
+
+    /// Each product's release role: its authors' keys by this policy, and how many must sign.
+    pub fn releases(&self, policy: &Policy) -> BTreeMap<ProductId, Office> {
+        let office = |product: &ProductId| {
+            let people = self.authors(product).into_iter();
+            let keys = people.filter_map(|name| policy.people.get(name)).flat_map(|p| &p.keys);
+            Office { keys: keys.copied().collect(), threshold: self.threshold(product).into() }
+        };
+        self.products.keys().map(|product| (product.clone(), office(product))).collect()
+    }
+
     /// The policy that follows, with the keys of people and tenants filled in and checked.
     pub fn policy(
         &self,
-        people: &BTreeMap<PersonId, PublicKey>,
-        tenants: &BTreeMap<TenantId, PublicKey>,
+        people: &BTreeMap<PersonId, BTreeSet<PublicKey>>,
+        tenants: &BTreeMap<TenantId, BTreeSet<PublicKey>>,
     ) -> Result<Policy, PlanError> {
         use lockgate_shared::policy::{POLICY_FORMAT, Person, Product, Tenant};
         let policy = Policy {
@@ -242,7 +302,7 @@ impl Plan {
             people: (self.people.iter())
                 .map(|(name, planned)| {
                     let person = Person {
-                        keys: people.get(name).copied().into_iter().collect(),
+                        keys: people.get(name).cloned().unwrap_or_default(),
                         roles: planned.roles.clone(),
                         tokens: planned.tokens.clone(),
                     };
@@ -253,7 +313,7 @@ impl Plan {
             tenants: (self.tenants.iter())
                 .map(|(name, planned)| {
                     let tenant = Tenant {
-                        enrolment_keys: tenants.get(name).copied().into_iter().collect(),
+                        enrolment_keys: tenants.get(name).cloned().unwrap_or_default(),
                         tenant_key: planned.tenant_key,
                     };
                     (name.clone(), tenant)
@@ -268,6 +328,7 @@ impl Plan {
                     (name.clone(), product)
                 })
                 .collect(),
+            reviews: self.reviews.clone(),
         };
         policy.check()?;
         Ok(policy)
@@ -302,11 +363,11 @@ pub fn release_role(product: &ProductId) -> String {
 
 const fn root_keys() -> RoleKeys {
     // Two of three: one key may be lost or stolen without harm.
-    RoleKeys { keys: 3, threshold: 2, expires_days: 365 }
+    RoleKeys { keys: 3, threshold: 2, expires_days: 365, public_keys: None }
 }
 
 const fn targets_keys() -> RoleKeys {
-    RoleKeys { keys: 3, threshold: 2, expires_days: 365 }
+    RoleKeys { keys: 3, threshold: 2, expires_days: 365, public_keys: None }
 }
 
 const fn days(count: u32) -> Seconds {

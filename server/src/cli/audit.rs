@@ -1,14 +1,20 @@
 //! `lockgate audit`: reading the chains, and verifying one from its file without any server.
 
-use std::{fs::File, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Subcommand, ValueEnum};
-use lockgate_shared::count::count;
+use lockgate_shared::{count::count, id::PublicKey};
 
 use super::{Session, exit::CliError, say};
 use crate::{
     api::admin::audit::LINES_MAX,
     audit::{self, Line},
+    tuf::trusted::{Files, gatekeeper_keys},
 };
 
 /// How often `--follow` looks.
@@ -36,6 +42,12 @@ pub enum Command {
     Verify {
         /// The file of lines
         file: PathBuf,
+        /// A local copy of the repository, which says whose signatures count
+        #[arg(long, value_name = "DIR")]
+        repository: Option<PathBuf>,
+        /// The trust anchor; else the oldest root of the copy
+        #[arg(long, value_name = "FILE", requires = "repository")]
+        anchor: Option<PathBuf>,
     },
 }
 
@@ -54,25 +66,69 @@ pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Tail { chain, lines, follow, raw } => {
             tail(session, chain, (lines, raw), follow).await
         }
-        Command::Verify { file } => {
-            let open = File::open(&file).map_err(|source| CliError::File { path: file, source })?;
-            let summary =
-                audit::verify(open).map_err(|error| CliError::False(error.to_string()))?;
-            let signed = summary.signed.map(|(n, key)| format!(", signed up to {n} by key {key}"));
-            let whole = serde_json::json!({
-                "entries": summary.entries, "head": summary.head,
-                "signed": summary.signed.map(|(n, key)| serde_json::json!({"n": n, "key": key})),
-            });
-            session.print(&whole, |_| {
-                format!(
-                    "true: {}, head {}{}",
-                    count(summary.entries, "entry", "entries"),
-                    summary.head,
-                    signed.unwrap_or_default()
-                )
-            })
+        Command::Verify { file, repository, anchor } => {
+            let keys = repository.map(|folder| keys(&folder, anchor.as_deref())).transpose()?;
+            verify(session, file, keys.as_ref())
         }
     }
+}
+
+/// A signature is reported only where the repository says whose it is.
+fn verify(
+    session: &Session,
+    file: PathBuf,
+    keys: Option<&BTreeSet<PublicKey>>,
+) -> Result<(), CliError> {
+    let open = File::open(&file).map_err(|source| CliError::File { path: file, source })?;
+    let found = match keys {
+        Some(keys) => audit::verify_by(open, keys),
+        None => audit::verify(open),
+    };
+    let summary = found.map_err(|error| CliError::False(error.to_string()))?;
+    let signed = keys.and(summary.signed);
+    let words = match (keys, signed) {
+        (None, _) => String::new(),
+        (Some(_), None) => ", signed by nobody".to_owned(),
+        (Some(_), Some((n, key))) => format!(", signed up to {n} by the gatekeeper's key {key}"),
+    };
+    let whole = serde_json::json!({
+        "entries": summary.entries, "head": summary.head,
+        "signed": signed.map(|(n, key)| serde_json::json!({"n": n, "key": key})),
+    });
+    session.print(&whole, |_| {
+        let entries = count(summary.entries, "entry", "entries");
+        format!("true: {entries}, head {}{words}", summary.head)
+    })
+}
+
+/// Whose signatures count, by a repository's folder.
+fn keys(folder: &Path, anchor: Option<&Path>) -> Result<BTreeSet<PublicKey>, CliError> {
+    let metadata = folder.join("metadata");
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|source| CliError::File { path: path.to_owned(), source })
+    };
+    let entries = std::fs::read_dir(&metadata)
+        .map_err(|source| CliError::File { path: metadata.clone(), source })?;
+    let mut files = Files::new();
+    for entry in entries {
+        let entry = entry.map_err(|source| CliError::File { path: metadata.clone(), source })?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".root.json") || name.ends_with(".targets.json") {
+            files.insert(format!("metadata/{name}"), read(&entry.path())?);
+        }
+    }
+    let oldest = || {
+        let versions = files.keys().filter_map(|path| path.strip_prefix("metadata/"));
+        versions.filter_map(|name| name.strip_suffix(".root.json")?.parse::<u64>().ok()).min()
+    };
+    let anchor = match (anchor, oldest()) {
+        (Some(anchor), _) => anchor.to_owned(),
+        (None, Some(version)) => metadata.join(format!("{version}.root.json")),
+        (None, None) => {
+            return Err(CliError::Usage(format!("`{}` holds no root", metadata.display())));
+        }
+    };
+    gatekeeper_keys(&read(&anchor)?, &files).map_err(|error| CliError::False(error.to_string()))
 }
 
 async fn tail(
@@ -129,6 +185,8 @@ fn print(session: &Session, lines: &[String], raw: bool) -> Result<(), CliError>
                 "{:>6}  {}  {}  {}: {}",
                 line.n, line.at, line.who, line.act, line.detail
             ))?,
+            // A signed head is for verifying.
+            Err(_) if !raw && !session.json() => {}
             Ok(_) | Err(_) => say(text)?,
         }
     }

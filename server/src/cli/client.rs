@@ -174,6 +174,15 @@ impl Client {
         read(&bytes)
     }
 
+    /// A file's bytes; none where the server has no such file.
+    pub async fn file(&self, path: &str) -> Result<Option<Bytes>, CliError> {
+        match self.ask("GET", path, Either::Left(Full::default()), ANSWER).await {
+            Ok((_, bytes)) => Ok(Some(bytes)),
+            Err(CliError::Refused(problem)) if problem.status == 404 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// `POST` or `PUT` with a body in JSON.
     pub async fn send(
         &self,

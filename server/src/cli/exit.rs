@@ -15,7 +15,7 @@ use lockgate_shared::{
 };
 
 use super::offline;
-use crate::release::sign::SignError;
+use crate::{ceremony::change::ChangeError, release::sign::SignError};
 
 /// The codes, as `--help` shows them.
 pub const HELP: &str = "\
@@ -25,7 +25,7 @@ exit codes:
   2  the command line is wrong
   3  the server refused
   4  the server cannot be reached, or cannot answer now
-  5  not yet: what was waited for has not happened in time
+  5  not yet: what was waited for has not happened in time, or something is due soon
   6  a verification failed";
 
 /// How a command ended.
@@ -154,11 +154,15 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
         | E::Metadata(_)
         | E::Act(_)
         | E::Token(_)
+        | E::Signer(_)
+        | E::Change(ChangeError::DoesNotFollow(_) | ChangeError::Charter(_))
         | E::Loosening(_)
         | E::NoApprover(_)
         | E::NoEnrolmentKey { .. } => Exit::False,
+        E::Change(ChangeError::Threshold { .. }) => Exit::NotYet,
         E::Read { .. }
         | E::Key(_)
+        | E::Change(_)
         | E::Plan(_)
         | E::Ceremony(_)
         | E::Create(_)

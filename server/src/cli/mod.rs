@@ -8,10 +8,13 @@ pub mod act;
 pub mod audit;
 pub mod client;
 pub mod cohort;
+pub mod copy;
 pub mod device;
+pub mod doctor;
 pub mod exit;
 pub mod offline;
 pub mod release;
+pub mod repo;
 pub mod restrict;
 pub mod rollout;
 pub mod table;
@@ -55,7 +58,7 @@ pub struct Cli {
 enum Command {
     /// The repository and its keys' ceremony
     #[command(subcommand)]
-    Repo(offline::repo::RepoCommand),
+    Repo(repo::Command),
     /// Keys
     #[command(subcommand)]
     Key(offline::key::KeyCommand),
@@ -94,6 +97,8 @@ enum Command {
     Token(token::Command),
     /// Stop everything, a product, or a tenant's devices, at once
     Stop(Stop),
+    /// Say what of the repository ends soon, is missing or deserves a look
+    Doctor(doctor::DoctorArgs),
     /// Show everything that the gatekeeper last reported: every rollout, complete ones too
     Status,
     /// Show whose token this is
@@ -159,7 +164,7 @@ fn fail(error: &CliError, json: bool) -> ExitCode {
 
 async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
-        Command::Repo(command) => session.offline(|_| offline::repo::run(&command)),
+        Command::Repo(command) => repo::run(command, session).await,
         Command::Key(command) => session.offline(|_| offline::key::run(&command)),
         Command::Rollout(command) => rollout::run(command, session).await,
         Command::Cohort(command) => cohort::run(command, session).await,
@@ -180,6 +185,7 @@ async fn run(command: Command, session: &Session) -> Result<(), CliError> {
             };
             rollout::stop(session, scope, StopHow::Pause, reason).await
         }
+        Command::Doctor(args) => doctor::run(args, session).await,
         Command::Status => {
             let status: Status = session.client()?.get("/v1/status").await?;
             session.print(&status, rollout::status_text)

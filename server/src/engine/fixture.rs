@@ -43,7 +43,7 @@ use super::{
     source::{Batch, Source, SourceError},
 };
 use crate::{
-    config::Gatekeeper,
+    config::{Gatekeeper, OnlineKeySource},
     status::{About, Decision, Status, Verdict},
     stream::{Entry, EntryKind, LetterRecord, Publication},
     tuf::trusted::target_path,
@@ -133,7 +133,7 @@ impl Yard {
             state: at("state"),
             repository: at("repository"),
             socket: at("socket"),
-            keys: at("online"),
+            keys: OnlineKeySource::Folder(at("online")),
             anchor: at("root.json"),
             tick_s: Seconds(60),
             timestamp_interval_s: Seconds(600),
@@ -469,10 +469,11 @@ fn policy() -> Policy {
             },
         )]
         .into(),
+        reviews: BTreeMap::new(),
     }
 }
 
-pub(super) fn manifest(version: &str) -> String {
+pub(crate) fn manifest(version: &str) -> String {
     let stage = |cohort: &str| {
         json!({
             "cohort": cohort, "floor_s": 0, "bake_s": 60,

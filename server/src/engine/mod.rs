@@ -19,7 +19,7 @@ pub mod tick;
 
 use std::{
     collections::VecDeque,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -39,9 +39,9 @@ use self::{
     tick::{Ears, Reach, tick},
 };
 use crate::{
-    audit::{AuditError, Chain},
+    audit::{self, AuditError, Chain},
     clock,
-    config::Gatekeeper,
+    config::{Gatekeeper, OnlineKeySource},
     gatekeeper_store::{GatekeeperStore, GatekeeperStoreError, Table},
     rollout::report,
     status::{About, CohortStatus, Decision, Expiry, Status},
@@ -77,11 +77,13 @@ pub struct Engine {
     /// What people were told of the hearing; nothing before the second tick, because a gatekeeper that
     /// has just started has yet to connect.
     told: Option<Condition>,
+    /// Whether a tick has passed since the chain's head was last looked at.
+    ticked: bool,
     /// Lines of the chain that the letter box does not have yet.
     lines: VecDeque<String>,
     unsigned: Option<String>,
     /// Where the keys are, to take up new ones.
-    keys: PathBuf,
+    keys: OnlineKeySource,
 }
 
 /// What a turn came to.
@@ -166,7 +168,7 @@ impl Engine {
         let mut book = Book::load(&store)?;
         let repository = Repository::new(
             config.repository.clone(),
-            OnlineKeys::load(&config.keys)?,
+            OnlineKeys::open(&config.keys)?,
             Terms {
                 rollouts: config.rollouts_expiry_s,
                 snapshot: config.snapshot_expiry_s,
@@ -198,6 +200,7 @@ impl Engine {
             next_tick: now,
             hearing,
             told: None,
+            ticked: false,
             lines,
             unsigned: None,
             keys: config.keys.clone(),
@@ -224,8 +227,11 @@ impl Engine {
         let now = clock();
         let occasion = self.ask(&entries, now)?;
         self.write_down()?;
+        self.sign_head()?;
         self.do_it(occasion, now)?;
-        let something_to_say = occasion != Occasion::Clock || !self.book.unreported(1).is_empty();
+        let something_to_say = occasion != Occasion::Clock
+            || !self.book.unreported(1).is_empty()
+            || !self.lines.is_empty();
         if turn == Turn::Heard && something_to_say {
             return Ok(self.report(source, now)?.map_or(Turn::Deaf, |()| turn));
         }
@@ -354,6 +360,7 @@ impl Engine {
         }
         if due {
             self.next_tick = now.plus(self.tick);
+            self.ticked = true;
             self.book.note_listened(self.hearing.listened());
             self.tell_of_hearing(now)?;
         }
@@ -395,6 +402,26 @@ impl Engine {
             }
         }
         self.book.follow_chain(self.chain.count());
+        Ok(())
+    }
+
+    /// At a tick, the head of the chain is signed if it moved: from then on nobody writes it anew
+    /// without the gatekeeper's key.
+    fn sign_head(&mut self) -> Result<(), EngineError> {
+        let signer = self.publisher.repository().rollouts_signer(&self.trusted);
+        let Some(signer) = signer.filter(|_| self.ticked) else { return Ok(()) };
+        match self.chain.sign_head(signer) {
+            Ok(line) => self.lines.extend(line),
+            // A key that lies elsewhere may be away for a while; the next tick asks it again.
+            Err(AuditError::Signer(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the chain's head is unsigned"
+                );
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.ticked = false;
         Ok(())
     }
 
@@ -440,7 +467,7 @@ impl Engine {
         if self.unsigned.is_none() {
             return occasion;
         }
-        match OnlineKeys::load(&self.keys) {
+        match OnlineKeys::open(&self.keys) {
             Ok(keys) => self.publisher.set_keys(keys),
             Err(error) => tracing::warn!(%error, "the keys cannot be read again"),
         }
@@ -465,12 +492,13 @@ impl Engine {
             let verdicts = self.book.unreported(REPORT);
             let lines: Vec<String> = self.lines.iter().take(REPORT).cloned().collect();
             let counts = (verdicts.len(), lines.len());
+            let acts = lines.iter().filter(|line| audit::is_act(line)).count();
             if let Err(error) = source.report(verdicts, self.status(now), lines) {
                 tracing::debug!(%error, "the report did not reach the letter box");
                 self.hearing.broke(now);
                 return Ok(None);
             }
-            self.book.reported(counts.0, counts.1);
+            self.book.reported(counts.0, acts);
             self.lines.drain(..counts.1);
             self.commit()?;
             if counts.0 < REPORT && counts.1 < REPORT {
@@ -520,6 +548,8 @@ fn version_sum(trusted: &Trusted) -> u64 {
 mod beside;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+pub(crate) use fixture::manifest as sample_manifest;
 #[cfg(test)]
 mod key_stories;
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub struct Reports {
     status: Option<Arc<Status>>,
     verdicts: BTreeMap<u64, Arc<Verdict>>,
     entries: BTreeMap<u64, u64>,
-    audit: BTreeMap<u64, Arc<str>>,
+    audit: BTreeMap<(u64, Row), Arc<str>>,
 }
 
 /// Why a report was not taken.
@@ -56,9 +56,9 @@ impl Reports {
         self.verdicts.get(self.entries.get(&offset)?)
     }
 
-    /// Lines of the gatekeeper's audit chain from a number on.
+    /// Lines of the gatekeeper's audit chain from a number on, each with the signed head behind it.
     pub fn audit(&self, from: u64) -> impl Iterator<Item = &str> {
-        self.audit.range(from..).map(|(_, line)| &**line)
+        self.audit.range((from, Row::Act)..).map(|(_, line)| &**line)
     }
 
     /// What a report changes on disk.
@@ -73,8 +73,12 @@ impl Reports {
             changes.push(change(format!("verdict/{:020}", verdict.number), bytes));
         }
         for line in audit {
-            let number = line_number(line)?;
-            changes.push(change(format!("audit/{number:020}"), line.clone().into_bytes()));
+            let (number, row) = place(line)?;
+            let tail = match row {
+                Row::Act => "",
+                Row::Head => "/head",
+            };
+            changes.push(change(format!("audit/{number:020}{tail}"), line.clone().into_bytes()));
         }
         changes.push(change(STATUS.into(), codec::encode(status, REPORT_BYTES)?));
         Ok(changes)
@@ -87,8 +91,8 @@ impl Reports {
         }
         for line in audit {
             // `changes` has read this very number.
-            if let Ok(number) = line_number(&line) {
-                self.line(number, line);
+            if let Ok(place) = place(&line) {
+                self.line(place, line);
             }
         }
         self.status = Some(Arc::new(status));
@@ -118,7 +122,7 @@ impl Reports {
         } else if key.starts_with("audit/") {
             let line = String::from_utf8(bytes)
                 .map_err(|error| CodecError::Malformed(error.to_string()))?;
-            self.line(line_number(&line)?, line);
+            self.line(place(&line)?, line);
         }
         Ok(())
     }
@@ -138,8 +142,8 @@ impl Reports {
         }
     }
 
-    fn line(&mut self, number: u64, line: String) {
-        self.audit.insert(number, line.into());
+    fn line(&mut self, place: (u64, Row), line: String) {
+        self.audit.insert(place, line.into());
         while self.audit.len() > KEPT {
             self.audit.pop_first();
         }
@@ -150,12 +154,25 @@ fn change(key: String, value: Vec<u8>) -> Change {
     Change { table: Table::Reports, key, value: Some(value) }
 }
 
-fn line_number(line: &str) -> Result<u64, ReportError> {
+/// What a line of the gatekeeper's chain is; a signed head stands behind its act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Row {
+    Act,
+    Head,
+}
+
+/// Where a line stands: the number of its act, or of the act that it signs.
+fn place(line: &str) -> Result<(u64, Row), ReportError> {
     #[derive(Deserialize)]
-    struct Numbered {
-        n: u64,
+    #[serde(untagged)]
+    enum Numbered {
+        Act { n: u64 },
+        Head { head: u64 },
     }
-    serde_json::from_str::<Numbered>(line).map(|line| line.n).map_err(ReportError::Line)
+    match serde_json::from_str::<Numbered>(line).map_err(ReportError::Line)? {
+        Numbered::Act { n } => Ok((n, Row::Act)),
+        Numbered::Head { head } => Ok((head, Row::Head)),
+    }
 }
 
 #[cfg(test)]
@@ -176,15 +193,16 @@ mod tests {
         };
         let status = status();
         let line = r#"{"n":12,"at":"x"}"#.to_owned();
-        let changes =
-            Reports::changes(std::slice::from_ref(&verdict), &status, std::slice::from_ref(&line))
-                .expect("a report that can be written");
+        let head = r#"{"head":12,"hash":"x"}"#.to_owned();
+        let audit = [head.clone(), line.clone()];
+        let changes = Reports::changes(std::slice::from_ref(&verdict), &status, &audit)
+            .expect("a report that can be written");
         let rows =
             changes.into_iter().filter_map(|change| Some((change.key, change.value?))).collect();
         let reports = Reports::load(rows);
         assert_eq!(reports.status().map(|status| &**status), Some(&status));
         assert_eq!(reports.entry(9).map(|verdict| &**verdict), Some(&verdict));
-        assert_eq!(reports.audit(12).collect::<Vec<_>>(), [line.as_str()]);
+        assert_eq!(reports.audit(12).collect::<Vec<_>>(), [line.as_str(), head.as_str()]);
         assert_eq!(reports.verdicts(4).count(), 0);
     }
 

@@ -4,13 +4,17 @@
 //! It reads a folder and writes nothing. An expired role is taken: signing the next one renews it.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use lockgate_shared::{
-    id::{CohortId, ProductId, PublicKey},
+    id::{CohortId, Digest, ProductId, PublicKey},
+    manifest::Manifest,
     policy::{POLICY_PATH, Policy, PolicyError},
+    rollout::Stop,
+    wire::decode_rollout_file,
 };
 use thiserror::Error;
 use tough::{
@@ -18,9 +22,12 @@ use tough::{
     schema::{Delegations, Root, Signed, Targets},
 };
 
-use crate::ceremony::{
-    metadata::{self, KeyId, MetadataError},
-    plan::release_role,
+use crate::{
+    ceremony::{
+        metadata::{self, KeyId, MetadataError},
+        plan::release_role,
+    },
+    tuf::trusted::{ROLLOUTS, target_path},
 };
 
 /// The largest metadata file that is read: a thousand releases of a product stay below it.
@@ -30,7 +37,8 @@ const MAX_METADATA: u64 = 4 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct LocalRepository {
     folder: PathBuf,
-    targets: Targets,
+    root: Signed<Root>,
+    targets: Signed<Targets>,
 }
 
 /// A product's role, verified.
@@ -95,6 +103,9 @@ pub enum RoleError {
     /// The policy of this copy cannot be used.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A text is not the one that was signed.
+    #[error("`{0}` in this copy is not the text that was signed")]
+    OtherText(String),
     /// The policy's file is not the one that the targets role signed.
     #[error("the policy in this copy is not the one that the targets role signed")]
     OtherPolicy,
@@ -129,18 +140,37 @@ impl LocalRepository {
         }
         let targets: Signed<Targets> = newest(&metadata, "targets")?;
         root.signed.verify_role(&targets).map_err(|error| unverified("targets", &error))?;
-        Ok(Self { folder, targets: targets.signed })
+        Ok(Self { folder, root, targets })
+    }
+
+    /// The newest root.
+    pub const fn root(&self) -> &Signed<Root> {
+        &self.root
+    }
+
+    /// The newest targets.
+    pub const fn targets(&self) -> &Signed<Targets> {
+        &self.targets
+    }
+
+    /// A text of the repository (`targets/…`), if its SHA-256 is this.
+    pub fn text(&self, path: &str, digest: &Digest) -> Result<Vec<u8>, RoleError> {
+        let bytes = read_file(&self.folder.join(target_path(path, digest)))?;
+        if Digest::of(&bytes) == *digest {
+            Ok(bytes)
+        } else {
+            Err(RoleError::OtherText(path.into()))
+        }
     }
 
     /// The newest metadata of a product's release role.
     pub fn role(&self, product: &ProductId) -> Result<CurrentRole, RoleError> {
         let name = release_role(product);
-        let delegations = self.targets.delegations.clone().unwrap_or_default();
+        let delegations = self.targets.signed.delegations.clone().unwrap_or_default();
         if !delegations.roles.iter().any(|role| role.name == name) {
             return Err(RoleError::NoRole(name));
         }
-        let signed: Signed<Targets> = newest(&self.folder.join("metadata"), &name)?;
-        delegations.verify_role(&signed, &name).map_err(|error| unverified(&name, &error))?;
+        let signed = self.signed_role(product)?;
         let cohorts = match self.policy() {
             Ok(policy) => policy.products.get(product).map(|product| product.cohorts.clone()),
             Err(RoleError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
@@ -149,11 +179,65 @@ impl LocalRepository {
         Ok(CurrentRole { name, targets: signed.signed, delegations, cohorts })
     }
 
+    /// The release manifest with this SHA-256, if a release role of the copy lists it.
+    pub fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>, RoleError> {
+        for product in self.policy()?.products.keys() {
+            let Ok(role) = self.signed_role(product) else { continue };
+            let listed = role.signed.targets.iter();
+            let path = listed
+                .filter(|(_, target)| target.hashes.sha256.as_ref() == digest.0)
+                .map(|(name, _)| name.raw().to_owned())
+                .next();
+            if let Some(path) = path {
+                let text = self.text(&path, digest)?;
+                let manifest = Manifest::from_json(&text);
+                return manifest.map(Some).map_err(|_| RoleError::OtherText(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The stops that stand, by the newest rollout files that the gatekeeper's keys signed.
+    pub fn stops(&self) -> Result<BTreeMap<u64, Stop>, RoleError> {
+        let folder = self.folder.join("metadata");
+        let delegations = self.targets.signed.delegations.clone().unwrap_or_default();
+        let mut stops = BTreeMap::new();
+        for version in versions(&folder, ROLLOUTS)?.into_iter().rev() {
+            let path = folder.join(format!("{version}.{ROLLOUTS}.json"));
+            let Ok(role) = read::<Targets>(&path) else { continue };
+            if delegations.verify_role(&role, ROLLOUTS).is_err() {
+                continue;
+            }
+            for (name, target) in &role.signed.targets {
+                let Ok(digest) = <[u8; 32]>::try_from(target.hashes.sha256.as_ref()) else {
+                    continue;
+                };
+                if let Some(file) = name.raw().strip_suffix(".bin") {
+                    let path = format!("{file}.bin");
+                    let file = decode_rollout_file(&self.text(&path, &Digest(digest))?)
+                        .map_err(|_| RoleError::OtherText(path))?;
+                    stops.extend(file.stops.into_iter().map(|stop| (stop.number, stop)));
+                }
+            }
+            break;
+        }
+        Ok(stops)
+    }
+
+    /// The newest metadata of a product's release role, with its signatures.
+    pub fn signed_role(&self, product: &ProductId) -> Result<Signed<Targets>, RoleError> {
+        let name = release_role(product);
+        let signed: Signed<Targets> = newest(&self.folder.join("metadata"), &name)?;
+        let delegations = self.targets.signed.delegations.clone().unwrap_or_default();
+        delegations.verify_role(&signed, &name).map_err(|error| unverified(&name, &error))?;
+        Ok(signed)
+    }
+
     /// The policy that the targets role signed.
     pub fn policy(&self) -> Result<Policy, RoleError> {
         let listed = TargetName::new(POLICY_PATH)
             .ok()
-            .and_then(|name| self.targets.targets.get(&name))
+            .and_then(|name| self.targets.signed.targets.get(&name))
             .ok_or(RoleError::OtherPolicy)?;
         let digest = hex::encode(&listed.hashes.sha256);
         let bytes = read_file(&self.folder.join(format!("targets/{digest}.{POLICY_PATH}")))?;

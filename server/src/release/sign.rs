@@ -9,13 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ed25519_dalek::SigningKey;
 use lockgate_shared::{
     id::{Digest, ProductId, PublicKey},
     limits,
     manifest::{Artifact, Manifest, ManifestError},
     recall::{Recall, RecallError},
-    sign as signature,
     time::{Moment, Seconds},
     version::Version,
 };
@@ -33,6 +31,7 @@ use super::{
 };
 use crate::{
     ceremony::metadata::{self, KeyId, MetadataError, SPEC_VERSION},
+    signer::Signer,
     stream::Publication,
     whole_folder::{self, FolderError, Readers},
 };
@@ -223,8 +222,8 @@ impl Draft {
 
     /// Adds one author's signature and writes `role.json`; also `publication.json` once there are
     /// enough.
-    pub fn sign(&mut self, current: &CurrentRole, key: &SigningKey) -> Result<Standing, SignError> {
-        let public = signature::public(key);
+    pub fn sign(&mut self, current: &CurrentRole, key: &dyn Signer) -> Result<Standing, SignError> {
+        let public = key.public();
         if !current.key_ids().contains(&metadata::key_id(&public)?) {
             return Err(SignError::Stranger { key: public, role: current.name.clone() });
         }

@@ -112,9 +112,9 @@ pub enum TufError {
         role: String,
     },
     /// The key of a role gave no signature.
-    #[error("the key of role `{role}` gave no signature")]
+    #[error("the key of `{role}` gave no signature")]
     Signer {
-        /// The role.
+        /// The role, or the name of the key.
         role: String,
         /// Why.
         #[source]

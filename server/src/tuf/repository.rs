@@ -25,6 +25,8 @@ use tough::{
     schema::{Hashes, Metafile, RoleType, Snapshot, Target, Targets, Timestamp},
 };
 
+use crate::signer::Signer;
+
 use super::{
     SPEC_VERSION, TufError,
     roles::{self, Holder, OnlineKeys, RoleFile},
@@ -139,6 +141,13 @@ impl Repository {
         self.keys = keys;
     }
 
+    /// What signs for the role `rollouts`, and the audit chain's heads too; none while this host lacks
+    /// its key.
+    pub fn rollouts_signer(&self, trusted: &Trusted) -> Option<&dyn Signer> {
+        let delegations = roles::delegations(trusted.targets()).ok()?;
+        Holder::of_delegation(delegations, ROLLOUTS).ok()?.signer_of(&self.keys)
+    }
+
     /// Signs `rollouts` over these targets (path and bytes).
     pub fn rollouts(
         &self,
@@ -237,10 +246,7 @@ impl Repository {
 
     /// Every file of people's roles in the folder: the first start takes them in.
     pub fn people_files(&self) -> Result<Files, TufError> {
-        let mut files = Files::new();
-        for part in ["metadata", "targets"] {
-            gather(&self.folder, Path::new(part), &mut files)?;
-        }
+        let mut files = all_files(&self.folder)?;
         let online = |path: &str| {
             path.ends_with("timestamp.json")
                 || path.ends_with(".snapshot.json")
@@ -297,6 +303,15 @@ impl Repository {
         let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(fail("writing its folder"))
     }
+}
+
+/// Every file of a repository's folder.
+pub fn all_files(folder: &Path) -> Result<Files, TufError> {
+    let mut files = Files::new();
+    for part in ["metadata", "targets"] {
+        gather(folder, Path::new(part), &mut files)?;
+    }
+    Ok(files)
 }
 
 /// The versions found in the folder, so that a lost store never signs a version again. What the

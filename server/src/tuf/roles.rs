@@ -18,8 +18,9 @@ use tough::schema::{
 
 use super::{METADATA_BYTES, TufError};
 use crate::{
-    keys::{self, KeyError},
-    signer::{self, Signer},
+    config::OnlineKeySource,
+    keys::{self, KeyError, PassphraseSource},
+    signer::{self, KeyRef, Signer},
 };
 
 /// The most keys in the folder of online keys: the keys in force and those that will follow.
@@ -56,6 +57,23 @@ impl OnlineKeys {
     /// These keys.
     pub const fn new(signers: Vec<Box<dyn Signer>>) -> Self {
         Self { signers }
+    }
+
+    /// The keys that a configuration names.
+    pub fn open(source: &OnlineKeySource) -> Result<Self, TufError> {
+        let list = match source {
+            OnlineKeySource::Folder(folder) => return Self::load(folder),
+            OnlineKeySource::List(list) => list,
+        };
+        let open = |key: &KeyRef| -> Result<Box<dyn Signer>, TufError> {
+            match key {
+                KeyRef::File(path) => Ok(Box::new(read_key(path)?)),
+                KeyRef::Token(_) | KeyRef::Command(_) => key
+                    .open(&PassphraseSource::EnvironmentOrPrompt)
+                    .map_err(|source| TufError::Signer { role: key.to_string(), source }),
+            }
+        };
+        Ok(Self { signers: list.iter().map(open).collect::<Result<_, _>>()? })
     }
 
     /// Reads every `*.key` of a folder; refuses a file that others may read.
@@ -121,21 +139,19 @@ impl<'a> Holder<'a> {
         Ok(valid)
     }
 
+    /// The keys that may sign it.
+    pub fn keys(&self) -> BTreeSet<PublicKey> {
+        self.role.keyids.iter().filter_map(|id| self.material(id)).collect()
+    }
+
     /// Whether as many distinct keys are listed as must sign.
     pub fn can_be_met(&self) -> bool {
-        let listed: BTreeSet<PublicKey> =
-            self.role.keyids.iter().filter_map(|id| self.material(id)).collect();
-        listed.len() as u64 >= self.role.threshold.get()
+        self.keys().len() as u64 >= self.role.threshold.get()
     }
 
     /// Whether this key is one of the role's.
     pub fn names(&self, key: &PublicKey) -> bool {
         self.role.keyids.iter().any(|id| self.material(id) == Some(*key))
-    }
-
-    /// The keys that it lists, each once.
-    pub fn keys(&self) -> BTreeSet<PublicKey> {
-        self.role.keyids.iter().filter_map(|id| self.material(id)).collect()
     }
 
     /// How many of them must sign.
@@ -156,10 +172,15 @@ impl<'a> Holder<'a> {
         Ok(valid.collect())
     }
 
+    /// The first of the host's keys that is the role's.
+    pub fn signer_of<'k>(&self, keys: &'k OnlineKeys) -> Option<&'k dyn Signer> {
+        keys.signers.iter().map(AsRef::as_ref).find(|signer| self.names(&signer.public()))
+    }
+
     /// Signs a role with the first of the host's keys that is the role's. For the online roles, which
     /// need one signature.
     pub fn sign<T: Role>(&self, role: T, keys: &OnlineKeys) -> Result<RoleFile, TufError> {
-        let found = keys.signers.iter().find_map(|signer| {
+        let found = self.signer_of(keys).and_then(|signer| {
             let public = signer.public();
             let id = self.role.keyids.iter().find(|id| self.material(id) == Some(public))?;
             Some((signer, public, id))
@@ -168,7 +189,7 @@ impl<'a> Holder<'a> {
             return Err(TufError::NotOurs { role: self.name.clone() });
         };
         let bytes = canonical(&self.name, &role)?;
-        let signature = signer::signed_by(signer.as_ref(), &bytes)
+        let signature = signer::signed_by(signer, &bytes)
             .map_err(|source| TufError::Signer { role: self.name.clone(), source })?;
         let signature = Signature { keyid: keyid.clone(), sig: signature.0.to_vec().into() };
         let (version, expires) = (role.version().get(), Moment(role.expires().as_second()));

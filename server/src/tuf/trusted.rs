@@ -73,6 +73,33 @@ pub struct Release {
     pub authors: BTreeSet<PublicKey>,
 }
 
+/// Every key that people ever gave to the role `rollouts`, by the repository's files from the trust
+/// anchor on: the keys that an audit chain's heads may be signed by. Targets that no root of the chain
+/// verifies name nobody.
+pub fn gatekeeper_keys(anchor: &[u8], files: &Files) -> Result<BTreeSet<PublicKey>, TufError> {
+    let mut root = roles::parse::<Root>("root", anchor)?;
+    Holder::of_root(&root.signed, RoleType::Root)?.verify(&root)?;
+    let mut roots = vec![root.clone()];
+    while let Some(bytes) = files.get(&metadata_path("root", root.signed.version.get() + 1)) {
+        root = next_root(&root, bytes)?;
+        roots.push(root.clone());
+    }
+    let mut keys = BTreeSet::new();
+    for (_, bytes) in files.iter().filter(|(path, _)| path.ends_with(".targets.json")) {
+        let signed = roles::parse::<Targets>("targets", bytes)?;
+        let good = roots.iter().any(|root| {
+            Holder::of_root(&root.signed, RoleType::Targets)
+                .is_ok_and(|holder| holder.verify(&signed).is_ok())
+        });
+        if good {
+            keys.extend(
+                Holder::of_delegation(roles::delegations(&signed.signed)?, ROLLOUTS)?.keys(),
+            );
+        }
+    }
+    Ok(keys)
+}
+
 impl Trusted {
     /// Reads what is in a repository's files, beginning at the trust anchor.
     pub fn read(anchor: &[u8], files: &Files) -> Result<Self, TufError> {
@@ -137,6 +164,34 @@ impl Trusted {
         }
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         Ok(Digest::of_parts("lockgate online keys v1", &parts))
+    }
+
+    /// The product roles that the keys in force have not signed.
+    pub fn unsigned_products(&self) -> Vec<String> {
+        let delegated = |name: &&String| {
+            let delegations = self.targets().delegations.iter().flat_map(|all| &all.roles);
+            delegations.into_iter().any(|role| role.name == **name)
+        };
+        let unsigned = self.products.iter().filter(|(_, product)| product.signers.is_empty());
+        unsigned.map(|(name, _)| name).filter(delegated).cloned().collect()
+    }
+
+    /// People's roles: name, who may sign, and who signed the present version.
+    pub fn offices(&self) -> Result<Vec<(String, Holder<'_>, BTreeSet<PublicKey>)>, TufError> {
+        let root = Holder::of_root(self.root(), RoleType::Root)?;
+        let targets = Holder::of_root(self.root(), RoleType::Targets)?;
+        let signers = root.signers(&self.root)?;
+        let mut offices = vec![
+            ("root".to_owned(), root, signers),
+            ("targets".to_owned(), targets, self.targets.signers.clone()),
+        ];
+        let delegations = roles::delegations(self.targets())?;
+        for (name, product) in &self.products {
+            if let Ok(holder) = Holder::of_delegation(delegations, name) {
+                offices.push((name.clone(), holder, product.signers.clone()));
+            }
+        }
+        Ok(offices)
     }
 
     /// When each of people's roles ends.

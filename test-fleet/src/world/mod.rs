@@ -22,6 +22,7 @@ use lockgate_server::{
 use thiserror::Error;
 
 pub use device::{Device, DevicePlan, Profile, Server};
+pub use thief::Loot;
 
 use crate::process::{Process, ProcessError, Programs, until};
 use app::Behaviour;

@@ -27,7 +27,38 @@ use super::{Error, PROFILES, World};
 /// Beyond every letter: the thief claims to have counted all of them.
 const ALL_LETTERS: u64 = u64::MAX;
 
+/// Everything that lay on the gatekeeper's host: its keys, and people's roles as they stood.
+#[derive(Debug)]
+pub struct Loot {
+    repository: Repository,
+    trusted: Trusted,
+}
+
+impl Loot {
+    /// Writes the online roles into the server's repository with this version of each, opening
+    /// nothing that was not open.
+    pub fn write(&self, version: u64, now: Moment) -> Result<(), Error> {
+        let (repository, trusted) = (&self.repository, &self.trusted);
+        let none = BTreeMap::new();
+        let rollouts = repository.rollouts(trusted, &none, version, now).map_err(other)?;
+        let snapshot = repository.snapshot(trusted, &rollouts, version, now).map_err(other)?;
+        let timestamp = repository.timestamp(trusted, &snapshot, version, now).map_err(other)?;
+        repository.write_rollouts(&none, &rollouts).map_err(other)?;
+        repository.write_snapshot(&snapshot).map_err(other)?;
+        repository.write_timestamp(&timestamp).map_err(other)
+    }
+}
+
 impl World {
+    /// Steals what lies on the gatekeeper's host.
+    pub fn loot(&self) -> Result<Loot, Error> {
+        let keys = OnlineKeys::load(&self.path("ceremony/online")).map_err(other)?;
+        let day = Seconds(86_400);
+        let terms = Terms { rollouts: day, snapshot: day, timestamp: day };
+        let repository = Repository::new(self.path("repository"), keys, terms);
+        Ok(Loot { repository, trusted: self.trusted()? })
+    }
+
     /// Signs an act with people's keys whoever they are: the tool of the trade refuses to.
     pub fn sign_anyway(&self, act: &str, people: &[&str]) -> Result<(), Error> {
         let path = self.path(act);

@@ -3,7 +3,7 @@
 //! The signatures are counted here too, against the policy in force, so that whoever submits hears at
 //! once what is missing. What counts is the gatekeeper's word, and at last the device's.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
@@ -12,16 +12,20 @@ use axum::{
 };
 use lockgate_shared::{
     act::{Act, Grant, SignedAct},
+    id::Digest,
+    manifest::Manifest,
     policy::Policy,
+    rollout::Stop,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, Appended, Caller, Refusal, Said, accepted, auth};
 use crate::{
+    acts_text::{self, consequences::AtHand},
     registry::rows::{self, GrantRow, Reach, TokenRole},
     status::{Decision, Verdict},
     store::Table,
-    stream::{EntryKind, StopRequest},
+    stream::{EntryKind, Publication, StopRequest},
 };
 
 /// What became of an entry.
@@ -85,6 +89,50 @@ pub async fn submit(
         ),
     )?;
     Ok(accepted(Appended { offset, rollout }))
+}
+
+/// `POST /v1/acts/text`: what people read before they sign, as `lockgate act sign` shows it. It permits
+/// nothing, and who asks need not have signed.
+pub async fn text(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Said(signed): Said<SignedAct>,
+) -> Result<String, Refusal> {
+    caller.need_vendor(&[TokenRole::Operator, TokenRole::Auditor])?;
+    let act = signed.unverified().map_err(|error| Refusal::because("", &error))?;
+    let wanted = match &act {
+        Act::Start(start) => Some(start.manifest),
+        Act::Approve(approval) => Some(approval.manifest),
+        Act::Lift(_) | Act::Waive(_) | Act::Grant(_) => None,
+    };
+    let manifest = match wanted {
+        Some(digest) => published(&admin, &digest).await?.map(|manifest| (digest, manifest)),
+        None => None,
+    };
+    let stops: Option<BTreeMap<u64, Stop>> = admin
+        .status()
+        .map(|status| status.stops.iter().map(|stop| (stop.number, stop.clone())).collect());
+    let at_hand = AtHand {
+        manifest: manifest.as_ref().map(|(digest, manifest)| (*digest, manifest)),
+        stops: stops.as_ref(),
+    };
+    acts_text::canonical(&signed, &at_hand).map_err(|error| Refusal::because("", &error))
+}
+
+/// The manifest with this SHA-256, from the publication that brought it.
+async fn published(admin: &Admin, digest: &Digest) -> Result<Option<Manifest>, Refusal> {
+    let offset = {
+        let view = admin.registry.view();
+        view.releases.values().find(|row| row.manifest == *digest).map(|row| row.offset)
+    };
+    let Some(offset) = offset else { return Ok(None) };
+    let Some(entry) = admin.desk.entry(offset).await? else { return Ok(None) };
+    let Ok(publication) = serde_json::from_slice::<Publication>(&entry.bytes) else {
+        return Ok(None);
+    };
+    let texts = publication.with.iter().chain([&publication]).flat_map(|part| &part.targets);
+    let text = texts.map(|(_, text)| text).find(|text| Digest::of(text.as_bytes()) == *digest);
+    Ok(text.and_then(|text| Manifest::from_json(text.as_bytes()).ok()))
 }
 
 const fn name(act: &Act) -> &'static str {

@@ -11,6 +11,7 @@
 //! | status, rollouts, verdicts, policy | [`reports`] |
 //! | tokens, whoami | [`tokens`] |
 //! | audit | [`audit`] |
+//! | metrics | [`metrics`] |
 
 pub mod acts;
 pub mod audit;
@@ -19,6 +20,7 @@ pub mod desk;
 pub mod devices;
 pub mod letter_box;
 pub mod loosenings;
+pub mod metrics;
 pub mod refusal;
 pub mod releases;
 pub mod reports;
@@ -77,6 +79,7 @@ pub struct Appended {
 pub fn router(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/v1/health", get(health))
+        .route("/metrics", get(metrics::metrics))
         .route("/v1/whoami", get(tokens::whoami))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{name}", delete(tokens::revoke))
@@ -85,6 +88,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/releases", get(releases::list))
         .route("/v1/releases/{product}/{version}", get(releases::show))
         .route("/v1/acts", post(acts::submit))
+        .route("/v1/acts/text", post(acts::text))
         .route("/v1/entries/{offset}", get(acts::entry))
         .route("/v1/stops", post(stops::stop))
         .route("/v1/status", get(reports::status))

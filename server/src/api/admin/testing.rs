@@ -552,5 +552,6 @@ fn policy() -> Policy {
         ]
         .into(),
         products: [("app".parse().expect("a name"), product)].into(),
+        reviews: BTreeMap::new(),
     }
 }

@@ -1,23 +1,31 @@
 //! `lockgate act show|sign`: an act's file, passed from hand to hand.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::Write,
     path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
-    act::SignedAct,
+    act::{Act, ActSignature, SignedAct},
+    id::Digest,
     limits,
+    manifest::Manifest,
     policy::{Policy, Role},
-    sign,
+    rollout::Stop,
+    sign::Domain,
 };
 use serde_json::json;
 
-use super::{Answer, CliError, Confirmation, PassphraseArgs, PolicyArgs, act_bytes, confirm, read};
+use super::{
+    Answer, CliError, Confirmation, ManifestSource, PassphraseArgs, PolicyArgs, act_bytes, confirm,
+    read,
+};
 use crate::{
-    acts_text, keys,
+    acts_text::{self, consequences::AtHand},
+    release::role::LocalRepository,
+    signer::{self, KeyRef},
     whole_folder::{self, Readers},
 };
 
@@ -41,6 +49,9 @@ pub struct ShowArgs {
     /// The policy, to say whose signatures count
     #[command(flatten)]
     pub policy: PolicyArgs,
+    /// The release's folder or its manifest.json, where no copy of the repository has it
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<String>,
 }
 
 /// Options of `act sign`.
@@ -48,15 +59,18 @@ pub struct ShowArgs {
 pub struct SignArgs {
     /// The act's file
     pub file: PathBuf,
-    /// The approver's key
-    #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
+    /// The approver's key: a file, `pkcs11:…` (RFC 7512), or `command:PROGRAM`
+    #[arg(long, value_name = "KEY")]
+    pub key: KeyRef,
     /// The key's passphrase
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
     /// The policy, to refuse a key that does not count
     #[command(flatten)]
     pub policy: PolicyArgs,
+    /// The release's folder or its manifest.json, where no copy of the repository has it
+    #[arg(long, value_name = "FILE")]
+    pub manifest: Option<String>,
     /// Sign without asking
     #[arg(long)]
     pub yes: bool,
@@ -66,30 +80,68 @@ pub struct SignArgs {
 pub fn run(command: &ActCommand, desk: &mut dyn Write) -> Result<Answer, CliError> {
     match command {
         ActCommand::Show(args) => {
-            let policy = args.policy.load()?;
-            let signed = read_act(&args.file)?;
-            let text = acts_text::describe_signed(&signed, policy.as_ref())?;
+            let (policy, signed) = (args.policy.load()?, read_act(&args.file)?);
+            let known = Known::of(&signed, &args.policy, args.manifest.as_deref())?;
+            let text = acts_text::describe_signed(&signed, policy.as_ref(), &known.at_hand())?;
             Ok(Answer { text, json: shown(&signed, policy.as_ref())? })
         }
         ActCommand::Sign(args) => {
             let (policy, mut signed) = (args.policy.load()?, read_act(&args.file)?);
-            write!(desk, "{}", acts_text::describe_signed(&signed, policy.as_ref())?)?;
+            let known = Known::of(&signed, &args.policy, args.manifest.as_deref())?;
+            let at_hand = known.at_hand();
+            write!(desk, "{}", acts_text::describe_signed(&signed, policy.as_ref(), &at_hand)?)?;
             confirm(Confirmation::from(args.yes), desk)?;
-            let key = keys::read(&args.key, &args.passphrase.source())?;
+            let key = args.key.open(&args.passphrase.source())?;
             let counts = policy.as_ref().is_none_or(|policy| {
-                policy.person_with_key(&sign::public(&key), Role::Approver).is_some()
+                policy.person_with_key(&key.public(), Role::Approver).is_some()
             });
             if !counts {
                 return Err(CliError::NoApprover(args.key.clone()));
             }
-            signed.sign(&key);
+            let signature = signer::signed_for(&*key, Domain::ActV1, signed.text.as_bytes())?;
+            signed.add(ActSignature { key: key.public(), signature });
             whole_folder::replace(&args.file, &act_bytes(&signed)?, Readers::Everybody)?;
-            let mut text = format!("signed by {}\n", sign::public(&key));
+            let mut text = format!("signed by {}\n", key.public());
             if let Some(policy) = &policy {
                 text += &acts_text::standing(&signed, policy)?;
             }
             Ok(Answer { text, json: shown(&signed, policy.as_ref())? })
         }
+    }
+}
+
+/// What is at hand about an act besides its own text: from a verified copy, or from a file.
+struct Known {
+    manifest: Option<(Digest, Manifest)>,
+    stops: Option<BTreeMap<u64, Stop>>,
+}
+
+impl Known {
+    fn of(signed: &SignedAct, copy: &PolicyArgs, manifest: Option<&str>) -> Result<Self, CliError> {
+        let given = match manifest.map(ManifestSource::of).transpose()? {
+            Some(ManifestSource::File(manifest, digest)) => Some((digest, *manifest)),
+            Some(ManifestSource::Digest(_)) | None => None,
+        };
+        let Some(folder) = &copy.repository else {
+            return Ok(Self { manifest: given, stops: None });
+        };
+        let copy = LocalRepository::open(folder, copy.anchor.as_deref())?;
+        let wanted = match signed.unverified()? {
+            Act::Start(start) => Some(start.manifest),
+            Act::Approve(approval) => Some(approval.manifest),
+            Act::Lift(_) => return Ok(Self { manifest: None, stops: Some(copy.stops()?) }),
+            Act::Waive(_) | Act::Grant(_) => None,
+        };
+        let found = match wanted {
+            Some(digest) => copy.manifest(&digest)?.map(|manifest| (digest, manifest)),
+            None => None,
+        };
+        Ok(Self { manifest: given.or(found), stops: None })
+    }
+
+    fn at_hand(&self) -> AtHand<'_> {
+        let manifest = self.manifest.as_ref().map(|(digest, manifest)| (*digest, manifest));
+        AtHand { manifest, stops: self.stops.as_ref() }
     }
 }
 

@@ -1,16 +1,16 @@
 //! `lockgate key`: a person's key file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Subcommand;
-use ed25519_dalek::SigningKey;
-use lockgate_shared::sign;
+use lockgate_shared::{id::PublicKey, sign};
 use serde_json::json;
 
 use super::{Answer, CliError, PassphraseArgs};
 use crate::{
     ceremony::metadata,
     keys::{self, PassphraseSource, Protection},
+    signer::KeyRef,
 };
 
 /// Keys of people.
@@ -30,9 +30,10 @@ pub enum KeyCommand {
     },
     /// Print the public half
     Show {
-        /// The key's file
-        file: PathBuf,
-        /// Its passphrase
+        /// Its file, `pkcs11:…`, or `command:…`
+        #[arg(value_name = "KEY")]
+        file: KeyRef,
+        /// Its passphrase or PIN
         #[command(flatten)]
         passphrase: PassphraseArgs,
     },
@@ -60,10 +61,10 @@ pub fn run(command: &KeyCommand) -> Result<Answer, CliError> {
                 let passphrase = passphrase.source().choose(path)?;
                 keys::write(path, &key, Protection::Encrypted(&passphrase))?;
             }
-            show(path, &key)
+            show(&path.display().to_string(), &sign::public(&key))
         }
         KeyCommand::Show { file, passphrase } => {
-            show(file, &keys::read(file, &passphrase.source())?)
+            show(&file.to_string(), &file.open(&passphrase.source())?.public())
         }
         KeyCommand::Passwd { file, passphrase, new_passphrase_file } => {
             let key = keys::read(file, &passphrase.source())?;
@@ -81,9 +82,8 @@ pub fn run(command: &KeyCommand) -> Result<Answer, CliError> {
     }
 }
 
-fn show(file: &Path, key: &SigningKey) -> Result<Answer, CliError> {
-    let public = sign::public(key);
-    let id = hex::encode(metadata::key_id(&public)?);
+fn show(file: &str, public: &PublicKey) -> Result<Answer, CliError> {
+    let id = hex::encode(metadata::key_id(public)?);
     Ok(Answer {
         text: format!("public key  {public}\nTUF key id  {id}\n"),
         json: json!({ "file": file, "public_key": public, "tuf_key_id": id }),

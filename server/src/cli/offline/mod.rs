@@ -33,12 +33,13 @@ use thiserror::Error;
 
 use crate::{
     acts::{self, ActsError},
-    ceremony::{CeremonyError, metadata::MetadataError, plan::PlanError},
+    ceremony::{CeremonyError, change::ChangeError, metadata::MetadataError, plan::PlanError},
     keys::{KeyError, PassphraseSource},
     release::{
         CreateError, plan::PlanError as ReleasePlanError, recall, role::LocalRepository,
         role::RoleError, sign::SignError,
     },
+    signer::{KeyRef, SignerError},
     whole_folder::{self, FolderError, Readers},
 };
 
@@ -93,6 +94,12 @@ pub enum CliError {
     /// A key or a passphrase.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A signature.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// A change of the repository.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// The ceremony's plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -145,13 +152,13 @@ pub enum CliError {
     #[error("nothing was signed\nhint: read the text above, then answer `yes` or pass `--yes`")]
     NotConfirmed,
     /// A key whose signature would not count.
-    #[error("the key of `{}` is no approver's\nhint: approvers and their keys stand in policy.json", .0.display())]
-    NoApprover(PathBuf),
+    #[error("the key of `{}` is no approver's\nhint: approvers and their keys stand in policy.json", .0)]
+    NoApprover(KeyRef),
     /// A key that enrols nobody.
-    #[error("the key of `{}` is no enrolment key of tenant `{tenant}`", path.display())]
+    #[error("the key of `{}` is no enrolment key of tenant `{tenant}`", path)]
     NoEnrolmentKey {
-        /// The key's file.
-        path: PathBuf,
+        /// The key.
+        path: KeyRef,
         /// The tenant.
         tenant: String,
     },

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{Answer, CliError, Confirmation, PassphraseArgs, PolicyArgs, confirm, read};
 use crate::{
-    clock, keys,
+    clock,
     release::{
         self, ArtifactSource, Create, MANIFEST_FILE,
         plan::ReleasePlan,
@@ -26,6 +26,7 @@ use crate::{
         role::{CurrentRole, LocalRepository},
         sign::{Content, Draft, PUBLICATION_FILE, SignError, Standing},
     },
+    signer::KeyRef,
     span::Span,
 };
 
@@ -118,9 +119,9 @@ pub struct SignArgs {
     /// The repository's copy
     #[command(flatten)]
     pub copy: CopyArgs,
-    /// The author's key
-    #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
+    /// The author's key: a file, `pkcs11:…` (RFC 7512), or `command:PROGRAM`
+    #[arg(long, value_name = "KEY")]
+    pub key: KeyRef,
     /// The key's passphrase
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
@@ -223,8 +224,8 @@ fn sign(args: &SignArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
     let (mut draft, current) = open(&args.folder, &args.copy, clock::now(), life)?;
     show(&draft, &current, desk)?;
     confirm(Confirmation::from(args.yes), desk)?;
-    let key = keys::read(&args.key, &args.passphrase.source())?;
-    let standing = draft.sign(&current, &key)?;
+    let key = args.key.open(&args.passphrase.source())?;
+    let standing = draft.sign(&current, &*key)?;
     Ok(report(&draft, &standing, &args.folder.join(PUBLICATION_FILE)))
 }
 

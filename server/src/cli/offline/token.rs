@@ -1,18 +1,20 @@
 //! `lockgate token enrol`: permission for devices to come into a tenant, signed by the tenant's
 //! enrolment key, which the server does not hold.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 use lockgate_shared::{
     id::{TenantId, TokenId},
-    sign,
+    sign::Domain,
     wire::{EnrolmentToken, SignedToken},
 };
 use serde_json::json;
 
 use super::{Answer, CliError, PassphraseArgs, PolicyArgs};
-use crate::{clock, dice, keys, span::Span};
+use crate::{
+    clock, dice,
+    signer::{self, KeyRef},
+    span::Span,
+};
 
 /// Tokens that need no server.
 #[derive(Clone, Debug, Subcommand)]
@@ -33,9 +35,9 @@ pub struct EnrolArgs {
     /// For how long
     #[arg(long, value_name = "SPAN")]
     pub expires: Span,
-    /// The tenant's enrolment key
-    #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
+    /// The tenant's enrolment key: a file, `pkcs11:…` (RFC 7512), or `command:PROGRAM`
+    #[arg(long, value_name = "KEY")]
+    pub key: KeyRef,
     /// The key's passphrase
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
@@ -49,11 +51,11 @@ pub fn run(command: &TokenCommand) -> Result<Answer, CliError> {
     match command {
         TokenCommand::Enrol(args) => {
             let policy = args.policy.require()?;
-            let key = keys::read(&args.key, &args.passphrase.source())?;
+            let key = args.key.open(&args.passphrase.source())?;
             let known = policy
                 .tenants
                 .get(&args.tenant)
-                .is_some_and(|tenant| tenant.enrolment_keys.contains(&sign::public(&key)));
+                .is_some_and(|tenant| tenant.enrolment_keys.contains(&key.public()));
             if !known {
                 let (path, tenant) = (args.key.clone(), args.tenant.to_string());
                 return Err(CliError::NoEnrolmentKey { path, tenant });
@@ -67,7 +69,9 @@ pub fn run(command: &TokenCommand) -> Result<Answer, CliError> {
                 expires: now.plus(life),
                 uses: args.uses,
             };
-            let signed = SignedToken::make(&token, &key)?;
+            let bytes = SignedToken::text_of(&token)?;
+            let signature = signer::signed_for(&*key, Domain::TokenV1, &bytes)?;
+            let signed = SignedToken { bytes, key: key.public(), signature };
             signed.verify(&policy, now)?;
             let text = signed.to_text()?;
             Ok(Answer {

@@ -1,6 +1,8 @@
 //! The whole way of a release on people's machines, by the commands that they type: ceremony, packing,
 //! two signatures, acts, an enrolment token; and what each of them refuses.
 
+mod changes;
+
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
@@ -9,6 +11,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use lockgate_server::{
+    acts_text::{self, consequences::AtHand},
     cli::offline::{CliError, act, grant, key, release, repo, rollout, token},
     clock,
     release::sign::SignError,
@@ -220,6 +223,57 @@ fn a_start_goes_from_hand_to_hand_until_enough_approvers_have_signed() {
 }
 
 #[test]
+fn what_a_signer_reads_comes_from_the_signed_bytes_and_from_no_description_beside_them() {
+    let desk = Desk::new();
+    desk.create();
+    desk.sign("ada").expect("signed");
+    desk.sign("alan").expect("signed");
+    let start = "rollout start --product app --version 1.1.0 --channel stable --manifest @1.1.0 \
+         --cohort dogfood=10 --cohort early=90 --cohort general=900 --owner eva --risk emergency \
+         --plan @plan.toml --repository @repo/repository --out @start.json";
+    desk.run(start).expect("written");
+    // Whoever hands the file on adds a harmless text of his own, beside the signed one.
+    let mut file: serde_json::Value =
+        serde_json::from_slice(&desk.read("start.json")).expect("json");
+    file["description"] = "only renews a date on one test device".into();
+    fs::write(desk.path("start.json"), file.to_string()).expect("written");
+    let shown = desk.run("act show @start.json --repository @repo/repository").expect("shown");
+    assert!(!shown.contains("renews a date"), "{shown}");
+    assert!(shown.contains("risk        EMERGENCY"), "{shown}");
+    assert!(shown.contains("NOT SHOWN: devices, times"), "not published yet: {shown}");
+    let with = "act show @start.json --repository @repo/repository --manifest @1.1.0";
+    let shown = desk.run(with).expect("shown");
+    for words in
+        ["of 900 devices", "reversible  a device", "in all      at most", "counts as failure"]
+    {
+        assert!(shown.contains(words), "{words:?} is not in {shown}");
+    }
+    // A manifest that is not the one whose hash is signed says nothing.
+    desk.create_version("1.2.0").expect("made");
+    let with = "act show @start.json --repository @repo/repository --manifest @1.2.0";
+    let shown = desk.run(with).expect("shown");
+    assert!(shown.contains("NOT SHOWN: devices, times"), "{shown}");
+    // What is signed is the text that was shown, and the server says the same of it.
+    let signed = "act sign @start.json --repository @repo/repository --manifest @1.1.0 \
+         --key @repo/people/ben.key --passphrase-file @passphrase --yes";
+    let shown = desk.run(signed).expect("signed");
+    let act: SignedAct = serde_json::from_slice(&desk.read("start.json")).expect("an act");
+    let text = desk.read("1.1.0/manifest.json");
+    let manifest = Manifest::from_json(&text).expect("a manifest");
+    let at_hand = AtHand { manifest: Some((Digest::of(&text), &manifest)), stops: None };
+    let canonical = acts_text::canonical(&act, &at_hand).expect("words");
+    assert!(shown.starts_with(&canonical), "{shown}");
+    assert!(canonical.contains(&act.digest().to_string()));
+    // Changed after that, it shows other words, and the signature does not hold for them.
+    let mut doctored = act.clone();
+    doctored.text = doctored.text.replace("emergency", "routine");
+    assert_ne!(doctored.text, act.text);
+    fs::write(desk.path("start.json"), serde_json::to_vec(&doctored).expect("json")).expect("ok");
+    let shown = desk.run("act show @start.json --repository @repo/repository").expect("shown");
+    assert!(shown.contains("risk        routine") && shown.contains("DOES NOT HOLD"), "{shown}");
+}
+
+#[test]
 fn lifts_grants_and_waivers_are_acts_like_any_other() {
     let desk = Desk::new();
     let device = "07".repeat(32);
@@ -366,7 +420,7 @@ impl Desk {
             .expect("a command line of this test");
         let mut out = Vec::new();
         let answer = match &line.noun {
-            Noun::Repo(command) => repo::run(command)?,
+            Noun::Repo(command) => repo::run(command, &mut out)?,
             Noun::Key(command) => key::run(command)?,
             Noun::Release(command) => release::run(command, &mut out)?,
             Noun::Rollout(command) => rollout::run(command)?,
