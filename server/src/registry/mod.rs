@@ -40,8 +40,8 @@ pub(crate) const TABLES: [Table; 9] = [
     Table::Windows,
     Table::Freezes,
     Table::Grants,
-    Table::RevokedGrants,
     Table::Loosenings,
+    Table::RevokedGrants,
     Table::Stops,
     Table::Releases,
 ];

@@ -39,11 +39,11 @@ pub struct View {
     pub freezes: Arc<BTreeMap<Reach, Vec<Freeze>>>,
     /// Signed grants.
     pub grants: Arc<BTreeMap<Reach, BTreeMap<ProductId, GrantRow>>>,
+    /// What tenants' own keys loosened, by kind.
+    pub loosenings: Arc<BTreeMap<Reach, BTreeMap<String, SignedLoosening>>>,
     /// The newest moment of issue of a revoked grant: it and older ones stay revoked, however often they
     /// are handed in again.
     pub revoked_grants: Arc<BTreeMap<Reach, BTreeMap<ProductId, Moment>>>,
-    /// What tenants' own keys loosened, by kind.
-    pub loosenings: Arc<BTreeMap<Reach, BTreeMap<String, SignedLoosening>>>,
     /// Stops on their way, by entry.
     pub stops: Arc<BTreeMap<u64, StopRow>>,
     /// Releases.
@@ -69,8 +69,8 @@ impl View {
             windows: Arc::default(),
             freezes: Arc::default(),
             grants: Arc::default(),
-            revoked_grants: Arc::default(),
             loosenings: Arc::default(),
+            revoked_grants: Arc::default(),
             stops: Arc::default(),
             releases: Arc::default(),
             book: Arc::new(book),
