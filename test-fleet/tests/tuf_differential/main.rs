@@ -281,7 +281,7 @@ impl Case {
             4 => 4_000 * DAY,
             _ => 0,
         };
-        if off < -30 || off > 0 {
+        if !(-30..=0).contains(&off) {
             self.done.insert("the clock is wrong");
         }
         self.good.now + off

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ed25519_dalek::{Signer as _, SigningKey};
 use lockgate_agent::core::tuf::escape;
 use lockgate_shared::time::Moment;
+use lockgate_test_fleet::olpc::canonical;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
@@ -258,31 +259,6 @@ fn signature(seed: u8, message: &[u8]) -> String {
         let sign = || hex::encode(key(seed).sign(message).to_bytes());
         made.entry((seed, digest)).or_insert_with(sign).clone()
     })
-}
-
-/// OLPC's canonical JSON, written here a second time so that neither client is held against itself.
-/// Numbers that are not whole are written as they are: who signs them is a thief.
-fn canonical(value: &Value) -> Vec<u8> {
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string().into_bytes(),
-        Value::String(text) => {
-            format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")).into_bytes()
-        }
-        Value::Array(items) => {
-            let items: Vec<Vec<u8>> = items.iter().map(canonical).collect();
-            [b"[".as_slice(), &items.join(&b','), b"]"].concat()
-        }
-        Value::Object(map) => {
-            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
-            let entries: Vec<Vec<u8>> = sorted
-                .into_iter()
-                .map(|(name, item)| {
-                    [canonical(&json!(name)), b":".to_vec(), canonical(item)].concat()
-                })
-                .collect();
-            [b"{".as_slice(), &entries.join(&b','), b"}"].concat()
-        }
-    }
 }
 
 pub(crate) fn key(seed: u8) -> SigningKey {

@@ -130,7 +130,8 @@ pub(crate) const TAMPERINGS: &[Tampering] = &[
 fn role(dice: &mut Dice) -> &'static str {
     // The top-level roles oftener: without them nothing else is asked for.
     let top = ["root", "timestamp", "snapshot", "targets"];
-    if dice.one_in(3) { *dice.pick(&TARGETS_ROLES) } else { *dice.pick(&top) }
+    let among: &[&'static str] = if dice.one_in(3) { &TARGETS_ROLES } else { &top };
+    dice.pick::<&'static str>(among)
 }
 
 fn file(repo: &Repository, dice: &mut Dice) -> String {
