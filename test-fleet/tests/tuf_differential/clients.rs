@@ -1,6 +1,6 @@
 //! The two clients, each with its own disk, given the same mirror and the same time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -19,7 +19,14 @@ use sigstore_tuf::transport::{FetchFuture, Repository as Source, UpdaterConfig};
 use sigstore_tuf::{Error, MemoryStore};
 use sigstore_types::HashAlgorithm;
 
-use super::repository::Mirror;
+/// What is served, to both clients alike.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Mirror {
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+    pub(crate) payloads: BTreeMap<String, Vec<u8>>,
+    /// Files that neither come nor are said not to exist.
+    pub(crate) failing: BTreeSet<String>,
+}
 
 /// Why a client refused: its kind of error, and the whole of it.
 #[derive(Debug, Clone)]

@@ -11,6 +11,8 @@ use lockgate_test_fleet::olpc::canonical;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
+use super::clients::Mirror;
+
 /// 2027-01-15T08:00:00Z, when every case begins.
 pub(crate) const START: i64 = 1_800_000_000;
 pub(crate) const HOUR: i64 = 3_600;
@@ -43,15 +45,6 @@ pub(crate) enum Pins {
     All,
     /// The version alone, as many repositories in the world have it.
     Version,
-}
-
-/// What is served, to both clients alike.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Mirror {
-    pub(crate) files: BTreeMap<String, Vec<u8>>,
-    pub(crate) payloads: BTreeMap<String, Vec<u8>>,
-    /// Files that neither come nor are said not to exist.
-    pub(crate) failing: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone)]
