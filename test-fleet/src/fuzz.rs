@@ -2,34 +2,83 @@
 //! that succeeds, encode them again to the same meaning. The targets under `fuzz/` and the replay of
 //! the committed corpora in `tests/corpora.rs` call the same functions.
 
+mod archive;
+mod metadata;
+
+use std::fs;
+use std::path::Path;
+
+use lockgate_agent::config as agent_configuration;
+use lockgate_server::config::Config;
+use lockgate_server::stream::{FRAME_BYTES, Request, Response};
 use lockgate_shared::{
     act::SignedAct,
     id::PublicKey,
     manifest::Manifest,
     policy::Policy,
     wire::{
-        Directive, Enrolment, EnrolmentAnswer, Format, Letter, Sealed, SignedToken,
+        Directive, Enrolment, EnrolmentAnswer, Format, Letter, Sealed, SignedToken, codec,
         decode_rollout_file, encode_rollout_file,
     },
 };
+use tempfile::TempDir;
 
-/// A fuzz target: its name, which names its corpus too, and what it does.
-pub type Target = (&'static str, fn(&[u8]));
+pub use archive::{archive, archive_tar};
+pub use metadata::{anchor, metadata_raw, metadata_signed};
+
+/// A fuzz target.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name, which names its corpus too.
+    pub name: &'static str,
+    /// What it does with bytes from outside.
+    pub run: fn(&[u8]),
+    /// Most bytes of memory that it may hold at once, for an input of at most [`INPUT_BYTES`].
+    pub memory: usize,
+}
+
+/// Longest input that is tried: mutations repeat pieces, and no corpus entry is longer by much.
+pub const INPUT_BYTES: usize = 32 * 1024;
+
+/// What a message of binary or JSON may cost. Most is not what it holds but what it claims: serde
+/// reserves up to 1 MiB for a list before it reads its parts, and lists stand in lists.
+const MESSAGE_MEMORY: usize = 8 << 20;
+/// What metadata may cost: it is kept as received, as a tree of values, in canonical form and as the
+/// document, for each of five roles.
+const METADATA_MEMORY: usize = 8 << 20;
+/// What unpacking may cost, whatever the archive claims to hold: two buffers of 128 KiB and the list.
+/// The decoder's own window is zstd's, and bounded by `WINDOW_LOG_MAX`.
+const ARCHIVE_MEMORY: usize = 1 << 20;
+/// What a configuration may cost: its text, its tree with a place for each value, and the faults, of
+/// which each quotes a part.
+const SETTINGS_MEMORY: usize = 8 << 20;
+
+/// What a frame on the gatekeeper's socket may cost: a text in it may claim the whole length that a
+/// frame may have, and is reserved before it is read; lists come on top, as above.
+const FRAME_MEMORY: usize = 3 * FRAME_BYTES;
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
-    ("letter_binary", letter_binary),
-    ("letter_json", letter_json),
-    ("enrolment_binary", enrolment_binary),
-    ("enrolment_json", enrolment_json),
-    ("directive_binary", directive_binary),
-    ("directive_json", directive_json),
-    ("enrolment_answer", enrolment_answer),
-    ("rollout_file", rollout_file),
-    ("token", token),
-    ("act", act),
-    ("manifest", manifest),
-    ("policy", policy),
+    Target { name: "letter_binary", run: letter_binary, memory: MESSAGE_MEMORY },
+    Target { name: "letter_json", run: letter_json, memory: MESSAGE_MEMORY },
+    Target { name: "enrolment_binary", run: enrolment_binary, memory: MESSAGE_MEMORY },
+    Target { name: "enrolment_json", run: enrolment_json, memory: MESSAGE_MEMORY },
+    Target { name: "directive_binary", run: directive_binary, memory: MESSAGE_MEMORY },
+    Target { name: "directive_json", run: directive_json, memory: MESSAGE_MEMORY },
+    Target { name: "enrolment_answer", run: enrolment_answer, memory: MESSAGE_MEMORY },
+    Target { name: "rollout_file", run: rollout_file, memory: MESSAGE_MEMORY },
+    Target { name: "token", run: token, memory: MESSAGE_MEMORY },
+    Target { name: "act", run: act, memory: MESSAGE_MEMORY },
+    Target { name: "manifest", run: manifest, memory: MESSAGE_MEMORY },
+    Target { name: "policy", run: policy, memory: MESSAGE_MEMORY },
+    Target { name: "metadata_raw", run: metadata_raw, memory: METADATA_MEMORY },
+    Target { name: "metadata_signed", run: metadata_signed, memory: METADATA_MEMORY },
+    Target { name: "archive", run: archive, memory: ARCHIVE_MEMORY },
+    Target { name: "archive_tar", run: archive_tar, memory: ARCHIVE_MEMORY },
+    Target { name: "agent_settings", run: agent_settings, memory: SETTINGS_MEMORY },
+    Target { name: "server_settings", run: server_settings, memory: SETTINGS_MEMORY },
+    Target { name: "frame_request", run: frame_request, memory: FRAME_MEMORY },
+    Target { name: "frame_response", run: frame_response, memory: FRAME_MEMORY },
 ];
 
 /// A letter in binary.
@@ -131,4 +180,46 @@ pub fn policy(bytes: &[u8]) {
     if let Ok(policy) = Policy::from_json(bytes) {
         assert!(policy.check().is_ok(), "what is read is within its bounds");
     }
+}
+
+/// An agent's configuration file.
+pub fn agent_settings(bytes: &[u8]) {
+    let folder = scratch();
+    let path = folder.path().join("agent.toml");
+    fs::write(&path, bytes).expect("a file");
+    if let Err(refused) = agent_configuration::load(&path) {
+        assert!(!refused.to_string().is_empty(), "a refusal says why");
+    }
+}
+
+/// A server's configuration file.
+pub fn server_settings(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(refused) = Config::parse(text, Path::new("/etc/lockgate")) {
+        assert!(!refused.to_string().is_empty(), "a refusal says why");
+    }
+}
+
+/// A frame from the gatekeeper to the letter box.
+pub fn frame_request(bytes: &[u8]) {
+    let Ok(request) = codec::decode_frame::<Request>(bytes, FRAME_BYTES) else { return };
+    let again = codec::encode(&request, FRAME_BYTES).expect("what was read can be written");
+    assert_eq!(codec::encode(&read_again(&again), FRAME_BYTES).ok(), Some(again));
+
+    fn read_again(bytes: &[u8]) -> Request {
+        codec::decode_frame(bytes, FRAME_BYTES).expect("what was written can be read")
+    }
+}
+
+/// A frame from the letter box to the gatekeeper.
+pub fn frame_response(bytes: &[u8]) {
+    let Ok(response) = codec::decode_frame::<Response>(bytes, FRAME_BYTES) else { return };
+    let again = codec::encode(&response, FRAME_BYTES).expect("what was read can be written");
+    assert_eq!(codec::decode_frame(&again, FRAME_BYTES).ok(), Some(response), "it means the same");
+}
+
+/// A temporary folder, in memory where there is one: what is tried is not the disk.
+fn scratch() -> TempDir {
+    let made = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    made.expect("a temporary folder")
 }

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod fuzz;
 pub mod https;
 pub mod letter_writer;
+pub mod olpc;
 pub mod own_mounts;
 pub mod process;
 pub mod world;

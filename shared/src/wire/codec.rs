@@ -8,8 +8,8 @@ use thiserror::Error;
 /// What decoding any network message may claim: above every such limit. bincode has its limit in a
 /// type, so it is not the caller's.
 const MESSAGE: usize = 1 << 20;
-/// What decoding a row or frame of the server's own processes may claim.
-const FRAME: usize = 64 << 20;
+/// What decoding a row or frame of the server's own processes may claim: the longest of them.
+const FRAME: usize = 16 << 20;
 
 /// Why bytes are not a message.
 #[derive(Debug, Error)]

@@ -237,7 +237,10 @@ pub enum Malformed {
     /// More signatures than any honest file has.
     #[error("more than {0} signatures")]
     TooManySignatures(usize),
-    /// Delegations that say two things at once, or nothing.
+    /// Delegations that are no list, or a list and bins at once.
+    #[error("delegations must have either roles or bins")]
+    Delegations,
+    /// A delegation that says two things at once, or nothing.
     #[error("a delegation must have either paths or hash prefixes")]
     Delegation,
 }

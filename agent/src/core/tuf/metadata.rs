@@ -206,8 +206,10 @@ impl Document for Targets {
             delegations: Option<Delegations>,
         }
         let Fields { targets, delegations } = fields(signed)?;
-        let delegations = delegations.unwrap_or_default();
-        delegations.check()?;
+        let delegations = match delegations {
+            Some(delegations) => delegations.checked()?,
+            None => Delegations::default(),
+        };
         Ok(Self { head, targets, delegations })
     }
 
@@ -259,7 +261,6 @@ pub(super) enum After {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 struct Delegations {
-    #[serde(default)]
     keys: BTreeMap<String, Value>,
     #[serde(default)]
     roles: Option<Vec<Delegated>>,
@@ -268,15 +269,15 @@ struct Delegations {
 }
 
 impl Delegations {
-    fn check(&self) -> Result<(), Malformed> {
-        if self.roles.is_some() && self.succinct_roles.is_some() {
-            return Err(Malformed::Delegation);
+    fn checked(self) -> Result<Self, Malformed> {
+        if self.roles.is_some() == self.succinct_roles.is_some() {
+            return Err(Malformed::Delegations);
         }
         if self.succinct_roles.as_ref().is_some_and(|bins| !(1..=32).contains(&bins.bit_length)) {
             return Err(Malformed::Field("`bit_length` is not from 1 to 32".to_owned()));
         }
         let sound = |role: &Delegated| role.paths.is_some() != role.path_hash_prefixes.is_some();
-        if self.roles.iter().flatten().all(sound) { Ok(()) } else { Err(Malformed::Delegation) }
+        if self.roles.iter().flatten().all(sound) { Ok(self) } else { Err(Malformed::Delegation) }
     }
 }
 
@@ -375,6 +376,28 @@ mod tests {
         }
         let largest = snapshot(json!(u64::MAX)).expect("the largest version");
         assert_eq!(largest.head().version, u64::MAX);
+    }
+
+    #[test]
+    fn delegations_are_a_list_of_roles_or_bins_and_nothing_else() {
+        let targets = |delegations: Value| {
+            read::<Targets>(json!({
+                "_type": "targets", "spec_version": "1.0", "version": 1,
+                "expires": "2030-01-01T00:00:00Z", "targets": {}, "delegations": delegations
+            }))
+        };
+        let bins = json!({"keyids": [], "threshold": 1, "bit_length": 4, "name_prefix": "b"});
+        assert!(targets(json!({"keys": {}, "roles": []})).is_ok());
+        assert!(targets(json!({"keys": {}, "succinct_roles": bins})).is_ok());
+        for refused in [
+            json!({}),
+            json!({"keys": {}}),
+            json!({"roles": []}),
+            json!({"keys": {}, "roles": null}),
+            json!({"keys": {}, "roles": [], "succinct_roles": bins}),
+        ] {
+            assert!(targets(refused.clone()).is_err(), "{refused}");
+        }
     }
 
     #[test]

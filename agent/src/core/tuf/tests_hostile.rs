@@ -255,6 +255,48 @@ fn every_refusal_says_what_and_what_next_without_control_characters() {
     }
 }
 
+#[test]
+fn two_stolen_roles_install_nothing_and_three_no_more_than_their_own_paths() {
+    let mine = |stolen: &[&str]| -> Vec<&'static str> {
+        let online = stolen.contains(&"timestamp") && stolen.contains(&"snapshot");
+        match online {
+            true if stolen.contains(&"targets") => vec!["app/x", "lib/x"],
+            true if stolen.contains(&"app") => vec!["app/x"],
+            true if stolen.contains(&"lib") => vec!["lib/x"],
+            true | false => vec![],
+        }
+    };
+    let roles = ["timestamp", "snapshot", "targets", "app", "lib"];
+    let mut sets: Vec<Vec<&str>> = roles.iter().map(|role| vec![*role]).collect();
+    for (i, one) in roles.iter().enumerate() {
+        sets.extend(roles[i + 1..].iter().map(|other| vec![*one, *other]));
+    }
+    sets.extend(["targets", "app", "lib"].map(|role| vec!["timestamp", "snapshot", role]));
+    for stolen in sets {
+        for forge in [Forge::WhatIsNotStolen, Forge::Nothing] {
+            let (mut repo, mut device) = two_products();
+            steal(&mut repo, &stolen, forge);
+            let given: Vec<&str> = match device.refresh(&mut repo, NOW) {
+                Ok(_) => ["app/x", "lib/x"]
+                    .into_iter()
+                    .filter(|path| {
+                        let found = device.find(&mut repo, path, NOW).ok().flatten();
+                        found.and_then(|target| device.bytes(&mut repo, &target).ok())
+                            == Some(b"evil".to_vec())
+                    })
+                    .collect(),
+                Err(_) => Vec::new(),
+            };
+            let may = mine(&stolen);
+            assert!(given.iter().all(|path| may.contains(path)), "{stolen:?} gave {given:?}");
+            if forge == Forge::Nothing {
+                assert_eq!(given, may, "{stolen:?} can do what it may");
+            }
+            assert_eq!(device.root_version(), 1, "{stolen:?} never makes a root");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -346,4 +388,54 @@ fn json_value() -> impl Strategy<Value = Value> {
                 .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
+}
+
+/// What a thief does about the roles whose keys he does not have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Forge {
+    /// He signs them himself.
+    WhatIsNotStolen,
+    /// He serves them as they are.
+    Nothing,
+}
+
+/// Lists other bytes in every targets role that the thief changes, and signs a new root too.
+fn steal(repo: &mut Repo, stolen: &[&str], forge: Forge) {
+    for role in ["app", "lib", "targets", "snapshot", "timestamp"] {
+        let has = stolen.contains(&role);
+        if !has && forge == Forge::Nothing {
+            continue;
+        }
+        if !has {
+            repo.signers.insert(role.into(), vec![key(66)]);
+        }
+        match role {
+            "app" => repo.add("app", "app/x", b"evil"),
+            "lib" => repo.add("lib", "lib/x", b"evil"),
+            "targets" => {
+                repo.add("targets", "app/x", b"evil");
+                repo.add("targets", "lib/x", b"evil");
+            }
+            _ => {}
+        }
+        repo.publish(role);
+    }
+    repo.appoint("targets", &[66], 1);
+    repo.signers.insert("root".into(), vec![key(66)]);
+    let (version, bytes) = (repo.version("root") + 1, repo.signed("root"));
+    if forge == Forge::WhatIsNotStolen {
+        repo.files.insert(format!("{version}.root.json"), bytes);
+    }
+}
+
+fn two_products() -> (Repo, Device) {
+    let mut repo = Repo::new();
+    for (role, seed, path) in [("app", 7, "app/x"), ("lib", 8, "lib/x")] {
+        repo.delegate("targets", role, seed, &[&format!("{role}/*")]);
+        repo.add(role, path, b"good");
+        repo.publish(role);
+    }
+    repo.release();
+    let device = Device::settled(&mut repo);
+    (repo, device)
 }
