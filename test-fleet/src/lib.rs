@@ -4,9 +4,11 @@
 pub mod bench;
 pub mod demo;
 pub mod fuzz;
+pub mod hostile;
 pub mod https;
 pub mod letter_writer;
 pub mod olpc;
 pub mod own_mounts;
 pub mod process;
+pub mod thief;
 pub mod world;

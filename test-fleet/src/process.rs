@@ -37,6 +37,11 @@ pub struct Process {
     log: PathBuf,
 }
 
+/// Ends processes with the program that holds it, however that ends: for fixtures that several tests
+/// share and none of them drops.
+#[derive(Debug)]
+pub struct Lifeline(Child);
+
 /// Why a process could not be had.
 #[derive(Debug, Error)]
 pub enum ProcessError {
@@ -166,6 +171,29 @@ impl Process {
             status.is_some()
         })?;
         status.ok_or_else(|| ProcessError::Late { what: self.name.clone(), within })
+    }
+}
+
+impl Lifeline {
+    /// Has these processes end with this one, and a folder go with them.
+    pub fn hold(ids: &[u32], folder: &Path) -> Result<Self, ProcessError> {
+        // The pipe closes with this process; nobody ever writes to it.
+        let script = "folder=$1; shift; read -r _; kill -9 \"$@\"; rm -rf \"$folder\"";
+        let child = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(folder)
+            .args(ids.iter().map(u32::to_string))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|source| ProcessError::Io { name: "sh".into(), act: "started", source })?;
+        Ok(Self(child))
+    }
+
+    /// Its process number.
+    pub fn id(&self) -> u32 {
+        self.0.id()
     }
 }
 

@@ -180,6 +180,11 @@ impl World {
         Ok(())
     }
 
+    /// The numbers of the processes that run.
+    pub fn ids(&self) -> Vec<u32> {
+        self.api.iter().chain(&self.gatekeeper).map(Process::id).collect()
+    }
+
     /// SIGKILL for the letter box.
     pub fn kill_api(&mut self) {
         self.api = None;

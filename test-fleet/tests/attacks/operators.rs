@@ -1,0 +1,174 @@
+//! Operators and records: entries 44 and 45.
+
+use std::fs;
+
+use lockgate_shared::act::SignedAct;
+use lockgate_test_fleet::{
+    https::{Answer, Ask},
+    process::until,
+    world::{BENCH_PLAN, app::Behaviour},
+};
+
+use crate::{
+    forge::{Forge, Goods},
+    stage::{PATIENCE, client, site},
+};
+
+#[test]
+fn e44_a_changed_removed_or_moved_line_of_the_audit_chain_is_found_offline() {
+    // Some acts, so that there is something to hide: stops that cover no device of this suite.
+    for scope in [["--tenant", "acme"], ["--product", "app"], ["--product", "agent"]] {
+        let stop = [&["stop"][..], &scope, &["--reason", "a drill"]].concat();
+        site().lockgate("olga-laptop", &stop).expect("stopped");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let copy = folder.path().join("audit.log");
+    let path = copy.display().to_string();
+    for chain in ["api/audit.log", "gatekeeper/audit.log"] {
+        let mut text = String::new();
+        until("three lines", PATIENCE, || {
+            text = fs::read_to_string(site().path(chain)).unwrap_or_default();
+            text.lines().filter(|line| line.contains("\"n\":")).count() >= 3 && text.ends_with('\n')
+        })
+        .unwrap_or_else(|error| panic!("{error}: {text}"));
+        let lines: Vec<&str> = text.lines().collect();
+        let verify = |lines: &[String]| {
+            fs::write(&copy, format!("{}\n", lines.join("\n"))).expect("written");
+            site().offline(&["audit", "verify", &path])
+        };
+        let whole: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        let acts: Vec<usize> =
+            (0..whole.len()).filter(|index| whole[*index].contains("\"n\":")).collect();
+        let good = verify(&whole).expect("a true chain");
+        assert!(good.contains("true: "), "{good}");
+
+        let mut changed = whole.clone();
+        changed[acts[1]] = changed[acts[1]].replacen("\"detail\":\"", "\"detail\":\"not ", 1);
+        let mut removed = whole.clone();
+        removed.remove(acts[1]);
+        let mut moved = whole.clone();
+        moved.swap(acts[1], acts[2]);
+        let mut twice = whole.clone();
+        twice.insert(acts[1], whole[acts[1]].clone());
+        for (what, lines) in
+            [("changed", changed), ("removed", removed), ("moved", moved), ("twice", twice)]
+        {
+            let said = verify(&lines).expect_err(what).to_string();
+            assert!(said.contains("false from line"), "{what}: {said}");
+        }
+    }
+}
+
+#[test]
+fn e45_the_signer_is_shown_exactly_what_is_signed_and_a_changed_act_loses_its_signatures() {
+    let world = &site().world;
+    let forge = Forge::of(world);
+    let goods = Goods::new("6.6.6");
+    let act = forge.start(&goods.manifest, &[]);
+    let file = world.path("deceived.json");
+    let write = |act: &SignedAct| fs::write(&file, serde_json::to_vec(act).expect("JSON"));
+    // The file pretends to be harmless beside the text that is signed: nobody reads that.
+    let mut deceiving = serde_json::to_value(&act).expect("JSON");
+    deceiving["summary"] = serde_json::json!("a routine restart of one device");
+    fs::write(&file, deceiving.to_string()).expect("written");
+    let policy = world.policy().expect("the policy");
+    let shown = world.offline(&["act", "show", "deceived.json", "--policy", &policy]);
+    if let Ok(shown) = &shown {
+        assert!(shown.contains("START the rollout of tools 6.6.6"), "{shown}");
+        assert!(shown.contains("10 devices"), "how many: {shown}");
+        assert!(!shown.contains("routine restart"), "{shown}");
+    }
+    // What the signer signs, and what is left of it when the text is swapped afterwards.
+    write(&act).expect("written");
+    let key = "ceremony/people/ben.key";
+    let said = world
+        .offline(&["act", "sign", "deceived.json", "--policy", &policy, "--key", key, "--yes"])
+        .expect("signed");
+    assert!(said.contains("START the rollout of tools 6.6.6"), "{said}");
+    let bytes = fs::read(&file).expect("an act");
+    let mut signed: SignedAct = serde_json::from_slice(&bytes).expect("an act");
+    signed.text = signed.text.replacen("6.6.6", "6.6.7", 1);
+    write(&signed).expect("written");
+    let shown = world.offline(&["act", "show", "deceived.json", "--policy", &policy]);
+    let shown = shown.expect("shown");
+    assert!(shown.contains("tools 6.6.7") && shown.contains("0 of 2"), "{shown}");
+}
+
+#[test]
+fn e45_a_release_folder_whose_manifest_was_swapped_is_not_signed() {
+    let world = &site().world;
+    let release = world.sign_release("app", "1.0.0", &Behaviour::Well, BENCH_PLAN);
+    let release = release.expect("a release");
+    let manifest = release.join("manifest.json");
+    let bytes = fs::read(&manifest).expect("a manifest");
+    let mut said: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+    said["notes"] = serde_json::json!("harmless");
+    fs::write(&manifest, said.to_string()).expect("swapped");
+    let out = release.display().to_string();
+    let key = "ceremony/people/ada.key";
+    let said = world.offline(&[
+        "release",
+        "sign",
+        &out,
+        "--repository",
+        "repository",
+        "--key",
+        key,
+        "--yes",
+    ]);
+    assert!(said.is_err(), "it was signed: {said:?}");
+}
+
+#[test]
+fn e45_a_stolen_operators_token_stops_and_starts_nothing() {
+    let forge = Forge::of(&site().world);
+    let goods = Goods::new("6.6.6");
+    // One can stop alone.
+    let stop = br#"{"scope":{"cohort":["app","early"]},"how":"pause","reason":"a stolen token"}"#;
+    let stopped = ask("POST", "/v1/stops", stop);
+    assert!(matches!(stopped.status, 200..=202), "{}", text(&stopped));
+    let number = until_numbered();
+    // Nobody starts, widens or resumes without signatures; no route does it by token.
+    let lift = format!(
+        r#"{{"act":"lift","repository":"trial","numbers":[{number}],"reason":"all is well"}}"#
+    );
+    let start = forge.start(&goods.manifest, &["thief-1", "thief-2"]);
+    let unsigned = SignedAct { text: lift, signatures: Vec::new() };
+    for act in [&start, &unsigned] {
+        let answer = ask("POST", "/v1/acts", &serde_json::to_vec(act).expect("JSON"));
+        assert_eq!(answer.status, 422, "{}", text(&answer));
+    }
+    for path in [format!("/v1/stops/{number}"), "/v1/stops".to_owned()] {
+        let answer = ask("DELETE", &path, b"");
+        assert!(matches!(answer.status, 404 | 405), "{path}: {}", text(&answer));
+    }
+    let status = site().status().expect("a status");
+    assert!(status.stops.iter().any(|stop| stop.number == number), "{:?}", status.stops);
+    assert!(status.rollouts.is_empty(), "{:?}", status.rollouts);
+    // And the audit chain says whose token it was.
+    let tail = site().lockgate("olga-laptop", &["audit", "tail", "--lines", "50"]).expect("lines");
+    assert!(tail.contains("olga") && tail.contains("a stolen token"), "{tail}");
+}
+
+/// The number that the gatekeeper gave to the newest stop.
+fn until_numbered() -> u64 {
+    let mut number = None;
+    until("the stop's number", PATIENCE, || {
+        let stops = site().status().map(|status| status.stops).unwrap_or_default();
+        number = stops.iter().find(|stop| stop.reason.contains("a stolen token")).map(|s| s.number);
+        number.is_some()
+    })
+    .expect("numbered");
+    number.expect("it was just found")
+}
+
+/// With the operator's token.
+fn ask(method: &str, path: &str, body: &[u8]) -> Answer {
+    let bearer = format!("Bearer {}", site().token("olga-laptop").expect("a token"));
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    client().ask(Ask { method, path, headers: &headers, body }).expect("an answer")
+}
+
+fn text(answer: &Answer) -> String {
+    format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))
+}
