@@ -118,9 +118,10 @@ impl Transport {
     pub fn with_limits(sources: Sources, limits: Limits) -> Result<Self, TransportError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
-            // Only name lookups are done beside the agent's thread, one at a time, and not for long.
+            // Only name lookups are done beside the agent's thread, one at a time. Theirs is gone before
+            // the agent pauses: nothing wakes up in a pause, and memory is given back.
             .max_blocking_threads(1)
-            .thread_keep_alive(Duration::from_secs(1))
+            .thread_keep_alive(Duration::ZERO)
             .build()
             .map_err(TransportError::Runtime)?;
         let mut readable = sources.mirrors;
