@@ -4,7 +4,7 @@
 //! | to find out | open |
 //! |---|---|
 //! | where a server is | `origin` |
-//! | how a connection is secured | `tls` |
+//! | how a connection is secured | `tls`, with `curve` |
 //! | what one request does | `https` |
 //! | how a payload is fetched over a bad line | `download` |
 //! | how the TUF workflow reads from it | `repository` |
@@ -16,6 +16,7 @@
 //! believed by nobody here: signatures are checked further in. It follows no redirect, offers no older
 //! TLS, and knows no authority that the owner's `ca` file does not name.
 
+mod curve;
 mod download;
 mod error;
 mod https;
