@@ -19,6 +19,7 @@
 //! | how bytes come and go: TLS 1.3, limits, resumed downloads, waiting | [`transport`] |
 //! | what the owner may configure, and how mistakes are reported | [`config`] |
 //! | what the commands do and how they end | [`cli`] |
+//! | what memory it gives back for a pause | [`footprint`] |
 //! | what the owner is told | [`status`], [`log`] |
 //! | where the machine is asked for time and chance | [`clock`], [`dice`], through [`world`] |
 
@@ -30,6 +31,7 @@ pub mod dice;
 pub mod facts;
 #[cfg(feature = "faults")]
 pub mod faults;
+pub mod footprint;
 pub mod guard;
 pub mod health;
 pub mod identity;

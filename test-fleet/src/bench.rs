@@ -21,7 +21,7 @@ use crate::{
 pub const SIZE_MARK: u64 = 3_500_000;
 /// The most libraries beside it: the C library.
 pub const LIBRARIES_MARK: u64 = 1;
-/// The most PSS at rest, in KiB.
+/// The most PSS at rest, in KiB, where no other program uses the C library: the peers' was measured so.
 pub const PSS_MARK: u64 = 4 * 1024;
 /// The most of it dirty, in KiB.
 pub const DIRTY_MARK: u64 = 1024;
@@ -128,11 +128,8 @@ pub fn agent(mut world: World, agent: &Path) -> Result<Vec<Figure>, Error> {
         "at rest after that install and a poll, polling every {POLL_S} s, watched for {} s:",
         REST.as_secs()
     );
-    println!("  PSS {} KiB: {}", after.pss_kib, after.by_kind());
-    println!(
-        "  {} KiB where no other program uses the C library, as the peers were measured",
-        after.rss_kib
-    );
+    println!("  PSS unshared {} KiB: {}", after.rss_kib, after.by_kind());
+    println!("  PSS {} KiB where this machine's other programs share the C library", after.pss_kib);
     let figures = vec![
         Figure { name: "binary, stripped", value: size, mark: SIZE_MARK, unit: "bytes" },
         Figure {
@@ -141,7 +138,7 @@ pub fn agent(mut world: World, agent: &Path) -> Result<Vec<Figure>, Error> {
             mark: LIBRARIES_MARK,
             unit: "(a C library)",
         },
-        Figure { name: "PSS at rest", value: after.pss_kib, mark: PSS_MARK, unit: "KiB" },
+        Figure { name: "PSS at rest, unshared", value: after.rss_kib, mark: PSS_MARK, unit: "KiB" },
         Figure { name: "dirty at rest", value: after.dirty_kib, mark: DIRTY_MARK, unit: "KiB" },
         Figure { name: "peak RSS installing", value: peak, mark: INSTALL_MARK, unit: "KiB" },
         Figure {
@@ -233,12 +230,12 @@ fn switches(pid: u32) -> io::Result<u64> {
     Ok(sum)
 }
 
-/// Proportional memory by what is mapped.
+/// Memory by what is mapped.
 fn kinds(smaps: &str) -> [(&'static str, u64); 3] {
     let mut kinds = [("the binary", 0), ("libraries", 0), ("anonymous", 0)];
     let mut kind = 2;
     for line in smaps.lines() {
-        if let Some(kib) = line.strip_prefix("Pss:") {
+        if let Some(kib) = line.strip_prefix("Rss:") {
             let kib = kib.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok());
             kinds[kind].1 += kib.unwrap_or_default();
         } else if line.split_whitespace().next().is_some_and(|range| range.contains('-')) {

@@ -4,7 +4,7 @@
 //! | to find out | open |
 //! |---|---|
 //! | where a server is | `origin` |
-//! | how a connection is secured | `tls` |
+//! | how a connection is secured | `tls`, with `curve` |
 //! | what one request does | `https` |
 //! | how a payload is fetched over a bad line | `download` |
 //! | how the TUF workflow reads from it | `repository` |
@@ -16,6 +16,7 @@
 //! believed by nobody here: signatures are checked further in. It follows no redirect, offers no older
 //! TLS, and knows no authority that the owner's `ca` file does not name.
 
+mod curve;
 mod download;
 mod error;
 mod https;
@@ -118,9 +119,10 @@ impl Transport {
     pub fn with_limits(sources: Sources, limits: Limits) -> Result<Self, TransportError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
-            // Only name lookups are done beside the agent's thread, one at a time, and not for long.
+            // Only name lookups are done beside the agent's thread, one at a time. Theirs is gone before
+            // the agent pauses: nothing wakes up in a pause, and memory is given back.
             .max_blocking_threads(1)
-            .thread_keep_alive(Duration::from_secs(1))
+            .thread_keep_alive(Duration::ZERO)
             .build()
             .map_err(TransportError::Runtime)?;
         let mut readable = sources.mirrors;

@@ -10,8 +10,8 @@ use rustls::{
     crypto::{
         CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms,
         ring::{
-            self,
             cipher_suite::{TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384},
+            kx_group::{SECP256R1, SECP384R1},
         },
     },
     sign::SigningKey,
@@ -21,7 +21,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 use webpki::ring as algorithms;
 
-use super::{Origin, TransportError};
+use super::{
+    Origin, TransportError,
+    curve::{Ed25519, X25519},
+};
 use crate::dice;
 
 /// The most authorities in a `ca` file: a public bundle has some 150.
@@ -41,7 +44,7 @@ const SUITES: [SupportedCipherSuite; 2] = [TLS13_AES_128_GCM_SHA256, TLS13_AES_2
 /// everything of the older TLS behind it.
 const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
-        algorithms::ED25519,
+        &Ed25519,
         algorithms::ECDSA_P256_SHA256,
         algorithms::ECDSA_P256_SHA384,
         algorithms::ECDSA_P384_SHA256,
@@ -58,7 +61,7 @@ const SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     ],
     // What a server may sign a handshake of TLS 1.3 with.
     mapping: &[
-        (SignatureScheme::ED25519, &[algorithms::ED25519]),
+        (SignatureScheme::ED25519, &[&Ed25519]),
         (SignatureScheme::ECDSA_NISTP256_SHA256, &[algorithms::ECDSA_P256_SHA256]),
         (SignatureScheme::ECDSA_NISTP384_SHA384, &[algorithms::ECDSA_P384_SHA384]),
         (SignatureScheme::RSA_PSS_SHA256, &[algorithms::RSA_PSS_2048_8192_SHA256_LEGACY_KEY]),
@@ -72,7 +75,7 @@ pub(super) fn client(ca: &Path) -> Result<Arc<ClientConfig>, TransportError> {
     let roots = authorities(ca)?;
     let provider = CryptoProvider {
         cipher_suites: SUITES.to_vec(),
-        kx_groups: ring::ALL_KX_GROUPS.to_vec(),
+        kx_groups: vec![&X25519, SECP256R1, SECP384R1],
         signature_verification_algorithms: SIGNATURES,
         secure_random: &Chance,
         key_provider: &NoKeys,

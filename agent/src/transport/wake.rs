@@ -3,7 +3,7 @@
 
 use std::{
     future::poll_fn,
-    io,
+    io, mem,
     os::fd::OwnedFd,
     pin::{Pin, pin},
     task::Poll,
@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::TransportError;
+use crate::footprint;
 
 /// Why a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +90,7 @@ impl Signals {
             Ok(alarm) => Time::Alarm(alarm),
             Err(_) => Time::Runtime(Box::pin(tokio::time::sleep(span))),
         };
+        let mut busy = span >= footprint::LEAST_PAUSE;
         let woken = poll_fn(|cx| {
             if self.terminate.poll_recv(cx).is_ready() || self.interrupt.poll_recv(cx).is_ready() {
                 return Poll::Ready(Woken::Terminate);
@@ -100,7 +102,14 @@ impl Signals {
                 Time::Alarm(alarm) => alarm.poll_read_ready(cx).is_ready(),
                 Time::Runtime(sleep) => sleep.as_mut().poll(cx).is_ready(),
             };
-            if over { Poll::Ready(Woken::Time) } else { Poll::Pending }
+            if over {
+                return Poll::Ready(Woken::Time);
+            }
+            // The last that runs before the system is asked to wake the process.
+            if mem::take(&mut busy) {
+                footprint::rest();
+            }
+            Poll::Pending
         })
         .await;
         self.ended = woken == Woken::Terminate;
