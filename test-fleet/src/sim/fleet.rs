@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use lockgate_server::rollout::trial::roster::{Likeness, Member, Noise, Roster};
+use lockgate_server::rollout::trial::roster::{Likeness, Member, Noise, Roster, expected};
 use lockgate_shared::{
     bucket::Bucket,
     facts::Facts,
@@ -184,6 +184,12 @@ fn roster(kinds: &[Kind], keys: &[([u8; 4], u8, u8)], devices: &[Device], dice: 
     for device in devices {
         owned[usize::from(kinds[device.kind as usize].values[0])] += 1;
     }
+    let mut noises = [Noise::default(); MODELS as usize];
+    for (model, noise) in noises.iter_mut().enumerate() {
+        if let Some(kind) = kinds.iter().find(|kind| usize::from(kind.values[0]) == model) {
+            *noise = known(kind, owned[model], dice);
+        }
+    }
     let likenesses = kinds
         .iter()
         .zip(keys)
@@ -194,7 +200,7 @@ fn roster(kinds: &[Kind], keys: &[([u8; 4], u8, u8)], devices: &[Device], dice: 
                 .collect(),
             habit: kind.habit,
             zone: key.2,
-            noise: known(kind, owned[usize::from(kind.values[0])], dice),
+            noise: noises[usize::from(kind.values[0])],
         })
         .collect();
     let manifest = Digest::of_parts("lockgate simulated release v1", &[&dice.0.to_be_bytes()]);
@@ -211,20 +217,16 @@ fn roster(kinds: &[Kind], keys: &[([u8; 4], u8, u8)], devices: &[Device], dice: 
     Roster::new(likenesses, members)
 }
 
-/// What a server knows of a model's noise after two releases, leaning on all models where they were few.
+/// What a server knows of a model's noise after two releases.
 fn known(kind: &Kind, owned: u32, dice: Dice) -> Noise {
-    let installs = f64::from(2 * owned);
+    let installs = 2 * owned;
     let draw = dice.of(61).of(u64::from(kind.values[0]));
-    let estimate = |share: f64, dice: Dice| {
-        let failed =
-            (share * installs + (share * installs).sqrt() * dice.normal()).max(0.0).round();
-        let prior = 2.0;
-        // One deviation above what was seen: what is not known well is expected rather too often.
-        (failed + prior + (failed + 1.0).sqrt()) / (installs + prior / NOISE)
+    let failures = |share: f64, dice: Dice| {
+        (0..installs).filter(|install| dice.of(u64::from(*install)).hits(share)).count() as u32
     };
     Noise {
-        prompt: estimate(kind.noise.prompt, draw.of(1)),
-        late: estimate(kind.noise.late, draw.of(2)).max(kind.noise.late * 0.5),
+        prompt: expected(failures(kind.noise.prompt, draw.of(1)), installs),
+        late: expected(failures(kind.noise.late, draw.of(2)), installs),
     }
 }
 

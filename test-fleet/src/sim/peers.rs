@@ -4,7 +4,7 @@
 //! | policy | opens | stops |
 //! |---|---|---|
 //! | all at once | everything | never |
-//! | time steps | 1, 10, 50, 100 %, a day apart | a person looks before each step: 5 % failed, or 20 % of those let in a day ago unreported |
+//! | time steps | 1, 10, 50, 100 %, a day apart | a person looks before each step: 5 % failed, or 8 % of those let in a day ago unreported |
 //! | hawkBit | 1, 10, 50, 100 %, the next group when 90 % of the last succeeded | 10 % of a group failed |
 //! | AWS IoT Jobs | an hourly rate that doubles with each hundredth of the fleet that succeeded | 10 % of the executed failed or timed out after 12 h, once a hundredth was executed |
 //! | Mender | phases of 5, 20, 50, 100 %, a day apart | never: a person aborts |
@@ -126,7 +126,7 @@ impl Peer {
         let results = f64::from((self.well + self.failed).max(1));
         let lost = f64::from(self.overdue(hour, 23)) / f64::from(self.begun.max(1));
         self.halted |= self.failed >= 2 && f64::from(self.failed) / results > 0.05;
-        self.halted |= self.begun >= 5 && lost > 0.2;
+        self.halted |= self.begun >= 5 && lost > 0.08;
         if !self.halted {
             self.steps(hour, &STEPS);
         }

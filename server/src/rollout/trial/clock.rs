@@ -41,8 +41,8 @@ pub enum Phase {
 pub struct Shown {
     /// Sentinels that were well at their age.
     pub lived: u32,
-    /// Devices that soaked.
-    pub soaked: u32,
+    /// Devices that were well at the age asked for before the ramp.
+    pub rested: u32,
     /// Devices in the fleet.
     pub devices: u32,
     /// How the evidence stands.
@@ -91,7 +91,7 @@ impl Clock {
         let next = self.hours + step;
         let waits = |at: f64, shown: bool| self.hours < at && next >= at && !shown;
         if waits(terms.canary_from_h, shown.lived >= 2.min(shown.devices))
-            || waits(terms.ramp_from_h, shown.soaked >= (crew / 2).clamp(1, 50))
+            || waits(terms.ramp_from_h, shown.rested >= (crew / 2).clamp(1, 50))
         {
             return;
         }
@@ -127,7 +127,7 @@ impl Clock {
 mod tests {
     use super::*;
 
-    const WELL: Shown = Shown { lived: 5, soaked: 9, devices: 10_000, pace: Pace::Full };
+    const WELL: Shown = Shown { lived: 5, rested: 9, devices: 10_000, pace: Pace::Full };
 
     fn after(hours: u32, shown: Shown) -> Clock {
         let mut clock = Clock::default();
@@ -155,7 +155,7 @@ mod tests {
     fn without_living_sentinels_nobody_else_and_without_a_soak_no_ramp() {
         let terms = Terms::routine();
         assert_eq!(after(500, Shown { lived: 1, ..WELL }).phase(&terms), Phase::Sentinel);
-        assert_eq!(after(500, Shown { soaked: 2, ..WELL }).phase(&terms), Phase::Canary);
+        assert_eq!(after(500, Shown { rested: 2, ..WELL }).phase(&terms), Phase::Canary);
         assert!(after(500, Shown { pace: Pace::Stand, ..WELL }).hours() < 1.0);
         let slow = after(60, Shown { pace: Pace::Slow, ..WELL });
         assert!((slow.hours() - 42.0).abs() < 1e-9, "{}", slow.hours());

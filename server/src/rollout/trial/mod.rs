@@ -386,3 +386,6 @@ fn scatter(device: Device, hour: u32) -> u32 {
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((x ^ (x >> 31)) >> 32) as u32
 }
+
+#[cfg(test)]
+mod stories;

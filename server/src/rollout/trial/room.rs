@@ -105,8 +105,12 @@ pub fn cap(roster: &Roster, terms: &Terms, group: Group) -> f64 {
 /// none of them failed and none is missing that should be heard.
 pub fn soaked(roster: &Roster, terms: &Terms, group: Group, tally: &Tally) -> bool {
     let needed = (CAP_SOAKED * cap(roster, terms, group)).max(1.0).floor();
-    let grown = if tally.failed + tally.missing == 0 { tally.grown } else { 0 };
-    f64::from(tally.soaked.saturating_sub(tally.missing).max(grown)) >= needed
+    let missing = f64::from(tally.missing);
+    let full = f64::from(tally.soaked) >= needed + missing;
+    // Where one is missing, somebody must have lived the full time before others count for less.
+    let lived = tally.missing == 0 || tally.soaked > 0;
+    let grown = tally.failed == 0 && lived && f64::from(tally.grown) >= needed + 2.0 * missing;
+    full || grown
 }
 
 /// How many devices of a group may have been let in when the clock stands at `clock`.
@@ -124,9 +128,11 @@ pub fn allowed(roster: &Roster, terms: &Terms, group: Group, tally: &Tally, cloc
     let lost = tally.failed + tally.missing;
     let failed = if tally.healthy < 4 * lost { f64::from(lost) } else { 0.0 };
     if clock >= terms.ramp_to_h && tally.missing == 0 {
-        // Nobody is under way: those within the limit are not there, and an hour makes room for one.
-        let idle = tally.begun == tally.resolved && tally.failed == 0;
-        let waited = if idle { clock - terms.ramp_to_h } else { 0.0 };
+        // Nobody is under way: those within the limit are not there, and an hour makes room for one;
+        // four hours after a failure, whose repetition the evidence would show.
+        let hours = if tally.failed == 0 { 1.0 } else { 0.25 };
+        let idle = tally.begun == tally.resolved;
+        let waited = if idle { hours * (clock - terms.ramp_to_h) } else { 0.0 };
         let last = first.max(f64::from(terms.room_last)) + waited;
         return resolved + earned.max((last - failed).max(0.0));
     }
@@ -134,20 +140,38 @@ pub fn allowed(roster: &Roster, terms: &Terms, group: Group, tally: &Tally, cloc
     cap(roster, terms, group).min(resolved + earned.max(first))
 }
 
-/// A group's next limit. `open` are its members that no other group keeps out altogether: those that are
-/// kept out have to be proven by that group first, and reserve half of their room at most.
-pub fn limit(
-    roster: &Roster,
-    terms: &Terms,
-    group: Group,
-    tally: &Tally,
-    open: u32,
-    clock: f64,
-) -> u32 {
+/// What else decides a group's next limit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Around {
+    /// Members that no other group keeps out altogether: those that are kept out have to be proven by that
+    /// group first, and reserve half of their room at most.
+    pub open: u32,
+    /// Where the clock stands.
+    pub clock: f64,
+    /// Whether devices can still be drawn by name.
+    pub names: Names,
+}
+
+/// Whether the coverage list has room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// It has.
+    Left,
+    /// It is used up, but for what is spared.
+    Used,
+}
+
+/// A group's next limit.
+pub fn limit(roster: &Roster, terms: &Terms, group: Group, tally: &Tally, around: &Around) -> u32 {
     let all = roster.groups[group as usize].size.max(1);
-    let size = f64::from(open.max(all / 2).max(1));
-    let room = allowed(roster, terms, group, tally, clock) - f64::from(tally.drawn);
-    if room < BY_NAME && (clock < terms.ramp_to_h || tally.missing > 0) {
+    let size = f64::from(around.open.max(all / 2).max(1));
+    let room = allowed(roster, terms, group, tally, around.clock) - f64::from(tally.drawn);
+    let by_name = match around.names {
+        Names::Left => around.clock < terms.ramp_to_h,
+        // Nobody else will be named for it: a share has to do, unless its device went missing.
+        Names::Used => tally.drawn > 0 && around.clock < terms.ramp_to_h,
+    };
+    if room < BY_NAME && (by_name || tally.missing > 0) {
         return tally.limit;
     }
     tally.limit.max(of_share(room / size))

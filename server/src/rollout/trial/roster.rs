@@ -78,6 +78,16 @@ pub struct Noise {
     pub late: f64,
 }
 
+/// Installs that are imagined beside those that were seen: what little was seen of proves little.
+const IMAGINED: f64 = 60.0;
+
+/// The share that may be expected to fail after `failed` of `installs` did: one deviation above what was
+/// seen, because a noise that is taken too low makes a good release look bad.
+pub fn expected(failed: u32, installs: u32) -> f64 {
+    let failed = f64::from(failed) + 1.0;
+    (failed + failed.sqrt()) / (f64::from(installs) + IMAGINED)
+}
+
 /// What a kind is made of.
 #[derive(Clone, Debug)]
 pub struct Likeness {
@@ -141,5 +151,17 @@ impl Roster {
     /// A group's share of all devices.
     pub fn share(&self, group: Group) -> f64 {
         f64::from(self.groups[group as usize].size) / f64::from(self.len().max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_expected_lies_above_what_was_seen_and_comes_close_with_many_installs() {
+        assert!(expected(0, 0) > 0.03);
+        assert!(expected(3, 1_000) > 0.003 && expected(3, 1_000) < 0.006);
+        assert!((expected(300, 100_000) - 0.003).abs() < 0.0003);
     }
 }

@@ -12,7 +12,7 @@ use super::{
     heard::Span,
     judge::Verdict,
     lots::Sample,
-    room::{self, of_share, share_of},
+    room::{self, Around, Names, of_share, share_of},
     roster::{Device, FLEET, Group},
     scatter,
 };
@@ -60,7 +60,7 @@ impl Trial {
         if hour > BEFORE && (resting || !out) {
             let shown = Shown {
                 lived: self.lived(),
-                soaked: self.fleet().soaked,
+                rested: self.rested(),
                 devices: self.roster.len(),
                 pace,
             };
@@ -114,6 +114,23 @@ impl Trial {
             .count() as u32
     }
 
+    /// Devices that are well at the age asked for before the ramp.
+    fn rested(&self) -> u32 {
+        if self.clock.hours() >= self.terms.ramp_from_h {
+            return u32::MAX;
+        }
+        let lately = Span::of(self.hour.saturating_sub(3), self.hour - 1);
+        self.early
+            .iter()
+            .filter(|device| {
+                let case = self.cases[**device as usize];
+                matches!(case.state, State::Healthy | State::Soaked)
+                    && self.hour.saturating_sub(case.begun) >= self.terms.ramp_live_h
+                    && self.heard.any(**device, lately)
+            })
+            .count() as u32
+    }
+
     /// Counts, for every group, the devices that are missing and those that have grown old enough.
     fn miss(&mut self) {
         for tally in &mut self.tallies {
@@ -137,7 +154,8 @@ impl Trial {
             let there = present.get(&hardware).map_or(1.0, |shares| shares[habit]);
             let missing = silent && there >= MOST && case.state != State::Nothing;
             let well = matches!(case.state, State::Healthy | State::Soaked);
-            let grown = well && lived >= age && !silent;
+            let aged = Span::of(case.begun + age, hour - 1);
+            let grown = well && !silent && self.heard.any(device, aged);
             if !missing && !grown {
                 continue;
             }
@@ -188,19 +206,16 @@ impl Trial {
             self.fleet_limit = self.fleet_limit.max(of_share(share));
         }
         let open = self.open_members();
+        let used = self.drawn + self.terms.spare >= self.terms.coverage;
+        let names = if used { Names::Used } else { Names::Left };
         for group in 0..self.roster.groups.len() as Group {
             let tally = self.tallies[group as usize];
             let near = self.wealth[group as usize] * self.terms.near
                 >= super::judge::threshold(self, group);
             if self.guards[group as usize] == Guard::Own && !near {
-                let next = room::limit(
-                    &self.roster,
-                    &self.terms,
-                    group,
-                    &tally,
-                    open[group as usize],
-                    self.clock.hours(),
-                );
+                let around =
+                    Around { open: open[group as usize], clock: self.clock.hours(), names };
+                let next = room::limit(&self.roster, &self.terms, group, &tally, &around);
                 self.tallies[group as usize].limit = next;
             }
         }

@@ -32,6 +32,8 @@ pub struct Terms {
     pub hold_back: f64,
     /// When everybody is let in.
     pub open_h: f64,
+    /// Hours (by the wall) that half a crew of sentinels must live before the ramp begins.
+    pub ramp_live_h: u32,
     /// Healthy at this age (hours by the wall) means soaked.
     pub soak_h: u32,
     /// From this hour of the clock the soak asked for falls …
@@ -94,7 +96,8 @@ impl Terms {
             ramp_to_h: 60.0,
             hold_back: 0.1,
             open_h: 64.0,
-            soak_h: 28,
+            ramp_live_h: 28,
+            soak_h: 38,
             soak_falls_from_h: 54.0,
             soak_falls_by: 3.0,
             soak_least_h: 6,
