@@ -9,7 +9,7 @@ use lockgate_test_fleet::sim::{
     fleet::Fleet,
     peers::Rule,
     policy::{Gate, Look, Policy, Update},
-    presence::Calendar,
+    presence::{Calendar, Cut, Today},
     run::Run,
     scenario::{self, Beside, Scenario, Start},
     table::{Who, once},
@@ -52,6 +52,21 @@ fn offices_are_awake_by_day_and_asleep_at_night_and_servers_always() {
     };
     assert!(share(12) > 600.0, "{} of some 800 at noon", share(12));
     assert!(share(3) < 20.0, "{} of some 800 at night", share(3));
+}
+
+#[test]
+fn a_day_that_was_worked_out_once_answers_like_one_that_is_worked_out_anew() {
+    let beside = Beside { site_outages: 0.3, flaky: 0.05, own_habits: 0.3, ..Beside::default() };
+    let scenario = Scenario { beside, ..named("good-holiday") };
+    let fleet = Fleet::new(200, &scenario, 9);
+    let calendar = Calendar::new(beside);
+    for device in 0..200 {
+        let (mut today, mut cut) = (Today::default(), Cut::default());
+        for tick in (calendar.start..calendar.start + 12 * 24 * 12).step_by(7) {
+            let kept = calendar.reaches_by(&fleet, device, tick, &mut today, &mut cut);
+            assert_eq!(kept, calendar.reaches(&fleet, device, tick), "{device} at {tick}");
+        }
+    }
 }
 
 #[test]

@@ -19,6 +19,29 @@ pub struct Calendar {
     pub beside: Beside,
 }
 
+/// One device's local day, worked out once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Today {
+    /// The day, counted from one; nothing was worked out yet at zero.
+    day: u16,
+    /// The ticks of the day in which it is on.
+    from: u16,
+    to: u16,
+    /// Until when what began the day before goes on.
+    late: u16,
+    /// The tick at which it leaves for good.
+    left: u32,
+}
+
+/// One site's day: the ticks in which its network or power is out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// The day, counted from one.
+    day: u16,
+    from: u16,
+    to: u16,
+}
+
 impl Calendar {
     /// The calendar of a scenario: the rollout starts in the second week.
     pub const fn new(beside: Beside) -> Self {
@@ -27,29 +50,55 @@ impl Calendar {
 
     /// Whether a device is on, has a network, and reaches the server.
     pub fn reaches(&self, fleet: &Fleet, device: u32, tick: u32) -> bool {
+        self.reaches_by(fleet, device, tick, &mut Today::default(), &mut Cut::default())
+    }
+
+    /// The same, with what was worked out for the device's day and its site's; both are renewed when
+    /// another day has begun.
+    pub fn reaches_by(
+        &self,
+        fleet: &Fleet,
+        device: u32,
+        tick: u32,
+        today: &mut Today,
+        cut: &mut Cut,
+    ) -> bool {
         let (kind, site) = (fleet.kind(device), fleet.devices[device as usize].site);
-        let own = fleet.dice.of(10).of(u64::from(device));
-        let hour = own.of(7).of(u64::from(tick / TICKS_PER_HOUR));
-        let lost = self.beside.flaky > 0.0 && hour.hits(self.beside.flaky);
-        self.is_on(kind, own, site, fleet.dice, tick)
-            && !lost
-            && !self.is_cut(fleet.dice, site, tick)
-            && !self.has_left(own, tick)
+        let local = tick.wrapping_add_signed(kind.ahead * TICKS_PER_HOUR as i32);
+        let (day, now) = (local / TICKS_PER_DAY, (local % TICKS_PER_DAY) as u16);
+        if u32::from(today.day) != day + 1 {
+            *today = self.today(fleet, device, day);
+        }
+        let on = now < today.late || (today.from..today.to).contains(&now);
+        on && tick < today.left
+            && !self.is_on_holiday(kind, fleet.dice, site, tick)
+            && !self.is_lost(fleet, device, tick)
+            && !self.is_cut_by(fleet.dice, site, tick, cut)
     }
 
     /// Whether the network or power of a site is out.
     pub fn is_cut(&self, fleet: Dice, site: u16, tick: u32) -> bool {
-        let day = tick / TICKS_PER_DAY;
+        self.is_cut_by(fleet, site, tick, &mut Cut::default())
+    }
+
+    fn is_cut_by(&self, fleet: Dice, site: u16, tick: u32, cut: &mut Cut) -> bool {
+        let (day, now) = (tick / TICKS_PER_DAY, (tick % TICKS_PER_DAY) as u16);
+        if u32::from(cut.day) != day + 1 {
+            *cut = self.cut(fleet, site, day);
+        }
+        (cut.from..cut.to).contains(&now)
+            || self.beside.outage.is_some_and(|outage| self.is_in(outage, fleet.of(21), site, tick))
+    }
+
+    fn cut(&self, fleet: Dice, site: u16, day: u32) -> Cut {
         let draw = fleet.of(20).of(u64::from(site)).of(u64::from(day));
+        let mut cut = Cut { day: day as u16 + 1, from: 0, to: 0 };
         if draw.hits(self.beside.site_outages) {
             let from = draw.of(1).below(TICKS_PER_DAY - 6 * TICKS_PER_HOUR);
             let length = TICKS_PER_HOUR / 2 + draw.of(2).below(6 * TICKS_PER_HOUR);
-            let now = tick % TICKS_PER_DAY;
-            if (from..from + length).contains(&now) {
-                return true;
-            }
+            (cut.from, cut.to) = (from as u16, (from + length) as u16);
         }
-        self.beside.outage.is_some_and(|outage| self.is_in(outage, fleet.of(21), site, tick))
+        cut
     }
 
     fn is_in(&self, span: Span, dice: Dice, site: u16, tick: u32) -> bool {
@@ -59,34 +108,40 @@ impl Calendar {
             && dice.of(u64::from(site)).hits(span.share)
     }
 
-    fn has_left(&self, own: Dice, tick: u32) -> bool {
-        let draw = own.of(8);
-        let months = f64::from(tick.saturating_sub(self.start)) / f64::from(30 * TICKS_PER_DAY);
-        tick > self.start && draw.hits(self.beside.churn * months)
+    fn is_lost(&self, fleet: &Fleet, device: u32, tick: u32) -> bool {
+        let own = || fleet.dice.of(10).of(u64::from(device));
+        self.beside.flaky > 0.0
+            && own().of(7).of(u64::from(tick / TICKS_PER_HOUR)).hits(self.beside.flaky)
     }
 
-    fn is_on(&self, kind: &Kind, own: Dice, site: u16, fleet: Dice, tick: u32) -> bool {
-        let local = tick.wrapping_add_signed(kind.ahead * TICKS_PER_HOUR as i32);
-        let day = local / TICKS_PER_DAY;
-        if kind.away && own.of(9).of(u64::from(day)).hits(0.3) {
-            return false;
-        }
-        let off = match kind.habit {
+    fn is_on_holiday(&self, kind: &Kind, fleet: Dice, site: u16, tick: u32) -> bool {
+        match kind.habit {
             Habit::AlwaysOn | Habit::Duty | Habit::Unknown => false,
             Habit::Office | Habit::Home => self
                 .beside
                 .holiday
                 .is_some_and(|holiday| self.is_in(holiday, fleet.of(22), site, tick)),
-        };
-        if off {
-            return false;
         }
-        let now = local % TICKS_PER_DAY;
+    }
+
+    fn today(&self, fleet: &Fleet, device: u32, day: u32) -> Today {
+        let kind = fleet.kind(device);
+        let own = fleet.dice.of(10).of(u64::from(device));
+        let months =
+            if self.beside.churn > 0.0 { own.of(8).unit() / self.beside.churn } else { 1e9 };
+        let left = f64::from(self.start) + months * f64::from(30 * TICKS_PER_DAY);
+        let mut today =
+            Today { day: day as u16 + 1, left: left.min(4e9) as u32, ..Today::default() };
+        if kind.away && own.of(9).of(u64::from(day)).hits(0.3) {
+            return today;
+        }
+        let (from, to) = hours_of(kind, own.of(u64::from(day)), own, day);
         // What began yesterday may go on past midnight.
-        [(day, now), (day.saturating_sub(1), now + TICKS_PER_DAY)].iter().any(|(day, now)| {
-            let (from, to) = hours_of(kind, own.of(u64::from(*day)), own, *day);
-            (from..to).contains(now)
-        })
+        let before = day.saturating_sub(1);
+        let (_, late) = hours_of(kind, own.of(u64::from(before)), own, before);
+        (today.from, today.to) = (from as u16, to as u16);
+        today.late = late.saturating_sub(TICKS_PER_DAY) as u16;
+        today
     }
 
     /// Whether anything but the bucket keeps a device back: its window, its battery.

@@ -6,7 +6,7 @@ use super::{
     dice::Dice,
     fleet::Fleet,
     policy::{Look, Policy, Standing, Update},
-    presence::Calendar,
+    presence::{Calendar, Cut, Today},
     scenario::{How, Scenario},
 };
 
@@ -71,6 +71,8 @@ pub struct Run<'a> {
     scenario: &'a Scenario,
     calendar: Calendar,
     lives: Vec<Life>,
+    days: Vec<Today>,
+    cuts: Vec<Cut>,
     events: Vec<Vec<u32>>,
     /// Devices that asked within [`ASKED_H`].
     asked: Vec<bool>,
@@ -79,7 +81,11 @@ pub struct Run<'a> {
 }
 
 /// Bytes that one device costs the simulator, the gate's own apart.
-pub const BYTES: usize = size_of::<Life>() + size_of::<super::fleet::Device>() + 1;
+pub const BYTES: usize = size_of::<Life>()
+    + size_of::<super::fleet::Device>()
+    + size_of::<lockgate_server::rollout::trial::roster::Member>()
+    + size_of::<Today>()
+    + size_of::<bool>();
 
 /// Devices that ask at least once within these hours of the rollout are those of which a share is to be
 /// reached: when a routine rollout is open to everybody, and until four days are over.
@@ -97,6 +103,8 @@ impl<'a> Run<'a> {
             scenario,
             calendar: Calendar::new(scenario.beside),
             lives,
+            days: vec![Today::default(); fleet.devices.len()],
+            cuts: vec![Cut::default(); fleet.sites as usize],
             events: vec![Vec::new(); AHEAD],
             asked: vec![false; fleet.devices.len()],
             hours: 0,
@@ -132,10 +140,16 @@ impl<'a> Run<'a> {
         }
         let place = phase as usize;
         for device in self.fleet.phases[place]..self.fleet.phases[place + 1] {
-            if self.calendar.reaches(self.fleet, device, tick) {
+            if self.reaches(device, tick) {
                 self.polls(policy, device, hour, tick, now);
             }
         }
+    }
+
+    fn reaches(&mut self, device: u32, tick: u32) -> bool {
+        let site = self.fleet.devices[device as usize].site as usize;
+        let (today, cut) = (&mut self.days[device as usize], &mut self.cuts[site]);
+        self.calendar.reaches_by(self.fleet, device, tick, today, cut)
     }
 
     fn polls(&mut self, policy: &mut dyn Policy, device: u32, hour: u32, tick: u32, now: u32) {
@@ -186,7 +200,7 @@ impl<'a> Run<'a> {
     fn ends(&mut self, policy: &mut dyn Policy, device: u32, tick: u32, now: u32) {
         let well = !self.fails_in_trial(device, tick);
         self.lives[device as usize].stage = Stage::Told(well);
-        if self.calendar.reaches(self.fleet, device, tick) && !self.is_lost(device, tick, now) {
+        if self.reaches(device, tick) && !self.is_lost(device, tick, now) {
             self.tell(policy, device, now / TICKS_PER_HOUR, well);
         }
     }

@@ -13,7 +13,7 @@ use super::{
     judge::Verdict,
     lots::Sample,
     room::{self, Around, Names, of_share, share_of},
-    roster::{Device, FLEET, Group},
+    roster::{Device, FLEET, Group, Kind},
     scatter,
 };
 
@@ -156,7 +156,7 @@ impl Trial {
             let well = matches!(case.state, State::Healthy | State::Soaked);
             let aged = Span::of(case.begun + age, hour - 1);
             let grown = well && !silent && self.heard.any(device, aged);
-            if !missing && !grown {
+            if (!missing && !grown) || self.is_held(device) {
                 continue;
             }
             for group in *self.roster.groups_of(device) {
@@ -202,24 +202,67 @@ impl Trial {
             }
             Phase::Ramp | Phase::HoldBack | Phase::Open => self.clock.ramp(&self.terms, devices),
         };
+        let mut fleet = self.fleet_limit;
         if self.has_earned() {
-            self.fleet_limit = self.fleet_limit.max(of_share(share));
+            fleet = fleet.max(of_share(share));
         }
+        let mut groups = self.group_limits();
+        let inflow = self.inflow(fleet, &groups);
+        let most = 20.0 + self.terms.ramp_growth * f64::from(self.fleet().begun);
+        if phase == Phase::Ramp && inflow > most {
+            // All rise in proportion, so that what many groups have earned does not come at once.
+            let part = most / inflow;
+            let between = |low: u32, high: u32| low + (f64::from(high - low) * part) as u32;
+            fleet = between(self.fleet_limit, fleet);
+            for (limit, tally) in groups.iter_mut().zip(&self.tallies) {
+                *limit = between(tally.limit, *limit);
+            }
+        }
+        self.fleet_limit = fleet;
+        for (tally, limit) in self.tallies.iter_mut().zip(groups) {
+            tally.limit = limit;
+        }
+        self.narrow()
+    }
+
+    /// The limits that the groups have earned by now.
+    fn group_limits(&self) -> Vec<u32> {
         let open = self.open_members();
         let used = self.drawn + self.terms.spare >= self.terms.coverage;
         let names = if used { Names::Used } else { Names::Left };
-        for group in 0..self.roster.groups.len() as Group {
-            let tally = self.tallies[group as usize];
-            let near = self.wealth[group as usize] * self.terms.near
-                >= super::judge::threshold(self, group);
-            if self.guards[group as usize] == Guard::Own && !near {
+        (0..self.roster.groups.len() as Group)
+            .map(|group| {
+                let tally = &self.tallies[group as usize];
+                let near = self.wealth[group as usize] * self.terms.near
+                    >= super::judge::threshold(self, group);
+                if self.guards[group as usize] != Guard::Own || near {
+                    return tally.limit;
+                }
                 let around =
                     Around { open: open[group as usize], clock: self.clock.hours(), names };
-                let next = room::limit(&self.roster, &self.terms, group, &tally, &around);
-                self.tallies[group as usize].limit = next;
-            }
+                room::limit(&self.roster, &self.terms, group, tally, &around)
+            })
+            .collect()
+    }
+
+    /// How many devices these limits are about to let in.
+    fn inflow(&self, fleet: u32, groups: &[u32]) -> f64 {
+        let mut inflow = 0.0;
+        for (number, kind) in self.roster.kinds.iter().enumerate() {
+            let next = self.effective(kind, fleet, groups).max(self.limits[number]);
+            let rise = share_of(next) - share_of(self.limits[number]);
+            inflow += rise * f64::from(self.sizes[number]);
         }
-        self.narrow()
+        inflow
+    }
+
+    /// A kind's limit: the smallest of its groups'.
+    fn effective(&self, kind: &Kind, fleet: u32, groups: &[u32]) -> u32 {
+        kind.groups.iter().fold(fleet, |limit, group| match self.guards[*group as usize] {
+            Guard::Own => limit.min(groups[*group as usize]),
+            Guard::Fleet => limit,
+            Guard::Held => Limit::NOBODY.0,
+        })
     }
 
     /// For each group, its members that no other group keeps out altogether.
@@ -257,14 +300,9 @@ impl Trial {
     /// The effective limit of every kind: the smallest of its groups'.
     fn narrow(&mut self) -> f64 {
         let mut inflow = 0.0;
+        let groups: Vec<u32> = self.tallies.iter().map(|tally| tally.limit).collect();
         for (number, kind) in self.roster.kinds.iter().enumerate() {
-            let limit = kind.groups.iter().fold(self.fleet_limit, |limit, group| {
-                match self.guards[*group as usize] {
-                    Guard::Own => limit.min(self.tallies[*group as usize].limit),
-                    Guard::Fleet => limit,
-                    Guard::Held => Limit::NOBODY.0,
-                }
-            });
+            let limit = self.effective(kind, self.fleet_limit, &groups);
             let before = self.limits[number];
             let next = if limit == Limit::NOBODY.0 { limit } else { limit.max(before) };
             self.limits[number] = next;

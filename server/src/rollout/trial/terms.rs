@@ -28,6 +28,8 @@ pub struct Terms {
     pub ramp_from_h: f64,
     /// When the ramp has reached the hold-back.
     pub ramp_to_h: f64,
+    /// While it lasts, at most this share of those that have begun is let in in an hour.
+    pub ramp_growth: f64,
     /// The share of devices kept back as controls until [`Self::open_h`].
     pub hold_back: f64,
     /// When everybody is let in.
@@ -94,6 +96,7 @@ impl Terms {
             canary_roots: 1.8,
             ramp_from_h: 36.0,
             ramp_to_h: 60.0,
+            ramp_growth: 0.25,
             hold_back: 0.1,
             open_h: 64.0,
             ramp_live_h: 28,
