@@ -12,7 +12,7 @@ use lockgate_test_fleet::sim::{
     presence::{Calendar, Cut, Today},
     run::Run,
     scenario::{self, Beside, Scenario, Start},
-    table::{Who, once},
+    table::{HOURS, Who, once},
 };
 
 const DEVICES: u32 = 500;
@@ -28,9 +28,9 @@ fn there_are_at_least_twenty_scenarios_good_and_bad_and_each_says_what_it_is() {
 #[test]
 fn a_run_replays_from_its_seed_to_the_last_number() {
     let scenario = named("silent-10");
-    let first = once(Who::Trial, &scenario, DEVICES, 7);
-    assert_eq!(first, once(Who::Trial, &scenario, DEVICES, 7));
-    assert_ne!(first, once(Who::Trial, &scenario, DEVICES, 8));
+    let first = once(Who::Trial, &scenario, DEVICES, 7, HOURS);
+    assert_eq!(first, once(Who::Trial, &scenario, DEVICES, 7, HOURS));
+    assert_ne!(first, once(Who::Trial, &scenario, DEVICES, 8, HOURS));
 }
 
 #[test]
@@ -73,18 +73,18 @@ fn a_day_that_was_worked_out_once_answers_like_one_that_is_worked_out_anew() {
 fn what_bricks_everybody_harms_a_handful_under_the_gate_and_most_under_time_alone() {
     let scenario = named("all-brick");
     for seed in 0..3 {
-        let gate = once(Who::Trial, &scenario, DEVICES, seed);
+        let gate = once(Who::Trial, &scenario, DEVICES, seed, HOURS);
         assert!(gate.harmed <= 7, "seed {seed}: {}", gate.harmed);
         assert!(gate.halted.is_some(), "seed {seed}");
     }
-    let peer = once(Who::Peer(Rule::Mender), &scenario, DEVICES, 0);
+    let peer = once(Who::Peer(Rule::Mender), &scenario, DEVICES, 0, HOURS);
     assert!(peer.harmed > DEVICES / 2);
 }
 
 #[test]
 fn a_good_release_is_not_halted_and_reaches_those_who_are_there() {
     for name in ["good-quiet", "good-friday"] {
-        let outcome = once(Who::Trial, &named(name), DEVICES, 1);
+        let outcome = once(Who::Trial, &named(name), DEVICES, 1, HOURS);
         assert_eq!(outcome.halted, None, "{name}: {:?}", outcome.sentences);
         assert!(outcome.hours_95.is_some_and(|hours| hours <= 110), "{name}: {outcome:?}");
     }

@@ -31,6 +31,9 @@ struct Arguments {
     /// The first run's seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Hours that each run lasts after the start.
+    #[arg(long, default_value_t = table::HOURS)]
+    hours: u32,
     /// Threads.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         policies: policies.collect(),
         runs: arguments.runs,
         seed: arguments.seed,
+        hours: arguments.hours,
         jobs: arguments.jobs,
         talk: if arguments.sentences { Talk::Sentences } else { Talk::Numbers },
     };

@@ -17,7 +17,7 @@ use super::{
     scenario::Scenario,
 };
 
-/// Hours that a run lasts: the rollout, and a day of looking on.
+/// Hours that a run usually lasts: the rollout, and a day of looking on.
 pub const HOURS: u32 = 128;
 
 /// Who decides.
@@ -44,6 +44,8 @@ pub struct Plan {
     pub runs: u64,
     /// The first run's seed.
     pub seed: u64,
+    /// Hours after the start.
+    pub hours: u32,
     /// Threads.
     pub jobs: usize,
     /// Whether the sentences of holds are printed.
@@ -76,15 +78,15 @@ impl Who {
     }
 }
 
-/// One run.
-pub fn once(who: Who, scenario: &Scenario, size: u32, seed: u64) -> Outcome {
+/// One run of so many hours.
+pub fn once(who: Who, scenario: &Scenario, size: u32, seed: u64, hours: u32) -> Outcome {
     let fleet = Fleet::new(size, scenario, seed);
     let mut policy: Box<dyn Policy> = match who {
         Who::Trial => Box::new(Gate::new(&fleet, Terms::routine())),
         Who::Clairvoyant => Box::new(Clairvoyant::new(&fleet, scenario)),
         Who::Peer(rule) => Box::new(Peer::new(rule, &fleet)),
     };
-    Run::new(&fleet, scenario).play(policy.as_mut(), HOURS)
+    Run::new(&fleet, scenario).play(policy.as_mut(), hours)
 }
 
 /// Runs of one policy in one scenario, in the order of their seeds.
@@ -98,7 +100,7 @@ pub fn many(who: Who, scenario: &Scenario, size: u32, plan: &Plan) -> Vec<Outcom
                 if number >= plan.runs {
                     return own;
                 }
-                own.push((number, once(who, scenario, size, plan.seed + number)));
+                own.push((number, once(who, scenario, size, plan.seed + number, plan.hours)));
             }
         };
         let workers: Vec<_> = (0..plan.jobs.max(1)).map(|_| scope.spawn(work)).collect();

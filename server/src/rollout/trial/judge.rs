@@ -141,10 +141,12 @@ fn total(trial: f64, soak: f64, (prompt, later): (f64, f64)) -> f64 {
 }
 
 impl Trial {
-    /// Weighs every group that has evidence.
+    /// Weighs every group whose evidence changed.
     pub(super) fn weigh(&mut self) {
         for group in 0..self.roster.groups.len() as Group {
-            if self.tallies[group as usize].begun == 0 {
+            let reported = self.reports.take_changed(group);
+            let unheard = self.silence.take_changed(group);
+            if !reported && !unheard {
                 continue;
             }
             let odds = total(

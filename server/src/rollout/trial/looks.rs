@@ -61,6 +61,7 @@ pub const SLEEPY: f64 = 0.4;
 #[derive(Clone, Debug)]
 pub struct Silence {
     sums: Vec<[Stakes; LOOKS.len()]>,
+    changed: Vec<bool>,
 }
 
 /// A device's cell: those with whom its silence is compared to choose the stake.
@@ -185,16 +186,22 @@ pub fn tolerant(chance: f64, tolerance: f64) -> f64 {
 impl Silence {
     /// Nobody was silent yet.
     pub fn new(groups: usize) -> Self {
-        Self { sums: vec![[[0.0; RATES.len()]; LOOKS.len()]; groups] }
+        Self { sums: vec![[[0.0; RATES.len()]; LOOKS.len()]; groups], changed: vec![false; groups] }
     }
 
     /// Adds a contribution to these groups.
     pub fn add(&mut self, groups: &[Group], look: usize, stakes: &Stakes) {
         for group in groups {
+            self.changed[*group as usize] = true;
             for (sum, stake) in self.sums[*group as usize][look].iter_mut().zip(stakes) {
                 *sum += stake;
             }
         }
+    }
+
+    /// Whether a group's sums changed since this was last asked.
+    pub fn take_changed(&mut self, group: Group) -> bool {
+        std::mem::take(&mut self.changed[group as usize])
     }
 
     /// A group's sums.

@@ -13,6 +13,13 @@
 //! | which group explains it, what is held | [`judge`] |
 //! | what people read | [`words`] |
 //!
+//! The engine does not ask it yet. It would have to bring: a [`roster::Roster`] from its device table at
+//! the start (groups and habit as first signed); for each letter whether the bucket was the one open
+//! question, which devices compute (`Answer::bucket_alone`) and have to sign; [`roster::expected`] noise per
+//! model from earlier outcomes; and, from what is decided here, the narrower limits by group and the
+//! coverage list of the rollout file, and holds as numbered stops. A device may install below the smallest
+//! limit of its groups, or when its bucket is on the list: both are in the file's format already.
+//!
 //! A letter costs a bounded number of steps; an hour costs steps in the number of groups, kinds and
 //! sampled lots, and one walk over the fleet while draws are wanted.
 

@@ -26,6 +26,7 @@ pub enum Part {
 pub struct Reports {
     trial: Vec<[f64; RATES.len()]>,
     soak: Vec<[f64; RATES.len()]>,
+    changed: Vec<bool>,
 }
 
 /// What one failure is worth: the inverse of the share that fails without any fault of the release,
@@ -63,7 +64,8 @@ pub fn mean(logs: &[f64]) -> f64 {
 impl Reports {
     /// Nothing was reported yet.
     pub fn new(groups: usize) -> Self {
-        Self { trial: vec![[0.0; RATES.len()]; groups], soak: vec![[0.0; RATES.len()]; groups] }
+        let none = vec![[0.0; RATES.len()]; groups];
+        Self { trial: none.clone(), soak: none, changed: vec![false; groups] }
     }
 
     /// Changes the bets of these groups.
@@ -73,6 +75,7 @@ impl Reports {
             Part::Soak => &mut self.soak,
         };
         for group in groups {
+            self.changed[*group as usize] = true;
             for (log, change) in table[*group as usize].iter_mut().zip(change) {
                 *log += change;
             }
@@ -85,6 +88,11 @@ impl Reports {
             Part::Trial => &self.trial[group as usize],
             Part::Soak => &self.soak[group as usize],
         }
+    }
+
+    /// Whether a group's bets changed since this was last asked.
+    pub fn take_changed(&mut self, group: Group) -> bool {
+        std::mem::take(&mut self.changed[group as usize])
     }
 
     /// A group's wealth.
