@@ -1,4 +1,5 @@
-//! Fleets that try Lockgate out: the demo's real processes, chaos, benchmarks, and the fuzz targets.
+//! Fleets that try Lockgate out: the demo's real processes, chaos, benchmarks, the fuzz targets, and a
+//! simulated fleet for the gate.
 //! Nothing that ships depends on this crate.
 
 pub mod bench;
@@ -10,5 +11,6 @@ pub mod letter_writer;
 pub mod olpc;
 pub mod own_mounts;
 pub mod process;
+pub mod sim;
 pub mod thief;
 pub mod world;

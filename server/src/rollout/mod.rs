@@ -8,11 +8,13 @@
 //! | how many devices a stage lets in | [`limits`] |
 //! | what counts as evidence | [`evidence`] |
 //! | what people read of it | [`report`] |
+//! | the same questions, answered by a randomised trial; not asked by the engine yet | [`trial`] |
 
 pub mod evidence;
 pub mod gate;
 pub mod limits;
 pub mod report;
+pub mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 

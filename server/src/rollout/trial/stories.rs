@@ -1,0 +1,222 @@
+//! Rollouts told from start to end on fleets that poll once an hour: what must hold, whatever the
+//! release does.
+
+use lockgate_shared::{
+    bucket::Bucket,
+    facts::Facts,
+    group::{Habit, groups_of},
+    id::{ChannelId, DeviceId},
+};
+
+use super::{
+    judge::Verdict,
+    roster::{Likeness, Member, Noise},
+    *,
+};
+
+const MODELS: u32 = 4;
+
+/// A fleet of devices that are always on and do what the gate allows.
+struct Fleet {
+    trial: Trial,
+    hour: u32,
+    begun: Vec<Option<u32>>,
+    told: Vec<bool>,
+}
+
+/// What a release does to a device of this number that began so many hours ago.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Well,
+    Fails,
+    Silent,
+}
+
+impl Fleet {
+    fn new(devices: u32) -> Self {
+        let trial = Trial::new(Terms::routine(), roster(devices), Digest([3; 32]));
+        let (begun, told) = (vec![None; devices as usize], vec![false; devices as usize]);
+        Self { trial, hour: 0, begun, told }
+    }
+
+    fn hour(&mut self, fate: &dyn Fn(u32, u32) -> Fate) {
+        self.trial.begin_hour(self.hour);
+        for device in 0..self.begun.len() as u32 {
+            self.poll(device, fate);
+        }
+        self.hour += 1;
+    }
+
+    fn poll(&mut self, device: u32, fate: &dyn Fn(u32, u32) -> Fate) {
+        let place = device as usize;
+        let Some(begun) = self.begun[place] else {
+            let letter = if self.hour >= BEFORE && self.trial.admits(device) {
+                self.begun[place] = Some(self.hour);
+                Letter::Begins
+            } else {
+                Letter::AtRisk
+            };
+            return self.trial.letter(device, letter);
+        };
+        match fate(device, self.hour - begun) {
+            Fate::Silent => {}
+            Fate::Fails if !self.told[place] => {
+                self.told[place] = true;
+                self.trial.letter(device, Letter::Failed(None));
+            }
+            Fate::Well if !self.told[place] => {
+                self.told[place] = true;
+                self.trial.letter(device, Letter::Healthy);
+            }
+            Fate::Well | Fate::Fails => self.trial.letter(device, Letter::On),
+        }
+    }
+
+    fn play(&mut self, hours: u32, fate: &dyn Fn(u32, u32) -> Fate) {
+        for _ in 0..BEFORE + hours {
+            self.hour(fate);
+        }
+    }
+
+    fn let_in(&self) -> usize {
+        self.begun.iter().flatten().count()
+    }
+}
+
+#[test]
+fn a_good_release_reaches_everybody_and_holds_nobody() {
+    let mut fleet = Fleet::new(400);
+    fleet.play(96, &|_, _| Fate::Well);
+    assert_eq!(*fleet.trial.verdict(), Verdict::Open);
+    assert!(fleet.trial.holds().is_empty());
+    assert_eq!(fleet.let_in(), 400);
+}
+
+#[test]
+fn a_release_that_bricks_every_device_stops_at_the_first_five() {
+    let mut fleet = Fleet::new(400);
+    fleet.play(60, &|_, _| Fate::Silent);
+    assert!(fleet.let_in() <= 7, "{} were let in", fleet.let_in());
+    assert_eq!(*fleet.trial.verdict(), Verdict::Halt);
+    let sentence = &fleet.trial.holds()[0].sentence;
+    assert!(sentence.starts_with("Halted: 5 of 5 devices went silent"), "{sentence}");
+}
+
+#[test]
+fn a_release_that_fails_on_every_device_halts_with_its_failures_counted() {
+    let mut fleet = Fleet::new(400);
+    fleet.play(60, &|_, _| Fate::Fails);
+    assert!(fleet.let_in() <= 7, "{} were let in", fleet.let_in());
+    assert_eq!(*fleet.trial.verdict(), Verdict::Halt);
+    assert!(fleet.trial.holds()[0].sentence.contains("that were let in failed"));
+}
+
+#[test]
+fn a_bad_model_is_kept_small_while_the_others_go_on() {
+    let mut fleet = Fleet::new(800);
+    fleet.play(100, &|device, _| if model(device) == 3 { Fate::Fails } else { Fate::Well });
+    let bad = |device: &usize| model(*device as u32) == 3;
+    let begun = |bad_ones: bool| {
+        let devices = (0..800).filter(|device| bad(device) == bad_ones);
+        devices.filter(|device| fleet.begun[*device].is_some()).count()
+    };
+    assert!(begun(true) <= 8, "{} of the bad model were let in", begun(true));
+    assert_ne!(*fleet.trial.verdict(), Verdict::Halt);
+    assert_eq!(begun(false), 600, "all the others");
+}
+
+#[test]
+fn devices_lost_a_day_later_are_few_because_nobody_soaked() {
+    let mut fleet = Fleet::new(400);
+    fleet.play(80, &|_, age| if age > 24 { Fate::Silent } else { Fate::Well });
+    assert_eq!(*fleet.trial.verdict(), Verdict::Halt);
+    assert!(fleet.let_in() <= 40, "{} were let in", fleet.let_in());
+}
+
+#[test]
+fn whoever_was_let_in_stays_let_in_until_a_hold() {
+    let mut fleet = Fleet::new(300);
+    let mut before = vec![false; 300];
+    for _ in 0..BEFORE + 90 {
+        fleet.hour(&|_, _| Fate::Well);
+        let now: Vec<bool> = (0..300)
+            .map(|device| fleet.trial.admits(device) || fleet.begun[device as usize].is_some())
+            .collect();
+        assert!(before.iter().zip(&now).all(|(before, now)| !before || *now));
+        before = now;
+    }
+}
+
+#[test]
+fn when_everybody_falls_silent_the_gate_waits() {
+    let mut fleet = Fleet::new(400);
+    fleet.play(48, &|_, _| Fate::Well);
+    let clock = fleet.trial.clock().hours();
+    let begun = fleet.let_in();
+    for _ in 0..10 {
+        // Nobody is heard: the server is out of reach.
+        fleet.trial.begin_hour(fleet.hour);
+        fleet.hour += 1;
+    }
+    assert!(fleet.trial.clock().hours() <= clock + 3.0);
+    assert_eq!(fleet.let_in(), begun);
+    assert_ne!(*fleet.trial.verdict(), Verdict::Halt);
+}
+
+#[test]
+fn the_order_of_letters_within_an_hour_changes_nothing() {
+    let forwards = told_in_order(false);
+    let backwards = told_in_order(true);
+    assert_eq!(forwards, backwards);
+}
+
+fn told_in_order(backwards: bool) -> Vec<Option<u32>> {
+    let mut fleet = Fleet::new(300);
+    let fate =
+        |device: u32, _: u32| if device.is_multiple_of(40) { Fate::Fails } else { Fate::Well };
+    for _ in 0..BEFORE + 60 {
+        fleet.trial.begin_hour(fleet.hour);
+        for number in 0..300 {
+            fleet.poll(if backwards { 299 - number } else { number }, &fate);
+        }
+        fleet.hour += 1;
+    }
+    fleet.begun
+}
+
+const fn model(device: u32) -> u32 {
+    device % MODELS
+}
+
+fn roster(devices: u32) -> Roster {
+    let kinds: Vec<Likeness> = (0..MODELS)
+        .map(|model| {
+            let facts = Facts {
+                vendor: "Acme".into(),
+                model: format!("Slate {model}"),
+                os_id: "debian".into(),
+                ..Facts::default()
+            };
+            let groups = groups_of(&facts, Habit::AlwaysOn);
+            Likeness {
+                groups: groups
+                    .into_iter()
+                    .map(|group| (group.id, group.kind, group.label))
+                    .collect(),
+                habit: Habit::AlwaysOn,
+                zone: 0,
+                noise: Noise { prompt: 0.004, late: 0.001 },
+            }
+        })
+        .collect();
+    let channel: ChannelId = "stable".parse().expect("a name");
+    let members = (0..devices)
+        .map(|device| {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&device.to_be_bytes());
+            let bucket = Bucket::of(&Digest([9; 32]), &channel, &DeviceId(id));
+            Member { kind: model(device), bucket }
+        })
+        .collect();
+    Roster::new(kinds, members)
+}

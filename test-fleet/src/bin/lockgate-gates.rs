@@ -1,0 +1,81 @@
+//! Runs releases through simulated fleets under the gate and its peers, and prints the table or the
+//! calibration of the evidence.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use lockgate_test_fleet::sim::{
+    scenario,
+    table::{self, Plan, Talk, Who},
+};
+
+/// What to run.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lockgate-gates",
+    about = "releases on simulated fleets, under the gate and its peers"
+)]
+struct Arguments {
+    /// Sizes of the fleets.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+    fleet: Vec<u32>,
+    /// Runs of each policy in each scenario.
+    #[arg(long, default_value_t = 11)]
+    runs: u64,
+    /// Only scenarios whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    scenario: Vec<String>,
+    /// Only these policies.
+    #[arg(long, value_delimiter = ',')]
+    policy: Vec<String>,
+    /// The first run's seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Hours that each run lasts after the start.
+    #[arg(long, default_value_t = table::HOURS)]
+    hours: u32,
+    /// Threads.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// The folder of scenarios.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios"))]
+    scenarios: PathBuf,
+    /// Print how often the evidence passes its marks in good releases.
+    #[arg(long)]
+    calibration: bool,
+    /// Print the sentences of holds as well.
+    #[arg(long)]
+    sentences: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut scenarios = match scenario::read(&arguments.scenarios) {
+        Ok(scenarios) => scenarios,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let among = |names: &[String], name: &str| {
+        names.is_empty() || names.iter().any(|part| name.contains(part.as_str()))
+    };
+    scenarios.retain(|scenario| among(&arguments.scenario, &scenario.name));
+    let policies = Who::all().into_iter().filter(|who| among(&arguments.policy, who.name()));
+    let plan = Plan {
+        sizes: arguments.fleet,
+        scenarios,
+        policies: policies.collect(),
+        runs: arguments.runs,
+        seed: arguments.seed,
+        hours: arguments.hours,
+        jobs: arguments.jobs,
+        talk: if arguments.sentences { Talk::Sentences } else { Talk::Numbers },
+    };
+    if arguments.calibration {
+        table::calibration(&plan)
+    } else {
+        table::print(&plan)
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,26 @@
+//! The simulated fleet: made-up devices with days, sites, noise and faults, under the real gate and under
+//! its peers' policies, from a seed, one gate tick at a time.
+//!
+//! | to find out | open |
+//! |---|---|
+//! | what a scenario says | [`scenario`] |
+//! | what devices there are | [`fleet`] |
+//! | when they are on | [`presence`] |
+//! | what happens in a tick | [`run`] |
+//! | who decides | [`policy`], [`peers`], [`clairvoyant`] |
+//! | what is printed | [`table`] |
+
+pub mod clairvoyant;
+pub mod dice;
+pub mod fleet;
+pub mod peers;
+pub mod policy;
+pub mod presence;
+pub mod run;
+pub mod scenario;
+pub mod table;
+
+/// Gate ticks in an hour: five minutes each.
+pub const TICKS_PER_HOUR: u32 = 12;
+/// Gate ticks in a day.
+pub const TICKS_PER_DAY: u32 = 24 * TICKS_PER_HOUR;

@@ -1,0 +1,308 @@
+//! One run: a fleet, a scenario, a policy, one gate tick at a time. What devices are told changes only
+//! at the hour; polls of devices that have left, sleep or are done cost a few multiplications.
+
+use super::{
+    TICKS_PER_HOUR,
+    dice::Dice,
+    fleet::Fleet,
+    policy::{Look, Policy, Standing, Update},
+    presence::{Calendar, Cut, Today},
+    scenario::{How, Scenario},
+};
+
+/// Hours before the rollout that are simulated, so that everybody's day is known.
+pub const BEFORE: u32 = lockgate_server::rollout::trial::BEFORE;
+/// Ticks ahead that an event may lie: the longest install and the longest crash loop.
+const AHEAD: usize = 128;
+
+/// What a device has been through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Life {
+    /// The tick in which it began, since the run's first; nothing before.
+    begun: u32,
+    /// The install's length in ticks.
+    length: u8,
+    stage: Stage,
+    hit: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Waiting,
+    /// Installs, or is in its trial.
+    Trial,
+    /// Its result is known to it and not told yet.
+    Told(bool),
+    /// It said that it is well.
+    Healthy,
+    /// It said that it failed.
+    Failed,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Devices that the release was bad for and that activated it.
+    pub harmed: u32,
+    /// The hour in which the rollout was stopped for everybody.
+    pub halted: Option<u32>,
+    /// Devices heard in the last hours that the release is good for and that may not have it.
+    pub held_good: u32,
+    /// Devices that the release is good for.
+    pub good: u32,
+    /// Hours until these shares of those who asked had begun.
+    pub hours_95: Option<u32>,
+    /// See above.
+    pub hours_99: Option<u32>,
+    /// Devices that began.
+    pub begun: u32,
+    /// Polls that reached the server.
+    pub polls: u64,
+    /// Sentences of holds.
+    pub sentences: Vec<String>,
+    /// The highest evidence, for calibration.
+    pub peak: f64,
+}
+
+/// A run in progress.
+pub struct Run<'a> {
+    fleet: &'a Fleet,
+    scenario: &'a Scenario,
+    calendar: Calendar,
+    lives: Vec<Life>,
+    days: Vec<Today>,
+    cuts: Vec<Cut>,
+    events: Vec<Vec<u32>>,
+    /// Devices that asked within [`ASKED_H`].
+    asked: Vec<bool>,
+    hours: u32,
+    outcome: Outcome,
+}
+
+/// Bytes that one device costs the simulator, the gate's own apart.
+pub const BYTES: usize = size_of::<Life>()
+    + size_of::<super::fleet::Device>()
+    + size_of::<lockgate_server::rollout::trial::roster::Member>()
+    + size_of::<Today>()
+    + size_of::<bool>();
+
+/// Devices that ask at least once within these hours of the rollout are those of which a share is to be
+/// reached: when a routine rollout is open to everybody, and until four days are over.
+const ASKED_H: std::ops::Range<u32> = 64..96;
+
+impl<'a> Run<'a> {
+    /// A run of this scenario.
+    pub fn new(fleet: &'a Fleet, scenario: &'a Scenario) -> Self {
+        let hit = |device| fleet.is_hit(device, scenario);
+        let lives = (0..fleet.devices.len() as u32)
+            .map(|device| Life { hit: hit(device), ..Life::default() })
+            .collect();
+        Self {
+            fleet,
+            scenario,
+            calendar: Calendar::new(scenario.beside),
+            lives,
+            days: vec![Today::default(); fleet.devices.len()],
+            cuts: vec![Cut::default(); fleet.sites as usize],
+            events: vec![Vec::new(); AHEAD],
+            asked: vec![false; fleet.devices.len()],
+            hours: 0,
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// Runs for so many hours after the start.
+    pub fn play(mut self, policy: &mut dyn Policy, hours: u32) -> Outcome {
+        for hour in 0..BEFORE + hours {
+            policy.begin_hour(hour, &Look { fleet: self.fleet, calendar: &self.calendar });
+            if policy.halted() && self.outcome.halted.is_none() {
+                self.outcome.halted = Some(hour.saturating_sub(BEFORE));
+            }
+            // A rollout that was stopped and whose devices have all come to an end changes nothing more.
+            if self.outcome.halted.is_some_and(|at| hour > at + BEFORE + 12) {
+                break;
+            }
+            self.hours = hour + 1;
+            for tick in 0..TICKS_PER_HOUR {
+                self.tick(policy, hour, tick);
+            }
+        }
+        self.finish(policy)
+    }
+
+    fn tick(&mut self, policy: &mut dyn Policy, hour: u32, phase: u32) {
+        // Ticks of the calendar; the run's first hour lies BEFORE hours ahead of the start.
+        let now = hour * TICKS_PER_HOUR + phase;
+        let tick = self.calendar.start - BEFORE * TICKS_PER_HOUR + now;
+        for device in std::mem::take(&mut self.events[now as usize % AHEAD]) {
+            self.ends(policy, device, tick, now);
+        }
+        let place = phase as usize;
+        for device in self.fleet.phases[place]..self.fleet.phases[place + 1] {
+            if self.reaches(device, tick) {
+                self.polls(policy, device, hour, tick, now);
+            }
+        }
+    }
+
+    fn reaches(&mut self, device: u32, tick: u32) -> bool {
+        let site = self.fleet.devices[device as usize].site as usize;
+        let (today, cut) = (&mut self.days[device as usize], &mut self.cuts[site]);
+        self.calendar.reaches_by(self.fleet, device, tick, today, cut)
+    }
+
+    fn polls(&mut self, policy: &mut dyn Policy, device: u32, hour: u32, tick: u32, now: u32) {
+        if self.is_lost(device, tick, now) {
+            return;
+        }
+        self.outcome.polls += 1;
+        if ASKED_H.contains(&hour.wrapping_sub(BEFORE)) {
+            self.asked[device as usize] = true;
+        }
+        let life = self.lives[device as usize];
+        match life.stage {
+            Stage::Waiting => {
+                let standing = if !self.calendar.may_install(self.fleet, device, tick) {
+                    Standing::Kept
+                } else if hour >= BEFORE && policy.admits(device) {
+                    self.begins(device, now);
+                    Standing::Begins
+                } else {
+                    Standing::AtRisk
+                };
+                policy.letter(device, hour, Update::Waits(standing));
+            }
+            Stage::Trial => policy.letter(device, hour, Update::On),
+            Stage::Told(well) => self.tell(policy, device, hour, well),
+            Stage::Healthy => {
+                if self.fails_late(device, now) {
+                    self.tell(policy, device, hour, false);
+                } else {
+                    policy.letter(device, hour, Update::On);
+                }
+            }
+            Stage::Failed => policy.letter(device, hour, Update::On),
+        }
+    }
+
+    fn begins(&mut self, device: u32, now: u32) {
+        let length = self.calendar.install(self.fleet, device).min(AHEAD as u32 - 1);
+        let life = &mut self.lives[device as usize];
+        (life.begun, life.length, life.stage) = (now, length as u8, Stage::Trial);
+        self.events[(now + length) as usize % AHEAD].push(device);
+        self.outcome.begun += 1;
+        self.outcome.harmed += u32::from(life.hit);
+    }
+
+    /// The trial ends: the result is told at once by a device that is on, and at its next poll by one
+    /// that is not.
+    fn ends(&mut self, policy: &mut dyn Policy, device: u32, tick: u32, now: u32) {
+        let well = !self.fails_in_trial(device, tick);
+        self.lives[device as usize].stage = Stage::Told(well);
+        if self.reaches(device, tick) && !self.is_lost(device, tick, now) {
+            self.tell(policy, device, now / TICKS_PER_HOUR, well);
+        }
+    }
+
+    fn tell(&mut self, policy: &mut dyn Policy, device: u32, hour: u32, well: bool) {
+        let site = u32::from(self.fleet.devices[device as usize].site);
+        let life = &mut self.lives[device as usize];
+        life.stage = if well { Stage::Healthy } else { Stage::Failed };
+        policy.letter(device, hour, if well { Update::Healthy } else { Update::Failed(site) });
+    }
+
+    fn own(&self, device: u32) -> Dice {
+        self.fleet.dice.of(30).of(u64::from(device))
+    }
+
+    fn fails_in_trial(&self, device: u32, tick: u32) -> bool {
+        let life = self.lives[device as usize];
+        let prompt = self
+            .scenario
+            .hit
+            .is_some_and(|hit| hit.after_h <= 0.0 && hit.how == How::Explicit && life.hit);
+        let site = self.fleet.devices[device as usize].site;
+        let cut = self.scenario.beside.power_cuts > 0.0
+            && self.calendar.is_cut(self.fleet.dice, site, tick)
+            && self.own(device).of(3).hits(self.scenario.beside.power_cuts);
+        prompt || cut || self.own(device).hits(self.fleet.kind(device).noise.prompt)
+    }
+
+    /// Whether a device that called itself well has failed since.
+    fn fails_late(&self, device: u32, now: u32) -> bool {
+        let life = self.lives[device as usize];
+        let age = f64::from(now - life.begun) / f64::from(TICKS_PER_HOUR);
+        let noise = self.own(device).of(1);
+        if noise.hits(self.fleet.kind(device).noise.late) && age >= 48.0 * noise.of(1).unit() {
+            return true;
+        }
+        let Some(hit) = self.scenario.hit.filter(|_| life.hit) else { return false };
+        let at = hit.after_h + f64::from(life.length) / f64::from(TICKS_PER_HOUR);
+        match hit.how {
+            How::Explicit => hit.after_h > 0.0 && age >= at,
+            // It tries for some hours before it goes back.
+            How::CrashLoop => age >= at + 3.0 + 5.0 * self.own(device).of(2).unit(),
+            How::Silent | How::Half => false,
+        }
+    }
+
+    /// Whether the release keeps a device from being heard now.
+    fn is_lost(&self, device: u32, tick: u32, now: u32) -> bool {
+        let life = self.lives[device as usize];
+        let Some(hit) = self.scenario.hit.filter(|_| life.hit) else { return false };
+        if life.stage == Stage::Waiting {
+            return false;
+        }
+        let age = f64::from(now - life.begun) / f64::from(TICKS_PER_HOUR);
+        let at = hit.after_h + f64::from(life.length) / f64::from(TICKS_PER_HOUR);
+        if age < at {
+            return false;
+        }
+        match hit.how {
+            How::Explicit => false,
+            How::Silent => true,
+            How::Half => self.own(device).of(u64::from(tick)).hits(0.5),
+            How::CrashLoop => {
+                life.stage != Stage::Failed && age < at + 3.0 + 5.0 * self.own(device).of(2).unit()
+            }
+        }
+    }
+
+    fn finish(mut self, policy: &dyn Policy) -> Outcome {
+        let all = self.asked.iter().filter(|asked| **asked).count() as f64;
+        let mut begun_by = vec![0u32; self.hours as usize];
+        for (life, asked) in self.lives.iter().zip(&self.asked) {
+            let place = (life.begun / TICKS_PER_HOUR) as usize;
+            if *asked
+                && life.stage != Stage::Waiting
+                && let Some(count) = begun_by.get_mut(place)
+            {
+                *count += 1;
+            }
+        }
+        let mut sum = 0;
+        for (hour, begun) in begun_by.iter().enumerate() {
+            sum += begun;
+            let at = (hour as u32 + 1).saturating_sub(BEFORE);
+            if self.outcome.hours_95.is_none() && f64::from(sum) >= 0.95 * all {
+                self.outcome.hours_95 = Some(at);
+            }
+            if self.outcome.hours_99.is_none() && f64::from(sum) >= 0.99 * all {
+                self.outcome.hours_99 = Some(at);
+            }
+        }
+        for (device, life) in self.lives.iter().enumerate() {
+            let number = device as u32;
+            if life.hit || self.fleet.in_population(number, self.scenario) {
+                continue;
+            }
+            self.outcome.good += 1;
+            let waits = life.stage == Stage::Waiting && self.asked[device];
+            self.outcome.held_good += u32::from(waits && !policy.admits(number));
+        }
+        self.outcome.sentences = policy.sentences();
+        self.outcome.peak = policy.peak();
+        self.outcome
+    }
+}

@@ -1,0 +1,236 @@
+//! Tables of runs: policy by scenario by size of the fleet, and the calibration of the evidence. It prints
+//! and asserts nothing.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+use lockgate_server::rollout::trial::{Trial, terms::Terms};
+
+use super::{
+    clairvoyant::Clairvoyant,
+    fleet::Fleet,
+    peers::{Peer, Rule},
+    policy::{Gate, Policy},
+    run::{self, Outcome, Run},
+    scenario::Scenario,
+};
+
+/// Hours that a run usually lasts: the rollout, and a day of looking on.
+pub const HOURS: u32 = 128;
+
+/// Who decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The real gate.
+    Trial,
+    /// Who knows the fault.
+    Clairvoyant,
+    /// A peer.
+    Peer(Rule),
+}
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Devices.
+    pub sizes: Vec<u32>,
+    /// Scenarios.
+    pub scenarios: Vec<Scenario>,
+    /// Policies.
+    pub policies: Vec<Who>,
+    /// Runs of each.
+    pub runs: u64,
+    /// The first run's seed.
+    pub seed: u64,
+    /// Hours after the start.
+    pub hours: u32,
+    /// Threads.
+    pub jobs: usize,
+    /// Whether the sentences of holds are printed.
+    pub talk: Talk,
+}
+
+/// How much is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Talk {
+    /// Numbers.
+    Numbers,
+    /// Sentences too.
+    Sentences,
+}
+
+impl Who {
+    /// Everybody.
+    pub fn all() -> Vec<Self> {
+        let peers = Rule::ALL.into_iter().map(Self::Peer);
+        peers.chain([Self::Trial, Self::Clairvoyant]).collect()
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Trial => "trial",
+            Self::Clairvoyant => "clairvoyant",
+            Self::Peer(rule) => rule.name(),
+        }
+    }
+}
+
+/// One run of so many hours.
+pub fn once(who: Who, scenario: &Scenario, size: u32, seed: u64, hours: u32) -> Outcome {
+    let fleet = Fleet::new(size, scenario, seed);
+    let mut policy: Box<dyn Policy> = match who {
+        Who::Trial => Box::new(Gate::new(&fleet, Terms::routine())),
+        Who::Clairvoyant => Box::new(Clairvoyant::new(&fleet, scenario)),
+        Who::Peer(rule) => Box::new(Peer::new(rule, &fleet)),
+    };
+    Run::new(&fleet, scenario).play(policy.as_mut(), hours)
+}
+
+/// Runs of one policy in one scenario, in the order of their seeds.
+pub fn many(who: Who, scenario: &Scenario, size: u32, plan: &Plan) -> Vec<Outcome> {
+    let next = AtomicU64::new(0);
+    let mut outcomes: Vec<(u64, Outcome)> = thread::scope(|scope| {
+        let work = || {
+            let mut own = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= plan.runs {
+                    return own;
+                }
+                own.push((number, once(who, scenario, size, plan.seed + number, plan.hours)));
+            }
+        };
+        let workers: Vec<_> = (0..plan.jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+    });
+    outcomes.sort_by_key(|(number, _)| *number);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// The whole table.
+pub fn print(plan: &Plan) {
+    println!(
+        "bytes per device: {} for the gate, {} for the simulator",
+        Trial::bytes_per_device(),
+        run::BYTES
+    );
+    for size in &plan.sizes {
+        println!(
+            "\n{:<24} {:<12} {:>13} {:>7} {:>9} {:>7} {:>7} {:>7} {:>8}",
+            format!("{size} devices, {} runs", plan.runs),
+            "policy",
+            "harmed/p95",
+            "halted",
+            "held good",
+            "95 %",
+            "99 %",
+            "p95",
+            "x clairv"
+        );
+        for scenario in &plan.scenarios {
+            rows(scenario, *size, plan);
+        }
+    }
+}
+
+fn rows(scenario: &Scenario, size: u32, plan: &Plan) {
+    let mut results: Vec<(Who, Vec<Outcome>)> = Vec::new();
+    for who in &plan.policies {
+        // Without a fault there is nothing to know.
+        if *who == Who::Clairvoyant && scenario.hit.is_none() {
+            continue;
+        }
+        results.push((*who, many(*who, scenario, size, plan)));
+    }
+    let clairvoyant = results
+        .iter()
+        .find(|(who, _)| *who == Who::Clairvoyant)
+        .map(|(_, outcomes)| quantile(outcomes.iter().map(|outcome| outcome.harmed), 0.5));
+    for (who, outcomes) in &results {
+        row(scenario, *who, outcomes, clairvoyant);
+        if plan.talk == Talk::Sentences {
+            for (number, outcome) in outcomes.iter().enumerate() {
+                for sentence in &outcome.sentences {
+                    println!("    {} {sentence}", plan.seed + number as u64);
+                }
+            }
+        }
+    }
+}
+
+fn row(scenario: &Scenario, who: Who, outcomes: &[Outcome], clairvoyant: Option<u32>) {
+    let harmed = |part| quantile(outcomes.iter().map(|outcome| outcome.harmed), part);
+    let halted = outcomes.iter().filter(|outcome| outcome.halted.is_some()).count();
+    let good: u64 = outcomes.iter().map(|outcome| u64::from(outcome.good)).sum();
+    let held: u64 = outcomes.iter().map(|outcome| u64::from(outcome.held_good)).sum();
+    let never = u32::MAX;
+    let hours = |of: &dyn Fn(&Outcome) -> Option<u32>, part| {
+        let hours = quantile(outcomes.iter().map(|outcome| of(outcome).unwrap_or(never)), part);
+        if hours == never { "-".to_owned() } else { hours.to_string() }
+    };
+    let ratio = clairvoyant.map_or_else(String::new, |best| {
+        format!("{:.1}", f64::from(harmed(0.5)) / f64::from(best.max(1)))
+    });
+    println!(
+        "{:<24} {:<12} {:>13} {:>7} {:>8.2}% {:>7} {:>7} {:>7} {:>8}",
+        scenario.name,
+        who.name(),
+        format!("{}/{}", harmed(0.5), harmed(0.95)),
+        format!("{halted}/{}", outcomes.len()),
+        100.0 * held as f64 / good.max(1) as f64,
+        hours(&|outcome| outcome.hours_95, 0.5),
+        hours(&|outcome| outcome.hours_99, 0.5),
+        hours(&|outcome| outcome.hours_99, 0.95),
+        ratio
+    );
+}
+
+/// The share of good rollouts whose evidence ever passes `x`, beside what is promised.
+pub fn calibration(plan: &Plan) {
+    const MARKS: [f64; 6] = [10.0, 20.0, 50.0, 100.0, 150.0, 200.0];
+    println!(
+        "{:<24} {:>8} {:>6} {}",
+        "good release",
+        "devices",
+        "runs",
+        MARKS.map(|mark| format!("{:>11}", format!("> {mark}"))).concat()
+    );
+    println!(
+        "{:<40} {}",
+        "promised at most",
+        MARKS.map(|mark| format!("{:>11.4}", 1.0 / mark)).concat()
+    );
+    for size in &plan.sizes {
+        let (mut all, mut passed) = (0, MARKS.map(|_| 0u64));
+        for scenario in plan.scenarios.iter().filter(|scenario| scenario.hit.is_none()) {
+            let outcomes = many(Who::Trial, scenario, *size, plan);
+            let own = MARKS
+                .map(|mark| outcomes.iter().filter(|outcome| outcome.peak > mark).count() as u64);
+            shares(&scenario.name, *size, plan.runs, &own);
+            all += plan.runs;
+            for (sum, own) in passed.iter_mut().zip(own) {
+                *sum += own;
+            }
+        }
+        shares("all of them", *size, all, &passed);
+    }
+}
+
+fn shares(name: &str, size: u32, runs: u64, passed: &[u64]) {
+    let shares: String = passed
+        .iter()
+        .map(|count| format!("{:>11.4}", *count as f64 / runs.max(1) as f64))
+        .collect();
+    println!("{name:<24} {size:>8} {runs:>6} {shares}");
+}
+
+/// The value below which this part of the numbers lies.
+fn quantile(numbers: impl Iterator<Item = u32>, part: f64) -> u32 {
+    let mut sorted: Vec<u32> = numbers.collect();
+    sorted.sort_unstable();
+    let place = ((sorted.len() as f64 * part).ceil() as usize).max(1) - 1;
+    sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0)
+}

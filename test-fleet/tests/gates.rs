@@ -1,0 +1,146 @@
+//! The gate on simulated fleets, small enough for a debug build: what must hold in every scenario, and
+//! that the simulator is what it says.
+
+use std::path::Path;
+
+use lockgate_server::rollout::trial::terms::Terms;
+use lockgate_test_fleet::sim::{
+    TICKS_PER_HOUR,
+    fleet::Fleet,
+    peers::Rule,
+    policy::{Gate, Look, Policy, Update},
+    presence::{Calendar, Cut, Today},
+    run::Run,
+    scenario::{self, Beside, Scenario, Start},
+    table::{HOURS, Who, once},
+};
+
+const DEVICES: u32 = 500;
+
+#[test]
+fn there_are_at_least_twenty_scenarios_good_and_bad_and_each_says_what_it_is() {
+    let scenarios = scenarios();
+    assert!(scenarios.len() >= 20);
+    assert!(scenarios.iter().filter(|scenario| scenario.hit.is_none()).count() >= 8);
+    assert!(scenarios.iter().all(|scenario| !scenario.about.is_empty()));
+}
+
+#[test]
+fn a_run_replays_from_its_seed_to_the_last_number() {
+    let scenario = named("silent-10");
+    let first = once(Who::Trial, &scenario, DEVICES, 7, HOURS);
+    assert_eq!(first, once(Who::Trial, &scenario, DEVICES, 7, HOURS));
+    assert_ne!(first, once(Who::Trial, &scenario, DEVICES, 8, HOURS));
+}
+
+#[test]
+fn offices_are_awake_by_day_and_asleep_at_night_and_servers_always() {
+    let scenario = named("good-quiet");
+    let fleet = Fleet::new(2_000, &scenario, 3);
+    let calendar = Calendar::new(Beside { start: Start::Tuesday, ..Beside::default() });
+    let share = |hour: u32| {
+        let on = (0..2_000).filter(|device| {
+            let kind = fleet.kind(*device);
+            // By their own clocks.
+            let tick = calendar.start / (24 * TICKS_PER_HOUR) * 24 * TICKS_PER_HOUR;
+            let tick = (tick + hour * TICKS_PER_HOUR)
+                .wrapping_add_signed(-kind.ahead * TICKS_PER_HOUR as i32);
+            kind.habit == lockgate_shared::group::Habit::Office
+                && calendar.reaches(&fleet, *device, tick)
+        });
+        on.count() as f64
+    };
+    assert!(share(12) > 600.0, "{} of some 800 at noon", share(12));
+    assert!(share(3) < 20.0, "{} of some 800 at night", share(3));
+}
+
+#[test]
+fn a_day_that_was_worked_out_once_answers_like_one_that_is_worked_out_anew() {
+    let beside = Beside { site_outages: 0.3, flaky: 0.05, own_habits: 0.3, ..Beside::default() };
+    let scenario = Scenario { beside, ..named("good-holiday") };
+    let fleet = Fleet::new(200, &scenario, 9);
+    let calendar = Calendar::new(beside);
+    for device in 0..200 {
+        let (mut today, mut cut) = (Today::default(), Cut::default());
+        for tick in (calendar.start..calendar.start + 12 * 24 * 12).step_by(7) {
+            let kept = calendar.reaches_by(&fleet, device, tick, &mut today, &mut cut);
+            assert_eq!(kept, calendar.reaches(&fleet, device, tick), "{device} at {tick}");
+        }
+    }
+}
+
+#[test]
+fn what_bricks_everybody_harms_a_handful_under_the_gate_and_most_under_time_alone() {
+    let scenario = named("all-brick");
+    for seed in 0..3 {
+        let gate = once(Who::Trial, &scenario, DEVICES, seed, HOURS);
+        assert!(gate.harmed <= 7, "seed {seed}: {}", gate.harmed);
+        assert!(gate.halted.is_some(), "seed {seed}");
+    }
+    let peer = once(Who::Peer(Rule::Mender), &scenario, DEVICES, 0, HOURS);
+    assert!(peer.harmed > DEVICES / 2);
+}
+
+#[test]
+fn a_good_release_is_not_halted_and_reaches_those_who_are_there() {
+    for name in ["good-quiet", "good-friday"] {
+        let outcome = once(Who::Trial, &named(name), DEVICES, 1, HOURS);
+        assert_eq!(outcome.halted, None, "{name}: {:?}", outcome.sentences);
+        assert!(outcome.hours_95.is_some_and(|hours| hours <= 110), "{name}: {outcome:?}");
+    }
+}
+
+#[test]
+fn nobody_begins_whom_the_gate_does_not_admit_and_the_canary_stays_within_its_bounds() {
+    let scenario = named("good-quiet");
+    let fleet = Fleet::new(DEVICES, &scenario, 5);
+    let mut watched = Watched { gate: Gate::new(&fleet, Terms::routine()), begun: 0, most: 0 };
+    Run::new(&fleet, &scenario).play(&mut watched, 30);
+    let terms = Terms::routine();
+    assert!(watched.begun > 0);
+    assert!(f64::from(watched.most) <= terms.canary(DEVICES) + 1.0, "{}", watched.most);
+}
+
+/// The gate, and how many began before the ramp.
+struct Watched {
+    gate: Gate,
+    begun: u32,
+    most: u32,
+}
+
+impl Policy for Watched {
+    fn begin_hour(&mut self, hour: u32, look: &Look<'_>) {
+        self.gate.begin_hour(hour, look);
+        if self.gate.0.clock().hours() < 22.0 {
+            self.most = self.most.max(self.begun);
+        }
+    }
+
+    fn admits(&self, device: u32) -> bool {
+        self.gate.admits(device)
+    }
+
+    fn letter(&mut self, device: u32, hour: u32, update: Update) {
+        use lockgate_test_fleet::sim::policy::Standing;
+        if update == Update::Waits(Standing::Begins) {
+            assert!(self.gate.admits(device));
+            self.begun += 1;
+        }
+        self.gate.letter(device, hour, update);
+    }
+
+    fn halted(&self) -> bool {
+        self.gate.halted()
+    }
+}
+
+fn scenarios() -> Vec<Scenario> {
+    scenario::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios"))).expect("scenarios")
+}
+
+fn named(name: &str) -> Scenario {
+    scenarios()
+        .into_iter()
+        .find(|scenario| scenario.name == name)
+        .expect("a scenario of the folder")
+}
