@@ -414,9 +414,10 @@ struct Name(String);
 
 impl Name {
     fn number<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0.parse() {
-            Ok(number) => visitor.visit_u64(number),
-            Err(_) => Err(Error::invalid_type(Unexpected::Str(&self.0), &visitor)),
+        match (self.0.parse(), self.0.parse()) {
+            (Ok(number), _) => visitor.visit_u64(number),
+            (Err(_), Ok(number)) => visitor.visit_i64(number),
+            (Err(_), Err(_)) => Err(Error::invalid_type(Unexpected::Str(&self.0), &visitor)),
         }
     }
 
@@ -429,7 +430,8 @@ impl<'de> Deserializer<'de> for Name {
     type Error = Error;
 
     read_as! {
-        number: deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64;
+        number: deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_i8
+            deserialize_i16 deserialize_i32 deserialize_i64;
         text: deserialize_any deserialize_str deserialize_string deserialize_char
             deserialize_identifier deserialize_ignored_any;
     }
@@ -452,8 +454,8 @@ impl<'de> Deserializer<'de> for Name {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u128 f32 f64 bytes byte_buf option unit unit_struct seq tuple
-        tuple_struct map struct
+        bool i128 u128 f32 f64 bytes byte_buf option unit unit_struct seq tuple tuple_struct map
+        struct
     }
 }
 
@@ -517,6 +519,8 @@ mod tests {
         kind: Kind,
         #[serde(default)]
         by_number: BTreeMap<u64, Vec<i8>>,
+        #[serde(default)]
+        by_day: BTreeMap<i64, u32>,
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
@@ -535,6 +539,7 @@ mod tests {
             r#"{"name":"\u00e9\n","size":null,"kind":{"pair":[7,true]},"extra":[1,{"x":null}]}"#,
             r#"{"name":"","size":4294967295,"kind":{"with":{"text":"t"}},"by_number":{"3":[-1,2]}}"#,
             r#"{"name":"a","kind":{"of":{"of":"plain"}},"by_number":{"18446744073709551615":[]}}"#,
+            r#"{"name":"a","kind":"plain","by_day":{"20778":1,"-3":2,"-9223372036854775808":3}}"#,
         ] {
             let ours: Thing = read(text.as_bytes()).expect(text);
             assert_eq!(ours, serde_json::from_str::<Thing>(text).expect(text));
@@ -557,6 +562,8 @@ mod tests {
             (r#"{"name":"a","kind":{"plain":1}}"#, "`kind`"),
             (r#"{"name":"a","kind":{"plain":null,"of":1}}"#, "`kind`"),
             (r#"{"name":"a","kind":"plain","by_number":{"x":[]}}"#, "`by_number`"),
+            (r#"{"name":"a","kind":"plain","by_number":{"-1":[]}}"#, "`by_number`"),
+            (r#"{"name":"a","kind":"plain","by_day":{"9223372036854775808":1}}"#, "`by_day`"),
             (r#"{"kind":"plain"}"#, "missing field `name`"),
             (r#"["a",null,"plain"]"#, "invalid type: sequence"),
         ] {

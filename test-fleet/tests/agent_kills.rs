@@ -362,7 +362,9 @@ impl Victim {
         let query = "SELECT value FROM state WHERE key = ?1";
         let bytes: Vec<u8> = db.query_row(query, [key], |row| row.get(0)).ok()?;
         let record: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
-        Some(record["state"]["state"].as_str()?.to_owned())
+        let state = &record["state"];
+        let name = state.as_str().or_else(|| state.as_object()?.keys().next().map(String::as_str));
+        Some(name?.to_owned())
     }
 }
 
