@@ -456,8 +456,6 @@ impl<W: World> Agent<W> {
                 line.memory.observe(file, policy, &sight);
             }
         }
-        let key = line::memory_key(&product);
-        self.journal.save(&key, &line.memory).map_err(RunError::from)?;
         let wanted = match (file, &line.follows) {
             (Some(file), Some(channel)) => {
                 let pins = line.pins(&self.orders, &self.kept);
@@ -474,8 +472,20 @@ impl<W: World> Agent<W> {
                 self.complain(product, &error);
             }
         }
+        self.believe(index)?;
         self.observe_recalls(index, wanted.into_iter().map(|start| start.version).collect());
         Ok(())
+    }
+
+    /// Remembers what agrees with the manifests, and keeps what was seen and believed.
+    fn believe(&mut self, index: usize) -> Result<(), Trouble> {
+        let Some(line) = self.lines.get_mut(index) else { return Ok(()) };
+        let file = self.repository.file(&line.product, &self.facts.model_id());
+        if let (Some(policy), Some(file)) = (self.repository.policy(), file) {
+            line.memory.believe(file, policy, self.repository.manifests());
+        }
+        let key = line::memory_key(&line.product);
+        Ok(self.journal.save(&key, &line.memory).map_err(RunError::from)?)
     }
 
     /// Learns which of the versions that matter are recalled: what runs, what lies in the other slot, and

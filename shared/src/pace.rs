@@ -56,7 +56,7 @@ pub struct RolloutMemory {
     pub first_offset: u64,
     /// For each stage of the ladder: its last refresh in which that stage was not open.
     pub last_not_open: BTreeMap<CohortId, Moment>,
-    /// The longest coverage list it saw.
+    /// The longest coverage list it saw in an entry that agreed with what people signed.
     pub coverage: Vec<Bucket>,
     /// The highest limit it saw for each cohort: a limit never falls back, except to a stop.
     pub limits: BTreeMap<CohortId, Limit>,
@@ -299,6 +299,25 @@ impl Memory {
         self.last_refresh = Some(device.now);
     }
 
+    /// Remembers the coverage lists of those entries that agree with what people signed. A list that
+    /// was refused binds nobody: else whoever once signed too long a one would shut the rollout for
+    /// good, also after his keys were replaced.
+    pub fn believe(
+        &mut self,
+        file: &RolloutFile,
+        policy: &Policy,
+        manifests: &BTreeMap<Digest, Manifest>,
+    ) {
+        for entry in &file.rollouts {
+            let Some(known) = self.rollouts.get_mut(&entry.rollout) else { continue };
+            let Ok(start) = verify_start(entry, policy) else { continue };
+            let Some(manifest) = manifests.get(&start.manifest) else { continue };
+            if verify(entry, policy, manifest, &start.manifest, Some(known)).is_ok() {
+                known.coverage.clone_from(&entry.coverage);
+            }
+        }
+    }
+
     /// Notes a refresh in which there was no rollout file for this device.
     pub const fn observe_none(&mut self, now: Moment) {
         self.last_refresh = Some(now);
@@ -362,11 +381,6 @@ impl RolloutMemory {
         }
         if let Some(ended) = entry.ended {
             self.ended.get_or_insert(ended);
-        }
-        if entry.coverage.len() <= limits::COVERAGE
-            && self.coverage.iter().all(|bucket| entry.coverage.contains(bucket))
-        {
-            self.coverage.clone_from(&entry.coverage);
         }
     }
 }
@@ -460,7 +474,9 @@ pub(crate) mod tests {
         let mut entry = world.entry.clone();
         entry.coverage = vec![Bucket(1), Bucket(2), Bucket(3)];
         assert!(matches!(world.verify(&entry), Err(PaceError::CoverageTooLong { .. })));
+        world.see(&entry, START);
         entry.coverage = vec![Bucket(1), Bucket(2)];
+        world.verify(&entry).expect("what was refused is not remembered");
         world.see(&entry, START);
         entry.coverage = vec![Bucket(1), Bucket(4)];
         assert_eq!(world.verify(&entry), Err(PaceError::CoverageLost));
@@ -649,6 +665,8 @@ pub(crate) mod tests {
             let cohort = |_: &Start| "general".parse().expect("a name");
             let sight = Sight { facts: &self.facts, habit: Habit::Unknown, cohort: &cohort, now };
             self.memory.observe(file, &self.policy, &sight);
+            let manifests = BTreeMap::from([(self.digest, self.manifest.clone())]);
+            self.memory.believe(file, &self.policy, &manifests);
         }
 
         pub(crate) fn file(&self, entry: &RolloutEntry) -> RolloutFile {
