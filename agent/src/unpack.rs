@@ -65,6 +65,11 @@ pub fn unpack(archive: impl Read, artifact: &Artifact, into: &Path) -> Result<()
     if let Some(breach) = decoder.get_ref().get_ref().breach(outcome.is_err()) {
         return Err(breach);
     }
+    if matches!(outcome, Err(UnpackError::Damaged { .. }))
+        && decoder.get_ref().get_ref().window_above(1 << WINDOW_LOG_MAX)
+    {
+        return Err(UnpackError::Window);
+    }
     outcome?;
     finish(decoder, artifact)
 }
@@ -195,11 +200,11 @@ fn require_empty(into: &Path) -> Result<(), UnpackError> {
 
 /// A failure reported by zstd or from beneath it.
 fn zstd_failed(error: io::Error) -> UnpackError {
-    // zstd reports by text alone; the test `a_window_beyond_eight_mebibytes_is_refused` holds this.
-    if error.to_string().contains("too much memory") {
-        UnpackError::Window
-    } else {
-        UnpackError::Damaged { detail: error.to_string() }
+    let detail = error.to_string();
+    // As it is built here, zstd says by this that its words were left out.
+    let wordless = detail.contains("strings stripped");
+    UnpackError::Damaged {
+        detail: if wordless { "it is no zstd frame, or was altered".to_owned() } else { detail },
     }
 }
 
@@ -276,7 +281,7 @@ pub enum UnpackError {
     /// Not a zstd frame, or one that was altered.
     #[error("the archive is damaged: {detail}")]
     Damaged {
-        /// What zstd says.
+        /// What is known of it.
         detail: String,
     },
     /// Bytes after the compressed frame.
