@@ -15,7 +15,11 @@ use lockgate_agent::status::Status;
 use lockgate_test_fleet::{
     own_mounts::OwnMounts,
     process::{Programs, until},
-    world::{Device, DevicePlan, PROFILES, World, app::Behaviour},
+    world::{
+        Device, DevicePlan, PROFILES, World,
+        app::Behaviour,
+        plan::{ALIVE, Gate, Plan, Stage, Trial},
+    },
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -509,30 +513,8 @@ const EXPIRES_SOON: &str = "\ntimestamp_interval_s = 3\ntimestamp_expiry_s = 20\
 const BACKS_OFF_S: u64 = 4;
 
 /// One stage that lets everybody in at once.
-const PLAN: &str = r#"kind = "app"
-
-[trial]
-soak_s = 1
-deadline_s = 20
-attempts = 3
-[[trial.probes]]
-name = "alive"
-kind = "process"
-pidfile = "app.pid"
-interval_s = 1
-
-[ladder]
-timestamp_max_age_s = 60
-[[ladder.stages]]
-cohort = "everyone"
-floor_s = 0
-bake_s = 1
-[ladder.stages.gate]
-first_devices = 100
-growth = 1
-min_devices = 1
-small_stage = 1
-max_failure_ppm = 999999
-confidence_ppm = 900000
-silence_after_s = 300
-"#;
+const PLAN: Plan<'static> = Plan {
+    kind: "app",
+    trial: Trial { soak_s: 1, deadline_s: 20, attempts: 3, probes: &[ALIVE] },
+    stages: &[Stage { cohort: "everyone", floor_s: 0, bake_s: 1, gate: Gate::OPEN }],
+};

@@ -12,7 +12,11 @@ use std::{
 
 use lockgate_test_fleet::{
     process::{Process, Programs, until},
-    world::{Device, DevicePlan, PROFILES, World, app::Behaviour},
+    world::{
+        Device, DevicePlan, PROFILES, World,
+        app::Behaviour,
+        plan::{Gate, Plan, Stage, Trial},
+    },
 };
 
 /// How long a release may take from its start to its outcome on a busy machine.
@@ -199,20 +203,13 @@ fn write_program(path: &Path, bytes: &[u8]) {
 }
 
 /// One stage that lets everybody in at once. Its trial asks for nothing: contact is an agent's always.
-const PLAN: &str = r#"kind = "agent"
-[trial]
-soak_s = 2
-deadline_s = 12
-attempts = 2
-[[trial.probes]]
-name = "contact"
-kind = "contact"
-interval_s = 1
-[ladder]
-timestamp_max_age_s = 60
-[[ladder.stages]]
-cohort = "everyone"
-floor_s = 0
-bake_s = 0
-gate = { first_devices = 3, growth = 2, min_devices = 1, small_stage = 10, max_failure_ppm = 900000, confidence_ppm = 900000, silence_after_s = 60 }
-"#;
+const PLAN: Plan<'static> = Plan {
+    kind: "agent",
+    trial: Trial {
+        soak_s: 2,
+        deadline_s: 12,
+        attempts: 2,
+        probes: &[r#"{ name = "contact", kind = "contact", interval_s = 1 }"#],
+    },
+    stages: &[Stage::at_once("everyone", Gate { max_failure_ppm: 900_000, ..Gate::CAREFUL })],
+};

@@ -24,7 +24,11 @@ use lockgate_agent::{
 use lockgate_shared::manifest::{FileEntry, Manifest};
 use lockgate_test_fleet::{
     process::{Programs, until},
-    world::{Device, DevicePlan, PROFILES, World, app::Behaviour},
+    world::{
+        Device, DevicePlan, PROFILES, World,
+        app::Behaviour,
+        plan::{ALIVE, Gate, Plan, Stage, Trial},
+    },
 };
 use rusqlite::{Connection, OpenFlags};
 
@@ -216,11 +220,13 @@ impl Fleet {
 
     fn roll_out(&mut self, version: &str, behaviour: &Behaviour) {
         let plan = match behaviour {
-            Behaviour::Well => PLAN.to_owned(),
+            Behaviour::Well => PLAN,
             // Nothing is won by waiting for it.
-            Behaviour::CrashesOn { .. } => PLAN.replace("deadline_s = 30", "deadline_s = 3"),
+            Behaviour::CrashesOn { .. } => {
+                Plan { trial: Trial { deadline_s: 3, ..PLAN.trial }, ..PLAN }
+            }
         };
-        let release = self.world.release(PRODUCT, version, behaviour, &plan).expect("a release");
+        let release = self.world.release(PRODUCT, version, behaviour, plan).expect("a release");
         let manifest = std::fs::read(release.join("manifest.json")).expect("a manifest");
         let manifest = Manifest::from_json(&manifest).expect("a right one");
         let files = manifest.artifacts.first().expect("an artifact").files.clone();
@@ -460,30 +466,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Everybody at once, and no gate that stops a bad release: what counts here is each device.
-const PLAN: &str = r#"kind = "app"
-
-[trial]
-soak_s = 2
-deadline_s = 30
-attempts = 20
-[[trial.probes]]
-name = "alive"
-kind = "process"
-pidfile = "app.pid"
-interval_s = 1
-
-[ladder]
-timestamp_max_age_s = 60
-[[ladder.stages]]
-cohort = "everyone"
-floor_s = 0
-bake_s = 2
-[ladder.stages.gate]
-first_devices = 1000
-growth = 1
-min_devices = 1
-small_stage = 1
-max_failure_ppm = 999999
-confidence_ppm = 900000
-silence_after_s = 300
-"#;
+const PLAN: Plan<'static> = Plan {
+    kind: "app",
+    trial: Trial { soak_s: 2, deadline_s: 30, attempts: 20, probes: &[ALIVE] },
+    stages: &[Stage { cohort: "everyone", floor_s: 0, bake_s: 2, gate: Gate::OPEN }],
+};

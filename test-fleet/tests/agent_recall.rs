@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use lockgate_test_fleet::{
     process::{Programs, until},
-    world::{Device, DevicePlan, PROFILES, World, app::Behaviour},
+    world::{
+        Device, DevicePlan, PROFILES, World,
+        app::Behaviour,
+        plan::{ALIVE, Gate, Plan, Stage, Trial},
+    },
 };
 
 const PRODUCT: &str = "tools";
@@ -100,30 +104,9 @@ fn rests(device: &Device, version: &str) {
     }
 }
 
-const PLAN: &str = r#"kind = "app"
-
-[trial]
-soak_s = 1
-deadline_s = 20
-attempts = 3
-[[trial.probes]]
-name = "alive"
-kind = "process"
-pidfile = "app.pid"
-interval_s = 1
-
-[ladder]
-timestamp_max_age_s = 60
-[[ladder.stages]]
-cohort = "everyone"
-floor_s = 0
-bake_s = 1
-[ladder.stages.gate]
-first_devices = 100
-growth = 1
-min_devices = 1
-small_stage = 1
-max_failure_ppm = 999999
-confidence_ppm = 900000
-silence_after_s = 300
-"#;
+/// One stage that lets everybody in at once.
+const PLAN: Plan<'static> = Plan {
+    kind: "app",
+    trial: Trial { soak_s: 1, deadline_s: 20, attempts: 3, probes: &[ALIVE] },
+    stages: &[Stage { cohort: "everyone", floor_s: 0, bake_s: 1, gate: Gate::OPEN }],
+};

@@ -7,7 +7,11 @@ use lockgate_server::status::RolloutState;
 use lockgate_shared::time::Moment;
 
 use super::{Demo, table};
-use crate::world::{Device, DevicePlan, Error, PROFILES, app::Behaviour};
+use crate::world::{
+    Device, DevicePlan, Error, PROFILES,
+    app::Behaviour,
+    plan::{ALIVE, Gate, Plan, Stage, Trial},
+};
 
 /// One of each hardware profile, in dogfood by grant.
 const DOGFOOD: [&str; 3] = ["bench-1", "bench-2", "bench-3"];
@@ -317,91 +321,29 @@ fn flip(path: &Path) -> Result<(), Error> {
     Ok(fs::write(path, bytes)?)
 }
 
+/// Three devices at first, and as many that are well.
+const GATE: Gate = Gate { min_devices: 3, silence_after_s: 30, ..Gate::CAREFUL };
+/// All files of the release arrived.
+const WHOLE: &str = r#"{ name = "complete", kind = "command", argv = ["/bin/sh", "-c", "test -s etc/version"], timeout_s = 5, interval_s = 1 }"#;
 /// Three stages whose times are seconds: they are fields of the ladder.
-const APP_PLAN: &str = r#"kind = "app"
-notes = "the demonstration's service"
-
-[trial]
-soak_s = 2
-deadline_s = 8
-attempts = 3
-[[trial.probes]]
-name = "alive"
-kind = "process"
-pidfile = "app.pid"
-interval_s = 1
-[[trial.probes]]
-name = "complete"
-kind = "command"
-argv = ["/bin/sh", "-c", "test -s etc/version"]
-timeout_s = 5
-interval_s = 1
-
-[ladder]
-timestamp_max_age_s = 60
-[[ladder.stages]]
-cohort = "dogfood"
-floor_s = 0
-bake_s = 2
-[ladder.stages.gate]
-first_devices = 3
-growth = 2
-min_devices = 3
-small_stage = 10
-max_failure_ppm = 100000
-confidence_ppm = 900000
-silence_after_s = 30
-[[ladder.stages]]
-cohort = "early"
-floor_s = 2
-bake_s = 2
-[ladder.stages.gate]
-first_devices = 3
-growth = 2
-min_devices = 3
-small_stage = 10
-max_failure_ppm = 100000
-confidence_ppm = 900000
-silence_after_s = 30
-[[ladder.stages]]
-cohort = "general"
-floor_s = 4
-bake_s = 2
-[ladder.stages.gate]
-first_devices = 3
-growth = 2
-min_devices = 3
-small_stage = 10
-max_failure_ppm = 100000
-confidence_ppm = 900000
-silence_after_s = 30
-"#;
+const APP_PLAN: Plan<'static> = Plan {
+    kind: "app",
+    trial: Trial { soak_s: 2, deadline_s: 8, attempts: 3, probes: &[ALIVE, WHOLE] },
+    stages: &[
+        Stage { cohort: "dogfood", floor_s: 0, bake_s: 2, gate: GATE },
+        Stage { cohort: "early", floor_s: 2, bake_s: 2, gate: GATE },
+        Stage { cohort: "general", floor_s: 4, bake_s: 2, gate: GATE },
+    ],
+};
 
 /// One stage that lets everybody in at once.
-const TOOLS_PLAN: &str = r#"kind = "app"
-
-[trial]
-soak_s = 2
-deadline_s = 8
-attempts = 3
-[[trial.probes]]
-name = "alive"
-kind = "process"
-pidfile = "app.pid"
-interval_s = 1
-
-[ladder]
-timestamp_max_age_s = 60
-[[ladder.stages]]
-cohort = "everyone"
-floor_s = 0
-bake_s = 2
-[ladder.stages.gate]
-first_devices = 100
-growth = 1
-min_devices = 3
-small_stage = 10
-max_failure_ppm = 100000
-confidence_ppm = 900000
-silence_after_s = 30
-"#;
+const TOOLS_PLAN: Plan<'static> = Plan {
+    kind: "app",
+    trial: Trial { soak_s: 2, deadline_s: 8, attempts: 3, probes: &[ALIVE] },
+    stages: &[Stage {
+        cohort: "everyone",
+        floor_s: 0,
+        bake_s: 2,
+        gate: Gate { first_devices: 100, growth: 1, ..GATE },
+    }],
+};

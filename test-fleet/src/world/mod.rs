@@ -4,9 +4,11 @@
 
 pub mod app;
 mod device;
+pub mod plan;
 mod thief;
 
 use std::{
+    fmt::Display,
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -26,6 +28,7 @@ pub use thief::Loot;
 
 use crate::process::{Process, ProcessError, Programs, until};
 use app::Behaviour;
+use plan::{ALIVE, Gate, Plan, Stage, Trial};
 
 /// The passphrase of every key of a try-out.
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -239,7 +242,7 @@ impl World {
         product: &str,
         version: &str,
         behaviour: &Behaviour,
-        plan: &str,
+        plan: impl Display,
     ) -> Result<PathBuf, Error> {
         let out = self.sign_release(product, version, behaviour, plan)?;
         self.lockgate("ci", &["release", "publish", "--dir", &out.display().to_string()])?;
@@ -252,11 +255,11 @@ impl World {
         product: &str,
         version: &str,
         behaviour: &Behaviour,
-        plan: &str,
+        plan: impl Display,
     ) -> Result<PathBuf, Error> {
         let folder = self.path("releases").join(format!("{product}-{version}"));
         app::write_version(&folder.join("files"), version, behaviour)?;
-        fs::write(folder.join("release.toml"), plan)?;
+        fs::write(folder.join("release.toml"), plan.to_string())?;
         let text = |path: &str| folder.join(path).display().to_string();
         let out = text("out");
         self.offline(&[
@@ -564,35 +567,16 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// A ladder that lets everybody in at once.
-pub const BENCH_PLAN: &str = r#"kind = "app"
-[trial]
-soak_s = 2
-deadline_s = 20
-attempts = 3
-[[trial.probes]]
-name = "alive"
-kind = "process"
-pidfile = "app.pid"
-interval_s = 1
-[ladder]
-timestamp_max_age_s = 60
-[[ladder.stages]]
-cohort = "dogfood"
-floor_s = 0
-bake_s = 0
-gate = { first_devices = 3, growth = 2, min_devices = 1, small_stage = 10, max_failure_ppm = 100000, confidence_ppm = 900000, silence_after_s = 60 }
-[[ladder.stages]]
-cohort = "early"
-floor_s = 0
-bake_s = 0
-gate = { first_devices = 3, growth = 2, min_devices = 1, small_stage = 10, max_failure_ppm = 100000, confidence_ppm = 900000, silence_after_s = 60 }
-[[ladder.stages]]
-cohort = "general"
-floor_s = 0
-bake_s = 0
-gate = { first_devices = 3, growth = 2, min_devices = 1, small_stage = 10, max_failure_ppm = 100000, confidence_ppm = 900000, silence_after_s = 60 }
-"#;
+/// Every stage without a floor or a bake.
+pub const BENCH_PLAN: Plan<'static> = Plan {
+    kind: "app",
+    trial: Trial { soak_s: 2, deadline_s: 20, attempts: 3, probes: &[ALIVE] },
+    stages: &[
+        Stage::at_once("dogfood", Gate::CAREFUL),
+        Stage::at_once("early", Gate::CAREFUL),
+        Stage::at_once("general", Gate::CAREFUL),
+    ],
+};
 
 const REPOSITORY: &str = r#"repository = "trial"
 
