@@ -33,7 +33,7 @@ use crate::{
 pub const RESERVE: u64 = 64 << 20;
 
 /// What the loop can do to one product.
-pub trait Hands {
+pub trait Performer {
     /// The slots as they are on the disk.
     fn device(&self) -> Result<Device, SlotError>;
     /// What a slot holds.
@@ -127,7 +127,7 @@ impl OnDisk {
     }
 }
 
-impl Hands for OnDisk {
+impl Performer for OnDisk {
     fn device(&self) -> Result<Device, SlotError> {
         let holds = |slot| {
             let contents = self.slots.contents(slot)?;

@@ -5,7 +5,7 @@
 //! No failure of a server stops a trial: probes, verdict and the way back need none. Decisions are
 //! made in [`crate::core`]; what is about to be done stands in the journal before it is done.
 
-mod line;
+mod managed;
 mod report;
 mod succession;
 
@@ -30,7 +30,7 @@ use lockgate_shared::{
 };
 use thiserror::Error;
 
-pub use self::line::{Line, Role};
+pub use self::managed::{ManagedProduct, Role};
 use crate::{
     cli::RequestError,
     core::{
@@ -46,7 +46,7 @@ use crate::{
     journal::{Found, Journal, JournalError, Spooled, to_json},
     letters::{self, Beacons, Draft, Writer},
     log,
-    perform::Hands,
+    perform::Performer,
     repository::{Release, Repository, RepositoryError},
     slots::SlotError,
     transport::Woken,
@@ -129,7 +129,7 @@ pub struct Product {
     /// Whether it is the agent itself.
     pub role: Role,
     /// Its slots and processes.
-    pub hands: Box<dyn Hands>,
+    pub performer: Box<dyn Performer>,
 }
 
 /// The agent.
@@ -141,7 +141,7 @@ pub struct Agent<W> {
     state: PathBuf,
     windows: Vec<Window>,
     preferences: Preferences,
-    lines: Vec<Line>,
+    products: Vec<ManagedProduct>,
     schedule: Schedule,
     orders: Orders,
     kept: Kept,
@@ -191,12 +191,12 @@ impl<W: World> Agent<W> {
         let device = DeviceId::of_key(&sign::public(&setup.key));
         let schedule: Schedule =
             journal.load("schedule")?.unwrap_or_else(|| Schedule::new(setup.poll));
-        let lines = setup
+        let products = setup
             .products
             .into_iter()
             .take(limits::DEVICE_PRODUCTS)
-            .map(|product| Line::open(product, &journal))
-            .collect::<Result<Vec<Line>, JournalError>>()?;
+            .map(|product| ManagedProduct::open(product, &journal))
+            .collect::<Result<Vec<ManagedProduct>, JournalError>>()?;
         let facts = world.facts();
         let next_poll = Seconds(world.uptime().0.saturating_add(schedule.first(&device).0));
         let mut agent = Self {
@@ -218,7 +218,7 @@ impl<W: World> Agent<W> {
             state: setup.state,
             windows: setup.windows,
             preferences: setup.preferences,
-            lines,
+            products,
             schedule,
             facts,
             beacons: Beacons::default(),
@@ -260,7 +260,7 @@ impl<W: World> Agent<W> {
             self.poll()?;
         }
         self.heed_requests()?;
-        for index in 0..self.lines.len() {
+        for index in 0..self.products.len() {
             self.drive(index, Event::Tick)?;
         }
         if self.letter_due {
@@ -284,8 +284,8 @@ impl<W: World> Agent<W> {
     /// How long there is nothing to do.
     pub fn pause(&self) -> Seconds {
         let poll = self.next_poll.0.saturating_sub(self.world.uptime().0);
-        let lines = self.lines.iter().filter_map(|line| line.record.state.rest());
-        let least = lines.fold(Seconds(poll), Seconds::min).min(LONGEST_SLEEP);
+        let rests = self.products.iter().filter_map(|managed| managed.record.state.rest());
+        let least = rests.fold(Seconds(poll), Seconds::min).min(LONGEST_SLEEP);
         // A window that opens before the next poll brings that poll forward.
         let now = self.now().clock;
         let opening = self.openings().map(|until| until.since(now)).fold(least, Seconds::min);
@@ -297,7 +297,7 @@ impl<W: World> Agent<W> {
     fn openings(&self) -> impl Iterator<Item = Moment> {
         let place = self.schedule.first(&self.writer.device);
         let polled = self.polled_at;
-        let untils = self.lines.iter().filter_map(Line::until);
+        let untils = self.products.iter().filter_map(ManagedProduct::until);
         untils.map(move |until| until.plus(place)).filter(move |until| polled < Some(*until))
     }
 
@@ -314,10 +314,10 @@ impl<W: World> Agent<W> {
 
     /// Tells each machine that the agent has started, and what was under way.
     fn resume(&mut self) -> Result<(), RunError> {
-        for index in 0..self.lines.len() {
+        for index in 0..self.products.len() {
             self.heed_guard(index)?;
-            let Some(line) = self.lines.get(index) else { break };
-            let undone = self.journal.undone(&line.product)?;
+            let Some(managed) = self.products.get(index) else { break };
+            let undone = self.journal.undone(&managed.product)?;
             self.drive(index, Event::Restarted { undone })?;
         }
         Ok(())
@@ -342,7 +342,7 @@ impl<W: World> Agent<W> {
             Err(Trouble::Own(error)) => return Err(error),
         };
         if refreshed {
-            for index in 0..self.lines.len() {
+            for index in 0..self.products.len() {
                 let event = self.decide(index)?;
                 self.drive(index, event)?;
             }
@@ -415,9 +415,9 @@ impl<W: World> Agent<W> {
             self.journal.save("kept", &self.kept).map_err(RunError::from)?;
         }
         let model = self.facts.model_id();
-        for index in 0..self.lines.len() {
-            let Some(line) = self.lines.get(index) else { break };
-            let product = line.product.clone();
+        for index in 0..self.products.len() {
+            let Some(managed) = self.products.get(index) else { break };
+            let product = managed.product.clone();
             let place = (&product, &model);
             match self.repository.read_file(&mut self.world, place, clock) {
                 Ok(()) => self.observe(index)?,
@@ -431,16 +431,16 @@ impl<W: World> Agent<W> {
     /// Remembers what a product's file shows, and fetches the manifests that it needs.
     fn observe(&mut self, index: usize) -> Result<(), Trouble> {
         let (now, model) = (self.now().clock, self.facts.model_id());
-        let Some(line) = self.lines.get_mut(index) else { return Ok(()) };
+        let Some(managed) = self.products.get_mut(index) else { return Ok(()) };
         let Some(policy) = self.repository.policy() else { return Ok(()) };
-        let product = line.product.clone();
+        let product = managed.product.clone();
         let grants = &self.orders.grants;
         let grant = choice::granted(policy, grants, &self.writer.device, &product, now);
         let granted = grant.as_ref().map(|(channel, _)| channel);
-        line.follows = choice::channel(policy, line.channel.as_ref(), granted, &product);
+        managed.follows = choice::channel(policy, managed.channel.as_ref(), granted, &product);
         let file = self.repository.file(&product, &model);
         match file {
-            None => line.memory.observe_none(now),
+            None => managed.memory.observe_none(now),
             Some(file) => {
                 let last = policy.default_place(&product).map(|(_, cohort)| cohort.clone());
                 let cohort = |start: &Start| match (&grant, &last) {
@@ -449,21 +449,21 @@ impl<W: World> Agent<W> {
                     (_, None) => start
                         .cohorts
                         .last()
-                        .map_or_else(line::no_cohort, |size| size.cohort.clone()),
+                        .map_or_else(managed::no_cohort, |size| size.cohort.clone()),
                 };
                 let habit = self.hours.habit();
                 let sight = Sight { facts: &self.facts, habit, cohort: &cohort, now };
-                line.memory.observe(file, policy, &sight);
+                managed.memory.observe(file, policy, &sight);
             }
         }
-        let wanted = match (file, &line.follows) {
+        let wanted = match (file, &managed.follows) {
             (Some(file), Some(channel)) => {
-                let pins = line.pins(&self.orders, &self.kept);
-                choice::wanted(policy, file, channel, &pins, line.running().as_ref())
+                let pins = managed.pins(&self.orders, &self.kept);
+                choice::wanted(policy, file, channel, &pins, managed.running().as_ref())
             }
             (None, _) | (_, None) => Vec::new(),
         };
-        line.needs = wanted.iter().map(|start| start.manifest).collect();
+        managed.needs = wanted.iter().map(|start| start.manifest).collect();
         let clock = self.world.clock();
         for start in &wanted {
             let Start { product, version, manifest, .. } = start;
@@ -479,23 +479,23 @@ impl<W: World> Agent<W> {
 
     /// Remembers what agrees with the manifests, and keeps what was seen and believed.
     fn believe(&mut self, index: usize) -> Result<(), Trouble> {
-        let Some(line) = self.lines.get_mut(index) else { return Ok(()) };
-        let file = self.repository.file(&line.product, &self.facts.model_id());
+        let Some(managed) = self.lines.get_mut(index) else { return Ok(()) };
+        let file = self.repository.file(&managed.product, &self.facts.model_id());
         if let (Some(policy), Some(file)) = (self.repository.policy(), file) {
-            line.memory.believe(file, policy, self.repository.manifests());
+            managed.memory.believe(file, policy, self.repository.manifests());
         }
-        let key = line::memory_key(&line.product);
-        Ok(self.journal.save(&key, &line.memory).map_err(RunError::from)?)
+        let key = managed::memory_key(&managed.product);
+        Ok(self.journal.save(&key, &managed.memory).map_err(RunError::from)?)
     }
 
     /// Learns which of the versions that matter are recalled: what runs, what lies in the other slot, and
     /// what it may go to. A recall that is listed and cannot be read counts as one.
     fn observe_recalls(&mut self, index: usize, mut versions: BTreeSet<Version>) {
         let clock = self.world.clock();
-        let Some(line) = self.lines.get(index) else { return };
-        let (product, running) = (line.product.clone(), line.running());
+        let Some(managed) = self.products.get(index) else { return };
+        let (product, running) = (managed.product.clone(), managed.running());
         versions.extend(running.clone());
-        versions.extend(line.idle().map(|held| held.version));
+        versions.extend(managed.idle().map(|held| held.version));
         let mut recalls = Recalls::new();
         for version in versions {
             let place = (&product, &version);
@@ -513,8 +513,8 @@ impl<W: World> Agent<W> {
                 }
             }
         }
-        if let Some(line) = self.lines.get_mut(index) {
-            line.recalls = recalls;
+        if let Some(managed) = self.products.get_mut(index) {
+            managed.recalls = recalls;
         }
     }
 
@@ -525,8 +525,8 @@ impl<W: World> Agent<W> {
         if let Err(error) = self.repository.read_manifest(&mut self.world, release, clock) {
             self.complain(product, &error);
         }
-        if let Some(line) = self.lines.get_mut(index) {
-            line.needs.push(*manifest);
+        if let Some(managed) = self.products.get_mut(index) {
+            managed.needs.push(*manifest);
         }
     }
 
@@ -539,7 +539,7 @@ impl<W: World> Agent<W> {
 
     fn forget_manifests(&mut self) {
         let needed: Vec<Digest> =
-            self.lines.iter().flat_map(|line| line.needs.iter().copied()).collect();
+            self.products.iter().flat_map(|managed| managed.needs.iter().copied()).collect();
         self.repository.keep(&needed);
     }
 
@@ -589,15 +589,15 @@ impl<W: World> Agent<W> {
     fn draft(&mut self) -> Result<Draft, RunError> {
         let sequence = self.journal.next_sequence()?;
         let now = self.now();
-        let treated_of = |line: &Line| {
-            let treated = line.record.treated.clone();
+        let treated_of = |managed: &ManagedProduct| {
+            let treated = managed.record.treated.clone();
             move |rollout: &lockgate_shared::id::RolloutId| treated.contains(rollout)
         };
         let mut rollouts = Vec::new();
-        for line in &self.lines {
-            let running = line.running();
-            for view in line.views(running.as_ref(), &treated_of(line)) {
-                rollouts.push((line.product.clone(), view));
+        for managed in &self.products {
+            let running = managed.running();
+            for view in managed.views(running.as_ref(), &treated_of(managed)) {
+                rollouts.push((managed.product.clone(), view));
             }
         }
         rollouts.truncate(limits::LETTER_ROLLOUTS);
@@ -610,8 +610,17 @@ impl<W: World> Agent<W> {
             facts_known: self.facts_known,
             orders: self.orders.clone(),
             timestamp_version: self.heard.trusted.map_or(0, |trusted| trusted.timestamp_version),
-            highest_stop: self.lines.iter().map(Line::highest_stop).max().unwrap_or_default(),
-            products: self.lines.iter().map(|line| line.report(&self.orders, &self.kept)).collect(),
+            highest_stop: self
+                .products
+                .iter()
+                .map(ManagedProduct::highest_stop)
+                .max()
+                .unwrap_or_default(),
+            products: self
+                .products
+                .iter()
+                .map(|managed| managed.report(&self.orders, &self.kept))
+                .collect(),
             rollouts,
             beacons: self.beacons.take(),
             chain: self.journal.outcomes()?,
@@ -664,13 +673,15 @@ impl<W: World> Agent<W> {
         let now = self.now();
         let mut saved = Vec::new();
         for (product, rollout) in &letter.carries.grouped {
-            let Some(line) = self.lines.iter_mut().find(|line| line.product == *product) else {
+            let Some(managed) =
+                self.products.iter_mut().find(|managed| managed.product == *product)
+            else {
                 continue;
             };
-            if let Some(known) = line.memory.rollouts.get_mut(rollout) {
+            if let Some(known) = managed.memory.rollouts.get_mut(rollout) {
                 known.first_letter.get_or_insert(directive.offset);
-                let key = line::memory_key(product);
-                saved.push((key.clone(), to_json(&key, &line.memory)?));
+                let key = managed::memory_key(product);
+                saved.push((key.clone(), to_json(&key, &managed.memory)?));
             }
         }
         if let Some(orders) = &directive.orders {
@@ -702,7 +713,7 @@ impl<W: World> Agent<W> {
     }
 
     fn contact(&mut self, contact: Contact) -> Result<(), RunError> {
-        for index in 0..self.lines.len() {
+        for index in 0..self.products.len() {
             self.drive(index, Event::Contact(contact))?;
         }
         Ok(())

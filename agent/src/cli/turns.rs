@@ -132,14 +132,14 @@ fn product_of(settings: ProductSettings) -> Result<Product, RunError> {
             (Kind::Agent { installed: &installed, binary }, Role::Agent)
         }
     };
-    let hands = OnDisk::open(kind, &settings.root, settings.restart, settings.restart_timeout)
+    let performer = OnDisk::open(kind, &settings.root, settings.restart, settings.restart_timeout)
         .map_err(failed)?;
     Ok(Product {
         product: settings.name,
         channel: settings.channel,
         pin: settings.pin,
         role,
-        hands: Box::new(hands),
+        performer: Box::new(performer),
     })
 }
 

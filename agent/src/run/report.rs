@@ -6,7 +6,7 @@ use lockgate_shared::{
     bucket::Limit, eligibility::Reason, group::groups_of, rollout::Stop, time::Seconds,
 };
 
-use super::{Agent, Line};
+use super::{Agent, ManagedProduct};
 use crate::{
     core::{
         choice::{Choice, Finding},
@@ -54,7 +54,7 @@ impl<W: World> Agent<W> {
                 outcomes_waiting: outcomes,
                 next_poll: Some(now.clock.plus(Seconds(left))),
             },
-            products: self.lines.iter().map(|line| self.product(line)).collect(),
+            products: self.products.iter().map(|managed| self.product(managed)).collect(),
             stops: self.stops(),
             notices: self.notices.clone(),
         }
@@ -63,9 +63,9 @@ impl<W: World> Agent<W> {
     /// Every stop that the device has seen and no lift has named, and those passed on.
     fn stops(&self) -> Vec<String> {
         let seen: BTreeMap<u64, &Stop> = self
-            .lines
+            .products
             .iter()
-            .flat_map(|line| line.memory.stops.values())
+            .flat_map(|managed| managed.memory.stops.values())
             .map(|stop| (stop.number, stop))
             .collect();
         let numbered = seen.values().map(|stop| {
@@ -79,31 +79,31 @@ impl<W: World> Agent<W> {
         numbered.chain(passed).collect()
     }
 
-    fn product(&self, line: &Line) -> ProductStatus {
-        let active = line.active();
+    fn product(&self, managed: &ManagedProduct) -> ProductStatus {
+        let active = managed.active();
         let contents = active.as_ref().and_then(|(_, contents)| contents.clone());
         ProductStatus {
-            product: line.product.clone(),
-            channel: line.follows.clone().or_else(|| line.channel.clone()),
-            pins: line
+            product: managed.product.clone(),
+            channel: managed.follows.clone().or_else(|| managed.channel.clone()),
+            pins: managed
                 .pins(&self.orders, &self.kept)
                 .into_iter()
                 .map(|(by, pin)| PinStatus { pin: pin.to_string(), by: by.to_string() })
                 .collect(),
-            state: line.record.state.word(),
-            state_text: sentence(&line.record.state),
+            state: managed.record.state.word(),
+            state_text: sentence(&managed.record.state),
             slot: active.map(|(slot, _)| slot.to_string()),
             running: contents.as_ref().map(|contents| contents.version.clone()),
             running_manifest: contents.map(|contents| contents.manifest),
-            other: line.idle().map(|contents| contents.version),
-            recall: line.choice.back.as_ref().map(|back| RecallStatus {
+            other: managed.idle().map(|contents| contents.version),
+            recall: managed.choice.back.as_ref().map(|back| RecallStatus {
                 to: back.to.clone(),
                 why: back.reason.clone(),
                 reasons: reasons(&back.finding),
             }),
-            failed: line.record.failed.clone(),
-            trial: trial(&line.record.state),
-            candidates: candidates(&line.choice),
+            failed: managed.record.failed.clone(),
+            trial: trial(&managed.record.state),
+            candidates: candidates(&managed.choice),
         }
     }
 }

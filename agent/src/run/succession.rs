@@ -21,7 +21,7 @@ use crate::{
 impl<W: World> Agent<W> {
     /// Finds out whether an old agent watches over this one.
     pub(super) fn look_for_guard(&mut self) {
-        if self.lines.iter().all(|line| line.role == Role::Other) {
+        if self.products.iter().all(|managed| managed.role == Role::Other) {
             return;
         }
         self.watched = self.word().filter(|word| match word.stage {
@@ -33,11 +33,13 @@ impl<W: World> Agent<W> {
     /// Shows the guard how far this agent has come.
     pub(super) fn sign(&self) {
         let Some(word) = &self.watched else { return };
-        let Some(line) = self.lines.iter().find(|line| line.product == word.product) else {
+        let Some(managed) = self.products.iter().find(|managed| managed.product == word.product)
+        else {
             return;
         };
-        let kept = line.record.installed.as_ref().is_some_and(|plan| plan.version == word.version);
-        let settled = match line.record.state.word() {
+        let kept =
+            managed.record.installed.as_ref().is_some_and(|plan| plan.version == word.version);
+        let settled = match managed.record.state.word() {
             SlotState::Trial | SlotState::Activating | SlotState::RollingBack => false,
             SlotState::Idle
             | SlotState::Waiting
@@ -55,10 +57,11 @@ impl<W: World> Agent<W> {
     /// Takes note of the guard's decision against a new agent, and removes its word once that stands
     /// in the journal.
     pub(super) fn heed_guard(&mut self, index: usize) -> Result<(), RunError> {
-        let Some(line) = self.lines.get(index).filter(|line| line.role == Role::Agent) else {
+        let Some(managed) = self.products.get(index).filter(|managed| managed.role == Role::Agent)
+        else {
             return Ok(());
         };
-        let Some(word) = self.word().filter(|word| word.product == line.product) else {
+        let Some(word) = self.word().filter(|word| word.product == managed.product) else {
             return Ok(());
         };
         let Stage::Refused { why } = word.stage else { return Ok(()) };
@@ -73,10 +76,10 @@ impl<W: World> Agent<W> {
     /// Throws a product's switch. Before a new agent's, its guard gets the watchword.
     pub(super) fn switch(&mut self, index: usize, slot: Slot) -> Option<Event> {
         let word = self.word();
-        let line = self.lines.get_mut(index)?;
-        let plan = match (line.role, &line.record.state) {
+        let managed = self.products.get_mut(index)?;
+        let plan = match (managed.role, &managed.record.state) {
             (Role::Agent, State::Activating { plan }) => plan,
-            (Role::Agent | Role::Other, _) => return Some(line.hands.activate(slot)),
+            (Role::Agent | Role::Other, _) => return Some(managed.performer.activate(slot)),
         };
         let Some(guard) = plan.from else {
             let why = "no slot holds the agent that runs, so there would be no guard".to_owned();
@@ -91,7 +94,7 @@ impl<W: World> Agent<W> {
         if !known && let Err(error) = Post::of(&self.state).begin(&fresh) {
             return Some(Event::ActivateFailed { why: Chain(&error).to_string() });
         }
-        Some(line.hands.try_out(slot))
+        Some(managed.performer.try_out(slot))
     }
 
     /// Whether a new agent reaches its server: only an acknowledged letter is proof.

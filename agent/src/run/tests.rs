@@ -150,10 +150,10 @@ fn a_list_of_files_that_was_changed_on_the_disk_is_not_believed() {
     let good = serde_json::to_vec(&manifest()).expect("json");
     let digest = Digest::of(&good);
     journal.keep_manifest(&digest, &good, &[]).expect("kept");
-    assert_eq!(line::kept(&journal, &digest).expect("read"), Some(manifest()));
+    assert_eq!(managed::kept(&journal, &digest).expect("read"), Some(manifest()));
     let bad = String::from_utf8(good).expect("text").replace("run", "sh");
     journal.keep_manifest(&digest, bad.as_bytes(), &[]).expect("kept");
-    assert_eq!(line::kept(&journal, &digest).expect("read"), None);
+    assert_eq!(managed::kept(&journal, &digest).expect("read"), None);
 }
 
 #[test]
@@ -377,7 +377,7 @@ impl Bench {
                 channel: None,
                 pin: Pin::Latest,
                 role: Role::Other,
-                hands: Box::new(Hands_(Rc::clone(&self.it))),
+                performer: Box::new(OnPaper(Rc::clone(&self.it))),
             }],
         };
         Agent::open(World_(Rc::clone(&self.it)), setup)
@@ -542,9 +542,9 @@ impl World for World_ {
     fn rest(&mut self) {}
 }
 
-struct Hands_(Rc<RefCell<It>>);
+struct OnPaper(Rc<RefCell<It>>);
 
-impl Hands_ {
+impl OnPaper {
     /// Does something to the slots, unless the power is off.
     fn act(&self, act: impl FnOnce(&mut It)) {
         if !power::is_off() {
@@ -554,7 +554,7 @@ impl Hands_ {
     }
 }
 
-impl Hands for Hands_ {
+impl Performer for OnPaper {
     fn device(&self) -> Result<Device, SlotError> {
         let it = self.0.borrow();
         let holds = |slot| it.slots.get(&slot).map(|contents: &Contents| contents.manifest);

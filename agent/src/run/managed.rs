@@ -28,7 +28,7 @@ use crate::{
     },
     journal::{Journal, JournalError, Record},
     log,
-    perform::Hands,
+    perform::Performer,
     repository::Release,
     slots::{Contents, Slot},
     world::World,
@@ -57,12 +57,12 @@ impl Role {
 }
 
 /// One product.
-pub struct Line {
+pub struct ManagedProduct {
     pub(super) product: ProductId,
     pub(super) channel: Option<ChannelId>,
     pub(super) own_pin: Pin,
     pub(super) role: Role,
-    pub(super) hands: Box<dyn Hands>,
+    pub(super) performer: Box<dyn Performer>,
     pub(super) record: Record,
     pub(super) memory: Memory,
     pub(super) choice: Choice,
@@ -84,7 +84,7 @@ pub(super) fn no_cohort() -> CohortId {
     "none".parse().expect("four letters are a name")
 }
 
-impl Line {
+impl ManagedProduct {
     /// Opens what an earlier run left.
     pub(super) fn open(product: Product, journal: &Journal) -> Result<Self, JournalError> {
         let name = product.product;
@@ -95,7 +95,7 @@ impl Line {
             channel: product.channel,
             own_pin: product.pin,
             role: product.role,
-            hands: product.hands,
+            performer: product.performer,
             choice: Choice::default(),
             follows: None,
             recalls: Recalls::new(),
@@ -105,8 +105,8 @@ impl Line {
 
     /// What the active slot holds.
     pub(super) fn active(&self) -> Option<(Slot, Option<Contents>)> {
-        let slot = self.hands.device().ok()?.active?;
-        Some((slot, self.hands.contents(slot).ok().flatten()))
+        let slot = self.performer.device().ok()?.active?;
+        Some((slot, self.performer.contents(slot).ok().flatten()))
     }
 
     /// The version in the active slot.
@@ -117,7 +117,7 @@ impl Line {
     /// What the idle slot holds.
     pub(super) fn idle(&self) -> Option<Contents> {
         let slot = self.active().map_or(Slot::A, |(slot, _)| slot.other());
-        self.hands.contents(slot).ok().flatten()
+        self.performer.contents(slot).ok().flatten()
     }
 
     /// The pins that hold: the owner's own, what was ordered, and what is kept of earlier orders.
@@ -137,7 +137,7 @@ impl Line {
         if plan.previous.as_ref().is_some_and(|before| self.recalls.contains_key(before)) {
             return None;
         }
-        let held = self.hands.contents(plan.from?).ok().flatten()?;
+        let held = self.performer.contents(plan.from?).ok().flatten()?;
         (Some(held.version) == plan.previous).then_some(plan)
     }
 
@@ -201,6 +201,17 @@ impl Line {
     }
 }
 
+/// Nothing is decided, for a reason outside every rule.
+fn refused(text: String) -> Event {
+    Event::Refused { until: None, reasons: vec![ReasonRecord { code: 0, text }] }
+}
+
+/// The free space, in MiB, once what lies in the idle slot is gone.
+fn with_room(free_mib: Option<u32>, idle: Option<&Artifact>) -> Option<u32> {
+    let room = idle.map_or(0, Artifact::unpacked);
+    free_mib.map(|free| free.saturating_add(u32::try_from(room >> 20).unwrap_or(u32::MAX)))
+}
+
 /// The channel of a product before the first refresh.
 fn no_channel() -> ChannelId {
     "unknown".parse().expect("seven letters are a name")
@@ -212,68 +223,63 @@ impl<W: World> Agent<W> {
         let now = self.now().clock;
         let model = self.facts.model_id();
         let mut conditions = self.world.conditions();
-        let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
+        let Some(managed) = self.products.get_mut(index) else { return Ok(Event::Tick) };
         if let Some(why) = &self.heard.barred {
-            let reasons = vec![ReasonRecord { code: 0, text: choice::short(why) }];
-            return Ok(Event::Refused { until: None, reasons });
+            return Ok(refused(choice::short(why)));
         }
-        if !self.repository.knows(&line.product, &model) {
-            let text = "its rollout file could not be read".to_owned();
-            let reasons = vec![ReasonRecord { code: 0, text }];
-            return Ok(Event::Refused { until: None, reasons });
+        if !self.repository.knows(&managed.product, &model) {
+            return Ok(refused("its rollout file could not be read".to_owned()));
         }
-        let (Some(policy), Some(channel)) = (self.repository.policy(), line.follows.clone()) else {
+        let (Some(policy), Some(channel)) = (self.repository.policy(), managed.follows.clone())
+        else {
             return Ok(Event::NothingNewer);
         };
-        let device = line
-            .hands
+        let device = managed
+            .performer
             .device()
-            .map_err(|source| RunError::Slots { product: line.product.clone(), source })?;
+            .map_err(|source| RunError::Slots { product: managed.product.clone(), source })?;
         // What the idle slot holds makes room, or is the release itself.
-        let idle = line.idle().and_then(|held| self.repository.manifests().get(&held.manifest));
-        let room =
-            idle.and_then(|held| held.artifact_for(&self.facts)).map_or(0, Artifact::unpacked);
-        conditions.free_disk_mib = conditions
-            .free_disk_mib
-            .map(|free| free.saturating_add(u32::try_from(room >> 20).unwrap_or(u32::MAX)));
-        let pins = line.pins(&self.orders, &self.kept);
+        let idle = managed.idle().and_then(|held| self.repository.manifests().get(&held.manifest));
+        let idle = idle.and_then(|held| held.artifact_for(&self.facts));
+        conditions.free_disk_mib = with_room(conditions.free_disk_mib, idle);
+        let pins = managed.pins(&self.orders, &self.kept);
         let told = [self.windows.as_slice(), &self.orders.windows];
         let windows: Vec<_> = told.into_iter().chain(self.kept.windows(&self.orders)).collect();
         let freezes = self.kept.freezes(&self.orders);
-        let running = line.running();
+        let running = managed.running();
         let own = Own {
             id: self.writer.device,
             tenant: &self.writer.tenant,
-            product: &line.product,
+            product: &managed.product,
             channel: &channel,
             facts: &self.facts,
             conditions: &conditions,
-            takes: line.role.takes(),
+            takes: managed.role.takes(),
             running: running.as_ref(),
             pins: &pins,
             windows: &windows,
             preferences: self.preferences,
             freezes: &freezes,
-            standing: line.standing(running.as_ref()),
-            failed: &line.record.failed,
+            standing: managed.standing(running.as_ref()),
+            failed: &managed.record.failed,
             orders: &self.orders,
         };
         let situation = Situation {
             policy,
-            file: self.repository.file(&line.product, &model),
+            file: self.repository.file(&managed.product, &model),
             manifests: self.repository.manifests(),
-            recalls: &line.recalls,
-            memory: &line.memory,
+            recalls: &managed.recalls,
+            memory: &managed.memory,
             timestamp_issued: self.heard.trusted.and_then(|t| t.timestamp_issued),
             own,
             now,
         };
         let choice = choice::decide(&situation);
         let event = event_of(&choice, &situation, &device);
-        line.choice = choice;
-        let known = &line.memory.rollouts;
-        let plan = line.record.state.plan().map(|plan| plan.rollout);
-        line.record.treated.retain(|r| known.contains_key(r) || plan == Some(*r));
+        managed.choice = choice;
+        let known = &managed.memory.rollouts;
+        let plan = managed.record.state.plan().map(|plan| plan.rollout);
+        managed.record.treated.retain(|r| known.contains_key(r) || plan == Some(*r));
         Ok(event)
     }
 
@@ -281,8 +287,9 @@ impl<W: World> Agent<W> {
     pub(super) fn heed_requests(&mut self) -> Result<(), RunError> {
         for request in Request::waiting(&self.state)? {
             let Request::Rollback(product, consent) = &request;
-            let found = self.lines.iter().position(|line| line.product == *product);
-            let plan = found.and_then(|index| self.lines.get(index)).and_then(Line::way_back);
+            let found = self.products.iter().position(|managed| managed.product == *product);
+            let plan =
+                found.and_then(|index| self.products.get(index)).and_then(ManagedProduct::way_back);
             match found.zip(plan) {
                 Some((index, plan)) => {
                     self.drive(index, Event::GoBack(Box::new(plan), *consent))?
@@ -319,34 +326,34 @@ impl<W: World> Agent<W> {
     /// One step of a machine, written down. Gives what is to be done, with its number in the journal.
     fn step(&mut self, index: usize, event: Event) -> Result<Vec<(Option<i64>, Effect)>, RunError> {
         let now = self.now();
-        let Some(line) = self.lines.get_mut(index) else { return Ok(Vec::new()) };
-        let device = line
-            .hands
+        let Some(managed) = self.products.get_mut(index) else { return Ok(Vec::new()) };
+        let device = managed
+            .performer
             .device()
-            .map_err(|source| RunError::Slots { product: line.product.clone(), source })?;
-        let step = machine::step(line.record.state.clone(), event, &device, now);
+            .map_err(|source| RunError::Slots { product: managed.product.clone(), source })?;
+        let step = machine::step(managed.record.state.clone(), event, &device, now);
         for note in &step.notes {
-            let text = format!("`{}`: {note}", line.product);
+            let text = format!("`{}`: {note}", managed.product);
             log::info(&text);
             // Each once until the next poll: a switch that fails is tried again between polls.
             if self.notices.len() < limits::LETTER_REASONS && !self.notices.contains(&text) {
                 self.notices.push(text);
             }
         }
-        if step.state.word() != line.record.state.word() {
-            log::info(format!("`{}`: {}", line.product, sentence(&step.state)));
+        if step.state.word() != managed.record.state.word() {
+            log::info(format!("`{}`: {}", managed.product, sentence(&step.state)));
         }
         let (probes, lasting): (Vec<Effect>, Vec<Effect>) =
             step.effects.into_iter().partition(|effect| matches!(effect, Effect::RunProbe { .. }));
         let mut to_do: Vec<(Option<i64>, Effect)> = Vec::new();
-        if lasting.is_empty() && quiet(&line.record.state, &step.state) {
+        if lasting.is_empty() && quiet(&managed.record.state, &step.state) {
             // A probe's answer alone is not worth a sync: after a crash the soak begins anew.
-            line.record.state = step.state;
+            managed.record.state = step.state;
         } else {
-            let mut record = Record { state: step.state, ..line.record.clone() };
+            let mut record = Record { state: step.state, ..managed.record.clone() };
             // A failed one stays where the version before could not read its data.
             if matches!(record.state, State::Confirmed { .. } | State::Failed { .. })
-                && let Some(plan) = line.record.state.plan()
+                && let Some(plan) = managed.record.state.plan()
                 && device.active == Some(plan.to)
             {
                 record.installed = Some(plan.clone());
@@ -356,16 +363,16 @@ impl<W: World> Agent<W> {
             {
                 record.treated.push(plan.rollout);
             }
-            match self.journal.commit(&line.product, &mut record, &lasting) {
+            match self.journal.commit(&managed.product, &mut record, &lasting) {
                 Ok(numbered) => {
-                    line.record = record;
+                    managed.record = record;
                     to_do.extend(numbered.into_iter().map(|(n, effect)| (Some(n), effect)));
                 }
                 // A disk that takes no more entries must not keep a device on a bad release: the
                 // switch back needs none, and the machine finds out after a start by itself.
                 Err(error) if matches!(record.state, State::RollingBack { .. }) => {
                     log::error(Chain(&error));
-                    line.record = record;
+                    managed.record = record;
                     to_do.extend(lasting.into_iter().map(|effect| (None, effect)));
                 }
                 Err(error) => return Err(error.into()),
@@ -389,7 +396,7 @@ impl<W: World> Agent<W> {
             Effect::Activate { slot } => Ok(self.switch(index, *slot)),
             Effect::DiscardSlot { slot } => {
                 if let Some(Err(error)) =
-                    self.lines.get_mut(index).map(|line| line.hands.discard(*slot))
+                    self.products.get_mut(index).map(|managed| managed.performer.discard(*slot))
                 {
                     log::warn(Chain(&error));
                 }
@@ -402,22 +409,22 @@ impl<W: World> Agent<W> {
     }
 
     fn restart(&mut self, index: usize) -> Option<Event> {
-        let line = self.lines.get_mut(index)?;
-        match line.role {
+        let managed = self.products.get_mut(index)?;
+        match managed.role {
             Role::Agent => {
-                self.replaced = Some(line.product.clone());
+                self.replaced = Some(managed.product.clone());
                 None
             }
             Role::Other => {
-                let (slot, _) = line.active()?;
-                line.hands.restart(slot).err().map(|why| Event::RestartFailed { why })
+                let (slot, _) = managed.active()?;
+                managed.performer.restart(slot).err().map(|why| Event::RestartFailed { why })
             }
         }
     }
 
     /// The last look before the point of no return: everything once more, from the server's word on.
     fn last_look(&mut self, index: usize) -> Result<Event, RunError> {
-        let manifest = self.lines.get(index).and_then(|line| line.record.state.plan());
+        let manifest = self.products.get(index).and_then(|managed| managed.record.state.plan());
         let Some(manifest) = manifest.map(|plan| plan.manifest) else { return Ok(Event::Tick) };
         let unreached = |text: String| Event::Refused {
             until: None,
@@ -440,8 +447,8 @@ impl<W: World> Agent<W> {
 
     fn fetch(&mut self, index: usize) -> Result<Event, RunError> {
         let failed = |why: &str| Event::FetchFailed { fault: Fault::Passing, why: why.into() };
-        let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
-        let Some(plan) = line.record.state.plan().cloned() else { return Ok(Event::Tick) };
+        let Some(managed) = self.products.get_mut(index) else { return Ok(Event::Tick) };
+        let Some(plan) = managed.record.state.plan().cloned() else { return Ok(Event::Tick) };
         let manifest = match self.repository.manifests().get(&plan.manifest) {
             Some(manifest) => manifest.clone(),
             None => match kept(&self.journal, &plan.manifest)? {
@@ -464,44 +471,44 @@ impl<W: World> Agent<W> {
                 Err(error) => return Ok(failed(&Chain(&error).to_string())),
             };
             let others: Vec<Digest> = self
-                .lines
+                .products
                 .iter()
-                .filter_map(|line| line.record.state.plan())
+                .filter_map(|managed| managed.record.state.plan())
                 .map(|plan| plan.manifest)
                 .collect();
             self.journal.keep_manifest(&plan.manifest, &bytes, &others)?;
         }
-        let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
-        Ok(line.hands.fetch(&plan, artifact, &mut self.world))
+        let Some(managed) = self.products.get_mut(index) else { return Ok(Event::Tick) };
+        Ok(managed.performer.fetch(&plan, artifact, &mut self.world))
     }
 
     fn verify(&mut self, index: usize, slot: Slot) -> Result<Event, RunError> {
-        let Some(line) = self.lines.get_mut(index) else { return Ok(Event::Tick) };
-        let Some(plan) = line.record.state.plan().cloned() else { return Ok(Event::Tick) };
+        let Some(managed) = self.products.get_mut(index) else { return Ok(Event::Tick) };
+        let Some(plan) = managed.record.state.plan().cloned() else { return Ok(Event::Tick) };
         let manifest = match self.repository.manifests().get(&plan.manifest) {
             Some(manifest) => Some(manifest.clone()),
             None => kept(&self.journal, &plan.manifest)?,
         };
         let files = manifest.as_ref().and_then(|manifest| artifact(manifest, &plan));
         Ok(match files {
-            Some(artifact) => line.hands.verify(slot, &artifact.files),
+            Some(artifact) => managed.performer.verify(slot, &artifact.files),
             None => Event::VerifyFailed { why: "its list of files is not at hand".into() },
         })
     }
 
     /// Asks a probe of the release on trial.
     fn ask(&mut self, index: usize, name: &str) -> Option<Answer> {
-        let line = self.lines.get_mut(index)?;
-        let plan = line.record.state.plan()?;
-        let (slot, product) = (plan.to, line.product.clone());
+        let managed = self.products.get_mut(index)?;
+        let plan = managed.record.state.plan()?;
+        let (slot, product) = (plan.to, managed.product.clone());
         let probe = plan.trial.probes.iter().find(|probe| probe.name == name)?.clone();
         let answer = match probe.kind {
-            ProbeKind::Contact if line.role == Role::Agent && self.heard.contact.is_none() => {
+            ProbeKind::Contact if managed.role == Role::Agent && self.heard.contact.is_none() => {
                 self.ask_letter(name)
             }
             ProbeKind::Contact => self.ask_contact(name, probe.interval_s),
             ProbeKind::Command { .. } | ProbeKind::Http { .. } | ProbeKind::Process { .. } => {
-                line.hands.probe(&probe, slot)?
+                managed.performer.probe(&probe, slot)?
             }
         };
         self.beacons.count(&product, &answer);
