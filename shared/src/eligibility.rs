@@ -96,7 +96,7 @@ impl Default for Preferences {
 
 /// What the server side says at this moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Word<'a> {
+pub struct ServerView<'a> {
     /// Stops the device has seen, and its rollouts.
     pub memory: &'a Memory,
     /// Stops passed on by the API server.
@@ -136,7 +136,7 @@ impl Answer<'_> {
 pub fn eligibility<'a>(
     candidate: &Candidate<'a>,
     device: &Device<'_>,
-    word: &Word<'_>,
+    server: &ServerView<'_>,
     now: Moment,
 ) -> Answer<'a> {
     let start = candidate.rollout.start();
@@ -146,8 +146,8 @@ pub fn eligibility<'a>(
     product(candidate, device, &mut reasons);
     platform(candidate.manifest, device, &mut reasons);
     channel(candidate, device, &mut reasons);
-    holds(candidate, device, word, now, &mut reasons);
-    stage(candidate, word, now, &mut reasons);
+    holds(candidate, device, server, now, &mut reasons);
+    stage(candidate, server, now, &mut reasons);
     limit(candidate, bucket, &mut reasons);
     calendar(device, now, &mut reasons);
     conditions(candidate.manifest, device, &mut reasons);
@@ -215,7 +215,7 @@ fn channel(candidate: &Candidate<'_>, device: &Device<'_>, reasons: &mut Vec<Rea
 fn holds(
     candidate: &Candidate<'_>,
     device: &Device<'_>,
-    word: &Word<'_>,
+    server: &ServerView<'_>,
     now: Moment,
     reasons: &mut Vec<Reason>,
 ) {
@@ -230,7 +230,7 @@ fn holds(
     if entry.ended.is_some() || candidate.memory.ended.is_some() {
         reasons.push(Reason::Ended);
     }
-    for stop in word.memory.stops.values().filter(|stop| stop.scope.covers(&about)) {
+    for stop in server.memory.stops.values().filter(|stop| stop.scope.covers(&about)) {
         reasons.push(Reason::Stopped {
             number: stop.number,
             kind: stop.kind,
@@ -238,23 +238,28 @@ fn holds(
         });
     }
     let covers = |scope: &Scope| scope.covers(&about);
-    for stop in word.passed {
+    for stop in server.passed {
         // A file that counts the stop says all there is to say about it.
-        if stop.offset >= word.letters_offset && covers(&stop.scope) {
+        if stop.offset >= server.letters_offset && covers(&stop.scope) {
             reasons.push(Reason::PassedStop(stop.reason.clone()));
         }
     }
-    stale(candidate.manifest.ladder.timestamp_max_age_s, word, now, reasons);
+    stale(candidate.manifest.ladder.timestamp_max_age_s, server, now, reasons);
 }
 
-fn stale(allowed: Seconds, word: &Word<'_>, now: Moment, reasons: &mut Vec<Reason>) {
-    let fresh = word.timestamp_issued.is_some_and(|issued| now.since(issued) <= allowed);
+fn stale(allowed: Seconds, server: &ServerView<'_>, now: Moment, reasons: &mut Vec<Reason>) {
+    let fresh = server.timestamp_issued.is_some_and(|issued| now.since(issued) <= allowed);
     if !fresh {
         reasons.push(Reason::StaleTimestamp { allowed });
     }
 }
 
-fn stage(candidate: &Candidate<'_>, word: &Word<'_>, now: Moment, reasons: &mut Vec<Reason>) {
+fn stage(
+    candidate: &Candidate<'_>,
+    server: &ServerView<'_>,
+    now: Moment,
+    reasons: &mut Vec<Reason>,
+) {
     let (entry, start) = (candidate.rollout.entry(), candidate.rollout.start());
     let (ladder, memory) = (&candidate.manifest.ladder, candidate.memory);
     let Some((index, signed)) = ladder.stage_of(&memory.cohort) else {
@@ -280,7 +285,7 @@ fn stage(candidate: &Candidate<'_>, word: &Word<'_>, now: Moment, reasons: &mut 
     // that in which the device first saw the rollout, and must know each of the device's groups.
     let counted = memory
         .first_letter
-        .is_some_and(|offset| offset.max(memory.first_offset) < word.letters_offset);
+        .is_some_and(|offset| offset.max(memory.first_offset) < server.letters_offset);
     if !counted || !memory.groups.iter().all(|group| entry.known.may_hold(group)) {
         reasons.push(Reason::NotCountedYet);
     }
@@ -669,13 +674,13 @@ mod tests {
                 preferences: Preferences::default(),
                 failed: &self.failed,
             };
-            let word = Word {
+            let server = ServerView {
                 memory: &world.memory,
                 passed: &self.passed,
                 letters_offset: self.letters_offset,
                 timestamp_issued: self.timestamp_issued,
             };
-            read(&eligibility(&candidate, &device, &word, self.now))
+            read(&eligibility(&candidate, &device, &server, self.now))
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use lockgate_shared::{
     act::{Act, SignedAct, Start},
     bucket::{Bucket, Limit},
-    eligibility::{self, Candidate, Device, Preferences, Reason, Word},
+    eligibility::{self, Candidate, Device, Preferences, Reason, ServerView},
     facts::{Conditions, Facts},
     id::{ChannelId, CohortId, DeviceId, Digest, ProductId, RolloutId, TenantId},
     limits,
@@ -144,7 +144,7 @@ pub fn decide(situation: &Situation<'_>) -> Choice {
         })
         .collect();
     let chosen = considered.iter().position(|one| one.finding == Finding::Go);
-    let back = recall::back(situation, &device(situation, &complete), &word(situation));
+    let back = recall::back(situation, &device(situation, &complete), &server(situation));
     Choice { considered, chosen, complete, back }
 }
 
@@ -284,8 +284,8 @@ fn not_newer(situation: &Situation<'_>, start: Option<&Start>) -> Option<Reason>
 }
 
 fn weigh(situation: &Situation<'_>, complete: &[Version], candidate: &Candidate<'_>) -> Finding {
-    let (device, word) = (device(situation, complete), word(situation));
-    let answer = eligibility::eligibility(candidate, &device, &word, situation.now);
+    let (device, server) = (device(situation, complete), server(situation));
+    let answer = eligibility::eligibility(candidate, &device, &server, situation.now);
     if answer.go() { Finding::Go } else { Finding::Against(answer.reasons) }
 }
 
@@ -309,8 +309,8 @@ fn device<'a>(situation: &Situation<'a>, complete: &'a [Version]) -> Device<'a> 
     }
 }
 
-fn word<'a>(situation: &Situation<'a>) -> Word<'a> {
-    Word {
+fn server<'a>(situation: &Situation<'a>) -> ServerView<'a> {
+    ServerView {
         memory: situation.memory,
         passed: &situation.own.orders.stops,
         letters_offset: situation.file.map_or(0, |file| file.letters_offset),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use lockgate_shared::{
-    eligibility::{self, Device, Reason, WayBack, Word},
+    eligibility::{self, Device, Reason, ServerView, WayBack},
     id::{Digest, RolloutId},
     recall::Recall,
     version::Version,
@@ -53,7 +53,11 @@ pub fn against(recalls: &Recalls, version: &Version) -> Option<Finding> {
 }
 
 /// The way back from what runs, if that is recalled.
-pub fn back(situation: &Situation<'_>, device: &Device<'_>, word: &Word<'_>) -> Option<Back> {
+pub fn back(
+    situation: &Situation<'_>,
+    device: &Device<'_>,
+    server: &ServerView<'_>,
+) -> Option<Back> {
     let running = situation.own.running?;
     let (digest, recall) = situation.recalls.get(running)?.as_ref()?;
     let finding = match situation.manifests.get(&recall.manifest) {
@@ -61,7 +65,7 @@ pub fn back(situation: &Situation<'_>, device: &Device<'_>, word: &Word<'_>) -> 
         Some(manifest) => {
             let Standing { harmed, undoable } = situation.own.standing;
             let back = WayBack { recall, digest: *digest, manifest, harmed, undoable };
-            match eligibility::way_back(&back, device, word, situation.now) {
+            match eligibility::way_back(&back, device, server, situation.now) {
                 none if none.is_empty() => Finding::Go,
                 reasons => Finding::Against(reasons),
             }

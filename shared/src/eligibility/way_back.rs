@@ -1,7 +1,7 @@
 //! May a device follow a recall now? The same questions as for a release, in the same order; only what
 //! a rollout asks is missing, because the release keys alone open this way.
 
-use super::{Device, Reason, Word, calendar, conditions, platform, stale};
+use super::{Device, Reason, ServerView, calendar, conditions, platform, stale};
 use crate::{
     bucket::Bucket, id::Digest, manifest::Manifest, pin::Pin, recall::Recall, rollout::Scope,
     time::Moment,
@@ -27,7 +27,7 @@ pub struct WayBack<'a> {
 pub fn way_back(
     back: &WayBack<'_>,
     device: &Device<'_>,
-    word: &Word<'_>,
+    server: &ServerView<'_>,
     now: Moment,
 ) -> Vec<Reason> {
     let WayBack { recall, manifest, .. } = back;
@@ -50,16 +50,16 @@ pub fn way_back(
         Scope::Product(product) => product == device.product,
         Scope::Everything => true,
     };
-    for stop in word.memory.stops.values().filter(|stop| covers(&stop.scope)) {
+    for stop in server.memory.stops.values().filter(|stop| covers(&stop.scope)) {
         let (number, kind, reason) = (stop.number, stop.kind, stop.reason.clone());
         reasons.push(Reason::Stopped { number, kind, reason });
     }
-    for stop in word.passed {
-        if stop.offset >= word.letters_offset && covers(&stop.scope) {
+    for stop in server.passed {
+        if stop.offset >= server.letters_offset && covers(&stop.scope) {
             reasons.push(Reason::PassedStop(stop.reason.clone()));
         }
     }
-    stale(recall.timestamp_max_age_s, word, now, &mut reasons);
+    stale(recall.timestamp_max_age_s, server, now, &mut reasons);
     let opens = recall.opens(Bucket::of(&back.digest, device.channel, &device.id), back.harmed);
     if recall.until <= now {
         reasons.push(Reason::RecallOver(recall.until));
@@ -186,13 +186,13 @@ mod tests {
                 preferences: Preferences::default(),
                 failed: &self.failed,
             };
-            let word = Word {
+            let server = ServerView {
                 memory: &self.memory,
                 passed: &[],
                 letters_offset: 0,
                 timestamp_issued: self.issued,
             };
-            way_back(&back, &device, &word, self.now).iter().map(Reason::code).collect()
+            way_back(&back, &device, &server, self.now).iter().map(Reason::code).collect()
         }
     }
 }
