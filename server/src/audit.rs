@@ -48,7 +48,7 @@ pub struct Chain {
 /// One act in the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Line {
+pub struct AuditLine {
     /// Its number, from 1, without gaps.
     pub n: u64,
     /// When.
@@ -161,7 +161,7 @@ impl Chain {
         act: &str,
         detail: &str,
     ) -> Result<String, AuditError> {
-        let mut line = Line {
+        let mut line = AuditLine {
             n: self.count + 1,
             at,
             who: who.to_owned(),
@@ -210,7 +210,7 @@ impl Chain {
         let mut n = 0;
         for line in BufReader::new(file).lines() {
             let line = line.map_err(fail)?;
-            if serde_json::from_str::<Line>(&line).is_ok() {
+            if serde_json::from_str::<AuditLine>(&line).is_ok() {
                 n += 1;
                 if n >= from.saturating_add(max as u64) {
                     break;
@@ -245,7 +245,7 @@ impl Chain {
     }
 }
 
-impl Line {
+impl AuditLine {
     fn digest(&self) -> Digest {
         Digest::of_parts(
             "lockgate audit v1",
@@ -263,7 +263,7 @@ impl Line {
 
 /// Whether a line is an act's, and not a signed head.
 pub fn is_act(line: &str) -> bool {
-    serde_json::from_str::<Line>(line).is_ok()
+    serde_json::from_str::<AuditLine>(line).is_ok()
 }
 
 /// Verifies a chain from its first line to its last, and names the first that is false. Whose keys its
@@ -322,7 +322,8 @@ fn check(
         }
         return Ok(Summary { signed: Some((head.head, head.key)), ..before.clone() });
     }
-    let line: Line = serde_json::from_slice(bytes).map_err(|_| "it is not a line of this log")?;
+    let line: AuditLine =
+        serde_json::from_slice(bytes).map_err(|_| "it is not a line of this log")?;
     if line.n != before.entries + 1 {
         return Err("its number does not follow");
     }

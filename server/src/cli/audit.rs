@@ -13,7 +13,7 @@ use lockgate_shared::{count::count, id::PublicKey};
 use super::{Session, exit::CliError, say};
 use crate::{
     api::admin::audit::LINES_MAX,
-    audit::{self, Line},
+    audit::{self, AuditLine},
     tuf::trusted::{Files, gatekeeper_keys},
 };
 
@@ -175,12 +175,12 @@ async fn tail(
 }
 
 fn number(line: &str) -> Option<u64> {
-    serde_json::from_str::<Line>(line).ok().map(|line| line.n)
+    serde_json::from_str::<AuditLine>(line).ok().map(|line| line.n)
 }
 
 fn print(session: &Session, lines: &[String], raw: bool) -> Result<(), CliError> {
     for text in lines {
-        match serde_json::from_str::<Line>(text) {
+        match serde_json::from_str::<AuditLine>(text) {
             Ok(line) if !raw && !session.json() => say(&format!(
                 "{:>6}  {}  {}  {}: {}",
                 line.n, line.at, line.who, line.act, line.detail

@@ -7,10 +7,10 @@ use super::{Session, device_id, exit::CliError, table};
 use crate::{
     api::admin::{
         desk::KnownDevice,
-        devices::{DEVICES_MAX, DeviceShown, Explanation, Line, Mouth, RevokeAsked},
+        devices::{DEVICES_MAX, DeviceShown, Explanation, RevokeAsked, Speaker, Statement},
     },
     clock,
-    letters::bars::BarKind,
+    letters::{bars::BarKind, record::LastLetter},
 };
 
 /// What can be asked about devices.
@@ -135,7 +135,19 @@ fn row(known: &KnownDevice) -> Vec<String> {
 }
 
 fn show_text(shown: &DeviceShown) -> String {
-    let known = &shown.known;
+    let mut rows = identity_rows(&shown.known);
+    if let Some(letter) = &shown.known.letter {
+        rows.extend(letter_rows(letter));
+    }
+    rows.push(("orders", orders_text(shown)));
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let lines: Vec<String> =
+        rows.iter().map(|(name, text)| format!("{name:width$}  {text}")).collect();
+    lines.join("\n")
+}
+
+/// Who the device is, and what speaks against its letters.
+fn identity_rows(known: &KnownDevice) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("device", known.device.to_string()),
         ("tenant", known.tenant.to_string()),
@@ -160,40 +172,43 @@ fn show_text(shown: &DeviceShown) -> String {
         rows.push(("system", known_words(&[&facts.os_id, &facts.os_version])));
         rows.push(("firmware", known_words(&[&facts.firmware_version])));
     }
-    if let Some(letter) = &known.letter {
-        rows.push(("agent", letter.agent.to_string()));
-        rows.push(("highest stop", letter.highest_stop.to_string()));
-        for product in &letter.products {
-            let text = format!(
-                "{} {}, other slot {}, channel {}, pin {}, {}",
-                product.product,
-                table::dash(product.running.as_ref()),
-                table::dash(product.other.as_ref()),
-                product.channel,
-                product.pin,
-                table::word(&product.state)
-            );
-            rows.push(("product", text));
-        }
-        rows.extend(letter.notices.iter().map(|notice| ("notice", notice.clone())));
+    rows
+}
+
+/// What it said in its last letter.
+fn letter_rows(letter: &LastLetter) -> Vec<(&'static str, String)> {
+    let mut rows = vec![
+        ("agent", letter.agent.to_string()),
+        ("highest stop", letter.highest_stop.to_string()),
+    ];
+    for product in &letter.products {
+        let text = format!(
+            "{} {}, other slot {}, channel {}, pin {}, {}",
+            product.product,
+            table::dash(product.running.as_ref()),
+            table::dash(product.other.as_ref()),
+            product.channel,
+            product.pin,
+            table::word(&product.state)
+        );
+        rows.push(("product", text));
     }
+    rows.extend(letter.notices.iter().map(|notice| ("notice", notice.clone())));
+    rows
+}
+
+/// How much it is told, and whether it has heard all of it.
+fn orders_text(shown: &DeviceShown) -> String {
     let held =
         if shown.orders_held { "the device holds them" } else { "the device has others yet" };
-    rows.push((
-        "orders",
-        format!(
-            "{}, {}, {}, {}, {}; {held}",
-            count(shown.orders.pins.len(), "pin", "pins"),
-            count(shown.orders.windows.len(), "window", "windows"),
-            count(shown.orders.freezes.len(), "freeze", "freezes"),
-            count(shown.orders.stops.len(), "stop", "stops"),
-            count(shown.orders.grants.len(), "grant", "grants")
-        ),
-    ));
-    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
-    let lines: Vec<String> =
-        rows.iter().map(|(name, text)| format!("{name:width$}  {text}")).collect();
-    lines.join("\n")
+    format!(
+        "{}, {}, {}, {}, {}; {held}",
+        count(shown.orders.pins.len(), "pin", "pins"),
+        count(shown.orders.windows.len(), "window", "windows"),
+        count(shown.orders.freezes.len(), "freeze", "freezes"),
+        count(shown.orders.stops.len(), "stop", "stops"),
+        count(shown.orders.grants.len(), "grant", "grants")
+    )
 }
 
 /// What a device could find out about itself: a machine without firmware tables names no vendor.
@@ -208,15 +223,16 @@ fn explain_text(explanation: &Explanation) -> String {
         explanation.device,
         table::ago(clock::now(), explanation.seen)
     );
-    for mouth in [Mouth::Device, Mouth::Server, Mouth::Gatekeeper] {
-        let own: Vec<&Line> = explanation.lines.iter().filter(|line| line.says == mouth).collect();
+    for mouth in [Speaker::Device, Speaker::Server, Speaker::Gatekeeper] {
+        let own: Vec<&Statement> =
+            explanation.lines.iter().filter(|line| line.says == mouth).collect();
         if own.is_empty() {
             continue;
         }
         text += match mouth {
-            Mouth::Device => "\n\nthe device says, signed:",
-            Mouth::Server => "\n\nthe server says:",
-            Mouth::Gatekeeper => "\n\nthe gatekeeper says:",
+            Speaker::Device => "\n\nthe device says, signed:",
+            Speaker::Server => "\n\nthe server says:",
+            Speaker::Gatekeeper => "\n\nthe gatekeeper says:",
         };
         for line in own {
             let about = match (&line.product, &line.rollout) {

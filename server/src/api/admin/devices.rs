@@ -57,14 +57,14 @@ pub struct Explanation {
     /// When its last letter came.
     pub seen: Option<Moment>,
     /// Line by line.
-    pub lines: Vec<Line>,
+    pub lines: Vec<Statement>,
 }
 
-/// One line of an explanation.
+/// One statement of an explanation: who says what of what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
+pub struct Statement {
     /// Who says it.
-    pub says: Mouth,
+    pub says: Speaker,
     /// About which product.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub product: Option<ProductId>,
@@ -81,7 +81,7 @@ pub struct Line {
 /// Who says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mouth {
+pub enum Speaker {
     /// The device, signed.
     Device,
     /// This server: what it would tell the device.
@@ -135,17 +135,19 @@ pub async fn explain(
     let held = holds(&known, ordered);
     let mut lines = Vec::new();
     if let Some(bar) = &known.barred {
-        lines.push(Line::of(Mouth::Server, bar.to_string().replace("\nhint: ", "; ")));
+        lines.push(Statement::of(Speaker::Server, bar.to_string().replace("\nhint: ", "; ")));
     }
     match &known.letter {
         Some(letter) => device_says(letter, &mut lines),
-        None => lines.push(Line::of(Mouth::Server, "the device has enrolled and sent no letter")),
+        None => {
+            lines.push(Statement::of(Speaker::Server, "the device has enrolled and sent no letter"))
+        }
     }
     server_says(ordered.orders(), held, &mut lines);
     // Without a report the rest still stands; the missing report is a line of its own.
     match reports::seen_by(&admin, &caller) {
         Ok(status) => gatekeeper_says(&known, &status, &mut lines),
-        Err(refusal) => lines.push(Line::of(Mouth::Server, refusal.problem().detail)),
+        Err(refusal) => lines.push(Statement::of(Speaker::Server, refusal.problem().detail)),
     }
     Ok(Json(Explanation { device: known.device, seen: known.seen, lines }))
 }
@@ -193,11 +195,11 @@ fn holds(known: &KnownDevice, ordered: &Prepared) -> bool {
     known.letter.as_ref().is_some_and(|letter| letter.orders_digest == ordered.digest())
 }
 
-fn device_says(letter: &LastLetter, lines: &mut Vec<Line>) {
+fn device_says(letter: &LastLetter, lines: &mut Vec<Statement>) {
     for product in &letter.products {
-        lines.push(Line {
+        lines.push(Statement {
             product: Some(product.product.clone()),
-            ..Line::of(Mouth::Device, product_text(product))
+            ..Statement::of(Speaker::Device, product_text(product))
         });
     }
     for view in &letter.rollouts {
@@ -207,17 +209,21 @@ fn device_says(letter: &LastLetter, lines: &mut Vec<Line>) {
             } else {
                 "nothing speaks against installing"
             };
-            lines.push(Line { rollout: Some(view.rollout), ..Line::of(Mouth::Device, text) });
+            lines.push(Statement {
+                rollout: Some(view.rollout),
+                ..Statement::of(Speaker::Device, text)
+            });
         }
         for reason in &view.reasons {
-            lines.push(Line {
+            lines.push(Statement {
                 rollout: Some(view.rollout),
                 code: Some(reason.code),
-                ..Line::of(Mouth::Device, reason.text.clone())
+                ..Statement::of(Speaker::Device, reason.text.clone())
             });
         }
     }
-    lines.extend(letter.notices.iter().map(|notice| Line::of(Mouth::Device, notice.clone())));
+    lines
+        .extend(letter.notices.iter().map(|notice| Statement::of(Speaker::Device, notice.clone())));
 }
 
 fn product_text(product: &ProductState) -> String {
@@ -247,8 +253,8 @@ const fn state_text(state: SlotState) -> &'static str {
     }
 }
 
-fn server_says(orders: &Orders, held: bool, lines: &mut Vec<Line>) {
-    let mut say = |text: String| lines.push(Line::of(Mouth::Server, text));
+fn server_says(orders: &Orders, held: bool, lines: &mut Vec<Statement>) {
+    let mut say = |text: String| lines.push(Statement::of(Speaker::Server, text));
     for (product, pin) in &orders.pins {
         say(format!("`{product}` is pinned to `{pin}`"));
     }
@@ -284,7 +290,7 @@ fn server_says(orders: &Orders, held: bool, lines: &mut Vec<Line>) {
     }
 }
 
-fn gatekeeper_says(known: &KnownDevice, status: &Status, lines: &mut Vec<Line>) {
+fn gatekeeper_says(known: &KnownDevice, status: &Status, lines: &mut Vec<Statement>) {
     let Some(letter) = &known.letter else { return };
     for product in &letter.products {
         let about = |rollout: &&RolloutStatus| {
@@ -305,7 +311,7 @@ fn gatekeeper_says(known: &KnownDevice, status: &Status, lines: &mut Vec<Line>) 
     }
 }
 
-fn rollout_says(rollout: &RolloutStatus, view: Option<&RolloutView>, lines: &mut Vec<Line>) {
+fn rollout_says(rollout: &RolloutStatus, view: Option<&RolloutView>, lines: &mut Vec<Statement>) {
     let state = match rollout.state {
         RolloutState::Running => "is running",
         RolloutState::Paused => "is paused by a person",
@@ -314,10 +320,10 @@ fn rollout_says(rollout: &RolloutStatus, view: Option<&RolloutView>, lines: &mut
         RolloutState::Ended => "was ended for good",
     };
     let mut say = |text: String| {
-        lines.push(Line {
+        lines.push(Statement {
             product: Some(rollout.product.clone()),
             rollout: Some(rollout.rollout),
-            ..Line::of(Mouth::Gatekeeper, text)
+            ..Statement::of(Speaker::Gatekeeper, text)
         });
     };
     say(format!("the rollout of version {} {state}", rollout.version));
@@ -339,7 +345,7 @@ fn stops_say(
     rollout: &RolloutStatus,
     view: &RolloutView,
     status: &Status,
-    lines: &mut Vec<Line>,
+    lines: &mut Vec<Statement>,
 ) {
     // A letter leaves its groups out once they were acknowledged: a hold of groups is then the
     // device's own to name, and it does, by number.
@@ -351,19 +357,19 @@ fn stops_say(
         groups: &view.groups,
     };
     for stop in status.stops.iter().filter(|stop| stop.scope.covers(&about)) {
-        lines.push(Line {
+        lines.push(Statement {
             product: Some(rollout.product.clone()),
             rollout: Some(rollout.rollout),
-            ..Line::of(
-                Mouth::Gatekeeper,
+            ..Statement::of(
+                Speaker::Gatekeeper,
                 format!("stop {} since {}: {}", stop.number, stop.since, stop.reason),
             )
         });
     }
 }
 
-impl Line {
-    fn of(says: Mouth, text: impl Into<String>) -> Self {
+impl Statement {
+    fn of(says: Speaker, text: impl Into<String>) -> Self {
         Self { says, product: None, rollout: None, code: None, text: text.into() }
     }
 }
