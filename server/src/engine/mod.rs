@@ -36,7 +36,7 @@ use self::{
     intake::{Intake, Urgency},
     publish::{Occasion, PublishError, Publisher, PublisherTerms},
     source::{Batch, SocketSource, Source, SourceError},
-    tick::{Ears, Reach, tick},
+    tick::{Ears, TickKind, tick},
 };
 use crate::{
     audit::{self, AuditError, Chain},
@@ -306,6 +306,34 @@ impl Engine {
         entries: &[crate::stream::Entry],
         now: Moment,
     ) -> Result<Occasion, EngineError> {
+        let (mut occasion, harm) = self.take(entries, now)?;
+        let due = self.next_tick <= now;
+        let kind = if due { TickKind::Full } else { TickKind::Halts };
+        if due || harm || occasion != Occasion::Clock {
+            let policy = self.trusted.policy();
+            let ears =
+                Ears { listened: self.hearing.listened(), condition: self.hearing.condition(now) };
+            let halted = tick(&mut self.book, policy, kind, &ears, now)?;
+            if (due || halted) && occasion == Occasion::Clock {
+                occasion = Occasion::Change;
+            }
+        }
+        if due {
+            self.next_tick = now.plus(self.tick);
+            self.ticked = true;
+            self.book.note_listened(self.hearing.listened());
+            self.tell_of_hearing(now)?;
+        }
+        Ok(occasion)
+    }
+
+    /// Takes entries into the book, in their order: what they are an occasion for, and whether one
+    /// tells of harm, which no rollout may wait with until its tick.
+    fn take(
+        &mut self,
+        entries: &[crate::stream::Entry],
+        now: Moment,
+    ) -> Result<(Occasion, bool), EngineError> {
         let (mut occasion, mut harm) = (Occasion::Clock, false);
         let store = &self.store;
         let stored = |path: &str| store.row(Table::Files, path.as_bytes()).ok().flatten();
@@ -347,24 +375,7 @@ impl Engine {
                 Urgency::Now => {}
             }
         }
-        let due = self.next_tick <= now;
-        let reach = if due { Reach::Full } else { Reach::Halts };
-        if due || harm || occasion != Occasion::Clock {
-            let policy = self.trusted.policy();
-            let ears =
-                Ears { listened: self.hearing.listened(), condition: self.hearing.condition(now) };
-            let halted = tick(&mut self.book, policy, reach, &ears, now)?;
-            if (due || halted) && occasion == Occasion::Clock {
-                occasion = Occasion::Change;
-            }
-        }
-        if due {
-            self.next_tick = now.plus(self.tick);
-            self.ticked = true;
-            self.book.note_listened(self.hearing.listened());
-            self.tell_of_hearing(now)?;
-        }
-        Ok(occasion)
+        Ok((occasion, harm))
     }
 
     /// Calls people when the hearing turns poor or deaf, and says so when it is good again.

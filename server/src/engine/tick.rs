@@ -26,7 +26,7 @@ use crate::{
 
 /// How far a tick goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum TickKind {
     /// At the fixed interval: everything that may happen happens.
     Full,
     /// Between two ticks: only halts. What devices are told changes by nothing else then.
@@ -46,7 +46,7 @@ pub struct Ears {
 pub fn tick(
     book: &mut Book,
     policy: &Policy,
-    reach: Reach,
+    kind: TickKind,
     ears: &Ears,
     now: Moment,
 ) -> Result<bool, BookError> {
@@ -59,9 +59,9 @@ pub fn tick(
         let stops: Vec<Stop> = book.stops.values().cloned().collect();
         let mut climb = rollout::climb(rollout, &census, &stops, now);
         let is_halt = |step: &Move| matches!(step, Move::Halt { .. });
-        match reach {
-            Reach::Full => {}
-            Reach::Halts => climb.moves.retain(is_halt),
+        match kind {
+            TickKind::Full => {}
+            TickKind::Halts => climb.moves.retain(is_halt),
         }
         match &ears.condition {
             Condition::Good | Condition::Poor(_) => {}
