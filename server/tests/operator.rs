@@ -13,45 +13,7 @@ use std::{
 use lockgate_server::clock::Stopwatch;
 use lockgate_shared::failure::Failure;
 
-const PLAN: &str = r#"
-repository = "trial"
-[release]
-threshold = 1
-expires_days = 90
-[approvals]
-start_routine = 1
-start_security = 1
-start_emergency = 1
-stage = 1
-lift = 1
-grant = 1
-waiver = 1
-[people.ada]
-roles = ["author"]
-[people.ben]
-roles = ["approver", "operator"]
-tokens = ["ben-cli"]
-[products.app]
-channels = ["stable"]
-cohorts = ["dogfood", "general"]
-[tenants.acme]
-[tenants.globex]
-"#;
-
-const RELEASE: &str = r#"
-kind = "app"
-ladder = "routine"
-[trial]
-soak_s = 30
-deadline_s = 120
-attempts = 3
-[[trial.probes]]
-name = "answers"
-kind = "command"
-argv = ["/bin/true"]
-timeout_s = 5
-interval_s = 5
-"#;
+const RELEASE: &str = include_str!("../testdata/release.toml");
 
 #[test]
 fn an_operator_restricts_reads_and_is_told_what_does_not_work() {
@@ -131,7 +93,7 @@ const EVERY_COMMAND: &[(&str, i32)] = &[
     ("release list", 0),
     ("release show app 1.0.0", 3),
     (
-        "rollout start --product app --version 1.0.0 --channel stable --manifest @r1 --risk routine --owner ben --cohort dogfood=1 --cohort general=1 --repository @repo/repository --plan @plan.toml --out @start.json",
+        "rollout start --product app --version 1.0.0 --channel stable --manifest @r1 --risk routine --owner ben --cohort dogfood=1 --cohort early=1 --cohort general=1 --repository @repo/repository --plan @plan.toml --out @start.json",
         0,
     ),
     (
@@ -268,6 +230,14 @@ fn every_command_of_the_server_answers_programs_in_json() {
     }
 }
 
+/// The repository of the tests, where one signature is enough and Ben operates it.
+fn plan() -> String {
+    include_str!("../testdata/repository.toml")
+        .replace("threshold = 2", "threshold = 1")
+        .replace("start_routine = 2", "start_routine = 1")
+        .replace("[\"approver\"]", "[\"approver\", \"operator\"]\ntokens = [\"ben-cli\"]")
+}
+
 /// That the README's table says of each code what `--help` says.
 fn codes_agree(program: &str, column: usize) {
     let output = Command::new(program).arg("--help").output().expect("it starts");
@@ -336,7 +306,7 @@ impl Site {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
-        fs::write(path("plan.toml"), PLAN).expect("written");
+        fs::write(path("plan.toml"), plan()).expect("written");
         fs::write(path("passphrase"), "correct horse battery\n").expect("written");
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())

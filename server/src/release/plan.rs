@@ -236,26 +236,10 @@ const fn routine() -> Severity {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) const PLAN: &str = r#"
-notes = "Faster start."
-ladder = "routine"
-
-[severity.security]
-cvss_tenths = 75
-advisories = ["ACME-2026-1"]
-
-[trial]
-soak_s = 30
-deadline_s = 120
-attempts = 3
-
-[[trial.probes]]
-name = "answers"
-kind = "command"
-argv = ["bin/app", "--health"]
-timeout_s = 5
-interval_s = 5
-"#;
+    pub(crate) const PLAN: &str = concat!(
+        include_str!("../../testdata/release.toml"),
+        "[severity.security]\ncvss_tenths = 75\nadvisories = [\"ACME-2026-1\"]\n",
+    );
 
     #[test]
     fn a_preset_becomes_a_ladder_that_holds() {

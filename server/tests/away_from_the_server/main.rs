@@ -29,48 +29,8 @@ use lockgate_shared::{
 /// Ada's key, as it is typed.
 const ADA: &str = "@repo/people/ada.key --passphrase-file @passphrase";
 
-const PLAN: &str = r#"
-repository = "trial"
-[release]
-threshold = 2
-expires_days = 90
-[approvals]
-start_routine = 2
-start_security = 1
-start_emergency = 1
-stage = 1
-lift = 1
-grant = 1
-waiver = 1
-[people.ada]
-roles = ["author"]
-[people.alan]
-roles = ["author"]
-[people.ben]
-roles = ["approver"]
-[people.eva]
-roles = ["approver", "operator"]
-[products.app]
-channels = ["stable"]
-cohorts = ["dogfood", "early", "general"]
-[tenants.acme]
-[tenants.other]
-"#;
-
-const RELEASE: &str = r#"
-notes = "Faster start."
-ladder = "routine"
-[trial]
-soak_s = 30
-deadline_s = 120
-attempts = 3
-[[trial.probes]]
-name = "answers"
-kind = "command"
-argv = ["bin/app", "--health"]
-timeout_s = 5
-interval_s = 5
-"#;
+const PLAN: &str = include_str!("../../testdata/repository.toml");
+const RELEASE: &str = include_str!("../../testdata/release.toml");
 
 #[test]
 fn a_release_is_published_only_when_two_authors_have_signed_it() {
