@@ -17,8 +17,9 @@ use tough::schema::{Role as _, RoleType, Signed, Snapshot, Targets, Timestamp};
 
 use crate::tuf::{
     TufError,
+    metadata::metadata_path,
     roles::{self, Holder},
-    trusted::{Files, ROLLOUTS, Trusted, metadata_path},
+    trusted::{Files, ROLLOUTS, Trusted},
 };
 
 /// Before a root's end: holders of its keys have to be brought together, from safes and from holidays.

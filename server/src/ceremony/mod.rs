@@ -3,14 +3,15 @@
 //!
 //! [`plan`] reads what people decided; [`init()`] makes the folder; [`change`] makes the next versions,
 //! for as long as the repository lives; [`charter`] is who holds which role, and [`words`] says what a
-//! change changes in it; [`doctor`] says what has to be done soon. [`metadata`] writes and signs TUF roles, here and for releases.
+//! change changes in it; [`doctor`] says what has to be done soon. The roles are written and signed by
+//! [`metadata`].
 
 pub mod change;
 pub mod charter;
 pub mod doctor;
 mod init;
-pub mod metadata;
 pub mod plan;
 pub mod words;
 
+pub use crate::tuf::metadata;
 pub use init::{Ceremony, CeremonyError, init};

@@ -9,7 +9,10 @@ use serde_json::Value;
 use super::{client::Client, exit::CliError};
 use crate::{
     release::role::LocalRepository,
-    tuf::trusted::{Files, metadata_path, target_path},
+    tuf::{
+        metadata::{metadata_path, target_path},
+        trusted::Files,
+    },
     whole_folder::{Readers, WholeFolder},
 };
 

@@ -15,10 +15,7 @@ use super::{
 use crate::{
     ceremony::doctor::{self, Finding, Grade},
     clock,
-    tuf::{
-        repository,
-        trusted::{Files, metadata_path},
-    },
+    tuf::{metadata::metadata_path, repository, trusted::Files},
 };
 
 /// The largest root that is read as an anchor.

@@ -46,7 +46,7 @@ use crate::{
     config::{Gatekeeper, OnlineKeySource},
     status::{About, Decision, Status, Verdict},
     stream::{Entry, EntryKind, LetterRecord, Publication},
-    tuf::trusted::target_path,
+    tuf::metadata::target_path,
 };
 
 pub(super) const BEGIN: Moment = Moment(1_795_000_000);

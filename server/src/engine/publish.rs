@@ -23,9 +23,10 @@ use crate::{
     status::Expiry,
     tuf::{
         TufError,
+        metadata::target_path,
         repository::{Online, Replaced, Repository, Versions},
         roles::{OnlineKeys, RoleFile},
-        trusted::{Trusted, target_path},
+        trusted::Trusted,
     },
 };
 

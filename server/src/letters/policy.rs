@@ -17,6 +17,8 @@ use lockgate_shared::{
 use thiserror::Error;
 use tough::schema::{Root, Signed, Targets};
 
+use crate::tuf::metadata::{digest_of, listed, target_path};
+
 /// The largest root or targets file: a thousand keys and delegations stay below a quarter of it.
 const METADATA_BYTES: u64 = 4 << 20;
 /// New roots that are followed in one go: one a day for thirty years.
@@ -108,18 +110,11 @@ pub fn read(repository: &Path, anchor: &Path) -> Result<CurrentPolicy, PolicyFil
     if found != version {
         return Err(PolicyFileError::Version { path, found });
     }
-    let target = targets
-        .signed
-        .targets
-        .iter()
-        .find(|(name, _)| name.raw() == POLICY_PATH)
-        .map(|(_, target)| target)
-        .ok_or(PolicyFileError::NoPolicy)?;
-    let hash = hex::encode(&target.hashes.sha256[..]);
-    let path = repository.join("targets").join(format!("{hash}.{POLICY_PATH}"));
+    let target = listed(&targets.signed, POLICY_PATH).ok_or(PolicyFileError::NoPolicy)?;
+    let digest = digest_of(target).ok_or(PolicyFileError::NoPolicy)?;
+    let path = repository.join(target_path(POLICY_PATH, &digest));
     let text = bytes(&path, limits::POLICY_BYTES as u64)?;
-    let digest = Digest::of(&text);
-    if text.len() as u64 != target.length || digest.0[..] != target.hashes.sha256[..] {
+    if text.len() as u64 != target.length || Digest::of(&text) != digest {
         return Err(PolicyFileError::Hash(path));
     }
     Ok(CurrentPolicy { policy: Policy::from_json(&text)?, digest, text, targets_version: version })

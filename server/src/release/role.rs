@@ -17,21 +17,16 @@ use lockgate_shared::{
     wire::decode_rollout_file,
 };
 use thiserror::Error;
-use tough::{
-    TargetName,
-    schema::{Delegations, Root, Signed, Targets},
-};
+use tough::schema::{Delegations, Root, Signed, Targets};
 
 use crate::{
-    ceremony::{
-        metadata::{self, KeyId, MetadataError},
-        plan::release_role,
+    ceremony::plan::release_role,
+    tuf::{
+        METADATA_BYTES,
+        metadata::{self, KeyId, MetadataError, digest_of, listed, metadata_path, target_path},
+        trusted::ROLLOUTS,
     },
-    tuf::trusted::{ROLLOUTS, target_path},
 };
-
-/// The largest metadata file that is read: a thousand releases of a product stay below it.
-const MAX_METADATA: u64 = 4 * 1024 * 1024;
 
 /// A local copy of a repository, verified as far as its targets role.
 #[derive(Clone, Debug)]
@@ -66,7 +61,7 @@ pub enum RoleError {
         source: io::Error,
     },
     /// A file is larger than any metadata.
-    #[error("`{}` has {size} bytes, at most {MAX_METADATA} are read", path.display())]
+    #[error("`{}` has {size} bytes, at most {METADATA_BYTES} are read", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -120,12 +115,11 @@ impl LocalRepository {
         } else {
             folder.to_owned()
         };
-        let metadata = folder.join("metadata");
-        let versions = versions(&metadata, "root")?;
+        let versions = versions(&folder, "root")?;
         let oldest =
-            || versions.first().map(|version| metadata.join(format!("{version}.root.json")));
+            || versions.first().map(|version| folder.join(metadata_path("root", *version)));
         let Some(start) = anchor.map(Path::to_owned).or_else(oldest) else {
-            return Err(RoleError::Missing { role: "root".into(), folder: metadata });
+            return Err(RoleError::Missing { role: "root".into(), folder });
         };
         let mut root: Signed<Root> = read(&start)?;
         root.signed.verify_role(&root).map_err(|error| unverified("root", &error))?;
@@ -133,12 +127,12 @@ impl LocalRepository {
             if version != root.signed.version.get() + 1 {
                 continue;
             }
-            let next: Signed<Root> = read(&metadata.join(format!("{version}.root.json")))?;
+            let next: Signed<Root> = read(&folder.join(metadata_path("root", version)))?;
             root.signed.verify_role(&next).map_err(|error| unverified("root", &error))?;
             next.signed.verify_role(&next).map_err(|error| unverified("root", &error))?;
             root = next;
         }
-        let targets: Signed<Targets> = newest(&metadata, "targets")?;
+        let targets: Signed<Targets> = newest(&folder, "targets")?;
         root.signed.verify_role(&targets).map_err(|error| unverified("targets", &error))?;
         Ok(Self { folder, root, targets })
     }
@@ -185,7 +179,7 @@ impl LocalRepository {
             let Ok(role) = self.signed_role(product) else { continue };
             let listed = role.signed.targets.iter();
             let path = listed
-                .filter(|(_, target)| target.hashes.sha256.as_ref() == digest.0)
+                .filter(|(_, target)| digest_of(target) == Some(*digest))
                 .map(|(name, _)| name.raw().to_owned())
                 .next();
             if let Some(path) = path {
@@ -199,22 +193,19 @@ impl LocalRepository {
 
     /// The stops that stand, by the newest rollout files that the gatekeeper's keys signed.
     pub fn stops(&self) -> Result<BTreeMap<u64, Stop>, RoleError> {
-        let folder = self.folder.join("metadata");
         let delegations = self.targets.signed.delegations.clone().unwrap_or_default();
         let mut stops = BTreeMap::new();
-        for version in versions(&folder, ROLLOUTS)?.into_iter().rev() {
-            let path = folder.join(format!("{version}.{ROLLOUTS}.json"));
+        for version in versions(&self.folder, ROLLOUTS)?.into_iter().rev() {
+            let path = self.folder.join(metadata_path(ROLLOUTS, version));
             let Ok(role) = read::<Targets>(&path) else { continue };
             if delegations.verify_role(&role, ROLLOUTS).is_err() {
                 continue;
             }
             for (name, target) in &role.signed.targets {
-                let Ok(digest) = <[u8; 32]>::try_from(target.hashes.sha256.as_ref()) else {
-                    continue;
-                };
+                let Some(digest) = digest_of(target) else { continue };
                 if let Some(file) = name.raw().strip_suffix(".bin") {
                     let path = format!("{file}.bin");
-                    let file = decode_rollout_file(&self.text(&path, &Digest(digest))?)
+                    let file = decode_rollout_file(&self.text(&path, &digest)?)
                         .map_err(|_| RoleError::OtherText(path))?;
                     stops.extend(file.stops.into_iter().map(|stop| (stop.number, stop)));
                 }
@@ -227,7 +218,7 @@ impl LocalRepository {
     /// The newest metadata of a product's release role, with its signatures.
     pub fn signed_role(&self, product: &ProductId) -> Result<Signed<Targets>, RoleError> {
         let name = release_role(product);
-        let signed: Signed<Targets> = newest(&self.folder.join("metadata"), &name)?;
+        let signed: Signed<Targets> = newest(&self.folder, &name)?;
         let delegations = self.targets.signed.delegations.clone().unwrap_or_default();
         delegations.verify_role(&signed, &name).map_err(|error| unverified(&name, &error))?;
         Ok(signed)
@@ -235,16 +226,13 @@ impl LocalRepository {
 
     /// The policy that the targets role signed.
     pub fn policy(&self) -> Result<Policy, RoleError> {
-        let listed = TargetName::new(POLICY_PATH)
-            .ok()
-            .and_then(|name| self.targets.signed.targets.get(&name))
-            .ok_or(RoleError::OtherPolicy)?;
-        let digest = hex::encode(&listed.hashes.sha256);
-        let bytes = read_file(&self.folder.join(format!("targets/{digest}.{POLICY_PATH}")))?;
-        if metadata::target(&bytes).hashes != listed.hashes {
-            return Err(RoleError::OtherPolicy);
-        }
-        Ok(Policy::from_json(&bytes)?)
+        let digest = listed(&self.targets.signed, POLICY_PATH).and_then(digest_of);
+        let text = self.text(POLICY_PATH, &digest.ok_or(RoleError::OtherPolicy)?);
+        let text = text.map_err(|error| match error {
+            RoleError::OtherText(_) => RoleError::OtherPolicy,
+            other => other,
+        })?;
+        Ok(Policy::from_json(&text)?)
     }
 }
 
@@ -278,17 +266,18 @@ fn newest<T: serde::de::DeserializeOwned>(
     role: &str,
 ) -> Result<Signed<T>, RoleError> {
     match versions(folder, role)?.last() {
-        Some(version) => read(&folder.join(format!("{version}.{role}.json"))),
+        Some(version) => read(&folder.join(metadata_path(role, *version))),
         None => Err(RoleError::Missing { role: role.to_owned(), folder: folder.to_owned() }),
     }
 }
 
-/// The versions of a role in a folder, oldest first.
-fn versions(folder: &Path, role: &str) -> Result<Vec<u64>, RoleError> {
-    let failed = |source| RoleError::Read { path: folder.to_owned(), source };
+/// The versions of a role in a copy, oldest first.
+fn versions(copy: &Path, role: &str) -> Result<Vec<u64>, RoleError> {
+    let folder = copy.join("metadata");
+    let failed = |source| RoleError::Read { path: folder.clone(), source };
     let suffix = format!(".{role}.json");
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
+    for entry in fs::read_dir(&folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let version = name.to_str().and_then(|name| name.strip_suffix(&suffix));
         found.extend(version.and_then(|version| version.parse::<u64>().ok()));
@@ -306,7 +295,7 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Signed<T>, RoleEr
 fn read_file(path: &Path) -> Result<Vec<u8>, RoleError> {
     let failed = |source| RoleError::Read { path: path.to_owned(), source };
     let size = fs::metadata(path).map_err(failed)?.len();
-    if size > MAX_METADATA {
+    if size > METADATA_BYTES as u64 {
         return Err(RoleError::TooLarge { path: path.to_owned(), size });
     }
     fs::read(path).map_err(failed)

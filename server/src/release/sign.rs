@@ -30,9 +30,9 @@ use super::{
     role::CurrentRole,
 };
 use crate::{
-    ceremony::metadata::{self, KeyId, MetadataError, SPEC_VERSION},
     signer::Signer,
     stream::Publication,
+    tuf::metadata::{self, KeyId, MetadataError, SPEC_VERSION},
     whole_folder::{self, FolderError, Readers},
 };
 
@@ -339,7 +339,7 @@ fn check_recall(recall: &Recall, current: &CurrentRole) -> Result<(), SignError>
         return Err(SignError::Unpublished(recall.version.clone()));
     }
     let to = listed(&recall.to).ok_or_else(|| SignError::Unpublished(recall.to.clone()))?;
-    if to.hashes.sha256.as_ref() != recall.manifest.0 {
+    if metadata::digest_of(to) != Some(recall.manifest) {
         return Err(SignError::OtherManifest(recall.to.clone()));
     }
     Ok(())

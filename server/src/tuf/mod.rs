@@ -1,15 +1,17 @@
-//! The gatekeeper's side of the TUF repository: what people published, verified; and the three online
-//! roles (`rollouts`, `snapshot`, `timestamp`), signed with the keys of this host.
+//! The TUF repository: what people published, verified; and the gatekeeper's three online roles
+//! (`rollouts`, `snapshot`, `timestamp`), signed with the keys of its host.
 //!
 //! | to find out | open |
 //! |---|---|
+//! | how a role's text, keys and signatures are written | [`metadata`] |
 //! | how signatures are counted and made | [`roles`] |
 //! | what a publication must be to be taken | [`trusted`] |
 //! | which files are written, and in which order | [`repository`] |
 //!
 //! What people signed is published byte for byte as it came; nothing here signs for them. The types are
-//! tough's; nothing outside this module knows that.
+//! tough's.
 
+pub mod metadata;
 pub mod repository;
 pub mod roles;
 pub mod trusted;
@@ -18,9 +20,6 @@ use std::path::PathBuf;
 
 use lockgate_shared::{policy::PolicyError, time::Moment};
 use thiserror::Error;
-
-/// The version of the specification that the metadata names.
-const SPEC_VERSION: &str = "1.0.0";
 
 /// The largest metadata of one role that is taken: a product role with ten thousand releases.
 pub const METADATA_BYTES: usize = 4 << 20;

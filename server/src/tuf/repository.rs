@@ -28,9 +28,10 @@ use tough::{
 use crate::signer::Signer;
 
 use super::{
-    SPEC_VERSION, TufError,
+    TufError,
+    metadata::{SPEC_VERSION, metadata_path, target_path},
     roles::{self, Holder, OnlineKeys, RoleFile},
-    trusted::{Files, ROLLOUTS, Trusted, metadata_path, target_path},
+    trusted::{Files, ROLLOUTS, Trusted},
 };
 
 /// How many versions of the online roles stay on disk for clients in the middle of a refresh.

@@ -16,7 +16,7 @@ use tough::schema::{
     key::Key,
 };
 
-use super::{METADATA_BYTES, TufError};
+use super::{METADATA_BYTES, TufError, metadata};
 use crate::{
     config::OnlineKeySource,
     keys::{self, KeyError, PassphraseSource},
@@ -205,10 +205,7 @@ impl<'a> Holder<'a> {
         if !self.role.keyids.contains(id) {
             return None;
         }
-        match self.keys.get(id)? {
-            Key::Ed25519 { keyval, .. } => keyval.public.as_ref().try_into().ok().map(PublicKey),
-            Key::Rsa { .. } | Key::Ecdsa { .. } | Key::EcdsaOld { .. } => None,
-        }
+        metadata::public_key(self.keys.get(id)?)
     }
 }
 

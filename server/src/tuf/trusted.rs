@@ -13,12 +13,11 @@ use lockgate_shared::{
     recall::Recall,
     time::Moment,
 };
-use tough::schema::{
-    DelegatedRole, Delegations, PathSet, Role, RoleType, Root, Signed, Target, Targets,
-};
+use tough::schema::{DelegatedRole, Delegations, PathSet, Role, RoleType, Root, Signed, Targets};
 
 use super::{
     TufError,
+    metadata::{digest_of, listed, metadata_path, target_path},
     roles::{self, Holder},
 };
 use crate::stream::Publication;
@@ -210,7 +209,7 @@ impl Trusted {
     /// The release of a product with this target path, if its role is in order.
     pub fn release(&self, product: &ProductId, path: &str) -> Option<Release> {
         let role = self.products.get(&format!("{RELEASES}{product}"))?;
-        let target = find(&role.signed.signed, path)?;
+        let target = listed(&role.signed.signed, path)?;
         let digest = digest_of(target)?;
         (!role.signers.is_empty()).then(|| Release {
             file: target_path(path, &digest),
@@ -350,7 +349,7 @@ impl Trusted {
         file: &dyn Fn(&str) -> Option<Vec<u8>>,
     ) -> Result<Policy, TufError> {
         let missing = || TufError::Content(format!("targets need a target `{POLICY_PATH}`"));
-        let target = find(targets, POLICY_PATH).ok_or_else(missing)?;
+        let target = listed(targets, POLICY_PATH).ok_or_else(missing)?;
         let digest = digest_of(target).ok_or_else(missing)?;
         let bytes = file(&target_path(POLICY_PATH, &digest)).ok_or_else(|| {
             TufError::Content(format!("the publication lacks the text of `{POLICY_PATH}`"))
@@ -407,7 +406,7 @@ impl Trusted {
         };
         for (name, target) in &targets.targets {
             let path = name.raw();
-            let old = before.and_then(|before| find(before, path));
+            let old = before.and_then(|before| listed(before, path));
             if let Some(old) = old {
                 if digest_of(old) != digest_of(target) || old.length != target.length {
                     return refuse(format!("`{path}` is published already, with other bytes"));
@@ -459,13 +458,13 @@ fn check_recall(
             recall.product, recall.version
         ));
     }
-    if find(targets, &Manifest::path(product, &recall.version)).is_none() {
+    if listed(targets, &Manifest::path(product, &recall.version)).is_none() {
         return refuse(format!("`{path}` recalls a release that was never published"));
     }
-    if find(targets, &Recall::path(product, &recall.to)).is_some() {
+    if listed(targets, &Recall::path(product, &recall.to)).is_some() {
         return refuse(format!("`{path}` leads to {}, which is recalled itself", recall.to));
     }
-    let to = find(targets, &Manifest::path(product, &recall.to)).and_then(digest_of);
+    let to = listed(targets, &Manifest::path(product, &recall.to)).and_then(digest_of);
     if to != Some(recall.manifest) {
         return refuse(format!(
             "`{path}` leads to another manifest than the published {}",
@@ -473,19 +472,6 @@ fn check_recall(
         ));
     }
     Ok(())
-}
-
-/// The path of a role's metadata.
-pub fn metadata_path(role: &str, version: u64) -> String {
-    format!("metadata/{version}.{role}.json")
-}
-
-/// The path of a target's file in a consistent snapshot.
-pub fn target_path(path: &str, digest: &Digest) -> String {
-    match path.rsplit_once('/') {
-        Some((folder, file)) => format!("targets/{folder}/{digest}.{file}"),
-        None => format!("targets/{digest}.{path}"),
-    }
 }
 
 fn accepted(next: Trusted, publication: &Publication, version: u64, brought: Files) -> Accepted {
@@ -552,11 +538,11 @@ fn follows<T: Role>(role: &str, metadata: &T, due: u64, now: Moment) -> Result<(
 fn brought(publication: &Publication, targets: &Targets) -> Result<Files, TufError> {
     let mut files = Files::new();
     for (path, text) in &publication.targets {
-        let listed = find(targets, path).ok_or_else(|| {
+        let target = listed(targets, path).ok_or_else(|| {
             TufError::Content(format!("`{path}` is brought but not listed in the signed metadata"))
         })?;
         let digest = Digest::of(text.as_bytes());
-        if digest_of(listed) != Some(digest) || listed.length != text.len() as u64 {
+        if digest_of(target) != Some(digest) || target.length != text.len() as u64 {
             return Err(TufError::Content(format!("`{path}` is not the text that was signed")));
         }
         files.insert(target_path(path, &digest), text.clone().into_bytes());
@@ -580,20 +566,12 @@ fn newest<'a>(files: &'a Files, role: &str) -> Result<&'a Vec<u8>, TufError> {
 
 fn policy_of(targets: &Targets, files: &Files) -> Result<Policy, TufError> {
     let missing = || TufError::Missing { what: format!("the target `{POLICY_PATH}`") };
-    let digest = find(targets, POLICY_PATH).and_then(digest_of).ok_or_else(missing)?;
+    let digest = listed(targets, POLICY_PATH).and_then(digest_of).ok_or_else(missing)?;
     let bytes = files.get(&target_path(POLICY_PATH, &digest)).ok_or_else(missing)?;
     if Digest::of(bytes) != digest {
         return Err(TufError::Content(format!("`{POLICY_PATH}` is not the text that was signed")));
     }
     Ok(Policy::from_json(bytes)?)
-}
-
-fn find<'a>(targets: &'a Targets, path: &str) -> Option<&'a Target> {
-    targets.targets.iter().find(|(name, _)| name.raw() == path).map(|(_, target)| target)
-}
-
-fn digest_of(target: &Target) -> Option<Digest> {
-    target.hashes.sha256.as_ref().try_into().ok().map(Digest)
 }
 
 fn moment<T: Role>(role: &T) -> Moment {

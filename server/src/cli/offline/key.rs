@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::{Answer, CliError, PassphraseArgs};
 use crate::{
-    ceremony::metadata,
     keys::{self, PassphraseSource, Protection},
     signer::KeyRef,
+    tuf::metadata,
 };
 
 /// Keys of people.

@@ -12,7 +12,7 @@ use lockgate_shared::{
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tough::schema::{
-    Hashes, Role, Signature, Signed, Target,
+    Hashes, Role, Signature, Signed, Target, Targets,
     decoded::{Decoded, Hex},
     key::{Ed25519Key, Ed25519Scheme, Key},
 };
@@ -130,6 +130,29 @@ pub fn target(bytes: &[u8]) -> Target {
         hashes: Hashes { sha256: Digest::of(bytes).0.to_vec().into(), _extra: HashMap::new() },
         custom: HashMap::new(),
         _extra: HashMap::new(),
+    }
+}
+
+/// What metadata says of the target of this path, if it lists it.
+pub fn listed<'a>(targets: &'a Targets, path: &str) -> Option<&'a Target> {
+    targets.targets.iter().find(|(name, _)| name.raw() == path).map(|(_, target)| target)
+}
+
+/// The SHA-256 that a target must have; none where metadata gives no whole one.
+pub fn digest_of(target: &Target) -> Option<Digest> {
+    target.hashes.sha256.as_ref().try_into().ok().map(Digest)
+}
+
+/// The path of a role's metadata in the repository.
+pub fn metadata_path(role: &str, version: u64) -> String {
+    format!("metadata/{version}.{role}.json")
+}
+
+/// The path of a target's file in a consistent snapshot.
+pub fn target_path(path: &str, digest: &Digest) -> String {
+    match path.rsplit_once('/') {
+        Some((folder, file)) => format!("targets/{folder}/{digest}.{file}"),
+        None => format!("targets/{digest}.{path}"),
     }
 }
 
