@@ -22,6 +22,7 @@ pub mod registry;
 pub mod release;
 pub mod roles;
 pub mod rollout;
+pub mod shutdown;
 pub mod signer;
 pub mod socket;
 pub mod span;

@@ -17,7 +17,8 @@ use lockgate_server::{
     config::{Config, ConfigError},
     dice,
     registry::{NewToken, create_token, rows::TokenRole},
-    roles::{self, Shutdown, Stopper, api::RunError, both::BothError},
+    roles::{self, api::RunError, both::BothError},
+    shutdown::{Shutdown, Stopper},
     store::sqlite::SqliteStore,
 };
 use lockgate_shared::{failure::Chain, id::TenantId};

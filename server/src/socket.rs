@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     letters::{JournalError, LetterBox},
-    roles::Shutdown,
+    shutdown::Shutdown,
     stream::{Entry, FRAME_BYTES, Request, Response},
 };
 

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use crate::{letters::LetterBox, roles::Shutdown};
+use crate::{letters::LetterBox, shutdown::Shutdown};
 
 pub mod admin;
 pub mod artifacts;

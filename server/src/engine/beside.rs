@@ -15,7 +15,7 @@ use crate::{
     clock::Stopwatch,
     config::{Api, Polls},
     letters::LetterBox,
-    roles::Stopper,
+    shutdown::Stopper,
     socket,
     status::{About, Decision},
     store::{NewEntry, sqlite::SqliteStore},

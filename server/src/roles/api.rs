@@ -6,7 +6,6 @@ use std::{sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use super::Shutdown;
 use crate::{
     api::{
         self,
@@ -17,6 +16,7 @@ use crate::{
     config::{Config, ConfigError},
     letters::{LetterBox, OpenError},
     registry::{Registry, RegistryError},
+    shutdown::Shutdown,
     socket,
 };
 

@@ -4,11 +4,13 @@
 use thiserror::Error;
 
 use super::{
-    Shutdown, Stopper,
     api::{self, RunError},
     gatekeeper::{self, GatekeeperError},
 };
-use crate::config::{Config, ConfigError};
+use crate::{
+    config::{Config, ConfigError},
+    shutdown::{Shutdown, Stopper},
+};
 
 /// Why the process ended early.
 #[derive(Debug, Error)]

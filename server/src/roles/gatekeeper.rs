@@ -7,10 +7,10 @@ use std::sync::{
 
 use thiserror::Error;
 
-use super::Shutdown;
 use crate::{
     config::Gatekeeper,
     engine::{self, EngineError},
+    shutdown::Shutdown,
 };
 
 /// Why the gatekeeper ended early.

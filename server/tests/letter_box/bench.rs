@@ -13,7 +13,8 @@ use lockgate_server::{
     config::Config,
     letters::LetterBox,
     registry::{NewToken, create_token, rows::TokenRole},
-    roles::{Stopper, api::Running},
+    roles::api::Running,
+    shutdown::Stopper,
     store::sqlite::SqliteStore,
 };
 use lockgate_shared::{
