@@ -562,6 +562,8 @@ mod fixture;
 #[cfg(test)]
 pub(crate) use fixture::manifest as sample_manifest;
 #[cfg(test)]
+mod hearing_stories;
+#[cfg(test)]
 mod key_stories;
 #[cfg(test)]
 mod stories;
