@@ -23,9 +23,8 @@ use super::{
     metadata::{self, KeyId, MetadataError, SPEC_VERSION},
     plan::release_role,
 };
+use crate::tuf::trusted::ROLLOUTS;
 
-/// The gatekeeper's delegated role.
-pub const ROLLOUTS_ROLE: &str = "rollouts";
 /// What the gatekeeper's role may list.
 const ROLLOUTS_PATHS: &str = "rollouts/*/*";
 
@@ -110,7 +109,7 @@ impl Charter {
             targets: top(RoleType::Targets)?,
             snapshot: top(RoleType::Snapshot)?,
             timestamp: top(RoleType::Timestamp)?,
-            rollouts: delegated(ROLLOUTS_ROLE)?,
+            rollouts: delegated(ROLLOUTS)?,
             releases,
             policy: policy.clone(),
         })
@@ -180,7 +179,7 @@ impl Charter {
         let releases = self.releases.iter().map(|(product, office)| {
             (release_role(product), office, format!("releases/{product}/*"))
         });
-        let rollouts = (ROLLOUTS_ROLE.to_owned(), &self.rollouts, ROLLOUTS_PATHS.to_owned());
+        let rollouts = (ROLLOUTS.to_owned(), &self.rollouts, ROLLOUTS_PATHS.to_owned());
         for (name, office, path) in releases.chain([rollouts]) {
             delegations.keys.extend(metadata::key_table(&office.keys)?);
             let path = PathPattern::new(path).map_err(MetadataError::from)?;

@@ -64,13 +64,31 @@ pub enum Which {
 pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
         Command::Tail { chain, lines, follow, raw } => {
-            tail(session, chain, (lines, raw), follow).await
+            let form = if raw || session.json() { Form::AsWritten } else { Form::Words };
+            let follow = if follow { Follow::On } else { Follow::No };
+            tail(session, chain, lines, form, follow).await
         }
         Command::Verify { file, repository, anchor } => {
             let keys = repository.map(|folder| keys(&folder, anchor.as_deref())).transpose()?;
             verify(session, file, keys.as_ref())
         }
     }
+}
+
+/// How lines are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// For people.
+    Words,
+    /// For programs: as they stand in the chain.
+    AsWritten,
+}
+
+/// Whether further lines are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Follow {
+    No,
+    On,
 }
 
 /// A signature is reported only where the repository says whose it is.
@@ -134,8 +152,9 @@ fn keys(folder: &Path, anchor: Option<&Path>) -> Result<BTreeSet<PublicKey>, Cli
 async fn tail(
     session: &Session,
     chain: Which,
-    (count, raw): (usize, bool),
-    follow: bool,
+    count: usize,
+    form: Form,
+    follow: Follow,
 ) -> Result<(), CliError> {
     let client = session.client()?;
     let name = match chain {
@@ -157,11 +176,11 @@ async fn tail(
             break;
         }
     }
-    if last.is_empty() && !follow && !session.json() && !raw {
+    if last.is_empty() && follow == Follow::No && form == Form::Words {
         say("nothing was written to this chain yet")?;
     }
-    print(session, &last, raw)?;
-    if !follow {
+    print(&last, form)?;
+    if follow == Follow::No {
         return Ok(());
     }
     loop {
@@ -170,7 +189,7 @@ async fn tail(
         let page: Vec<String> = client.get(&path).await?;
         let next = page.iter().filter_map(|line| number(line)).max();
         from = next.map_or(from, |n| n + 1);
-        print(session, &page, raw)?;
+        print(&page, form)?;
     }
 }
 
@@ -178,15 +197,15 @@ fn number(line: &str) -> Option<u64> {
     serde_json::from_str::<AuditLine>(line).ok().map(|line| line.n)
 }
 
-fn print(session: &Session, lines: &[String], raw: bool) -> Result<(), CliError> {
+fn print(lines: &[String], form: Form) -> Result<(), CliError> {
     for text in lines {
         match serde_json::from_str::<AuditLine>(text) {
-            Ok(line) if !raw && !session.json() => say(&format!(
+            Ok(line) if form == Form::Words => say(&format!(
                 "{:>6}  {}  {}  {}: {}",
                 line.n, line.at, line.who, line.act, line.detail
             ))?,
             // A signed head is for verifying.
-            Err(_) if !raw && !session.json() => {}
+            Err(_) if form == Form::Words => {}
             Ok(_) | Err(_) => say(text)?,
         }
     }

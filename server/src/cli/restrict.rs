@@ -155,11 +155,7 @@ pub async fn window(command: WindowCommand, session: &Session) -> Result<(), Cli
             put(&client, &path, new, add).await?;
             session.done(&format!("set; {SOON}"))
         }
-        WindowCommand::Clear { whom } => {
-            let path = whom.path(&client, "windows", None).await?;
-            client.delete(&path).await?;
-            session.done(&format!("cleared; {SOON}"))
-        }
+        WindowCommand::Clear { whom } => clear(session, &client, &whom, "windows").await,
         WindowCommand::List => {
             let all: Vec<Shown<Window>> = client.get("/v1/windows").await?;
             session.print(&all, |all| {
@@ -192,11 +188,7 @@ pub async fn freeze(command: FreezeCommand, session: &Session) -> Result<(), Cli
             put(&client, &path, Freeze { from, until, reason }, add).await?;
             session.done(&format!("set; {SOON}"))
         }
-        FreezeCommand::Clear { whom } => {
-            let path = whom.path(&client, "freezes", None).await?;
-            client.delete(&path).await?;
-            session.done(&format!("cleared; {SOON}"))
-        }
+        FreezeCommand::Clear { whom } => clear(session, &client, &whom, "freezes").await,
         FreezeCommand::List => {
             let all: Vec<Shown<Freeze>> = client.get("/v1/freezes").await?;
             session.print(&all, |all| {
@@ -216,6 +208,16 @@ pub async fn freeze(command: FreezeCommand, session: &Session) -> Result<(), Cli
             })
         }
     }
+}
+
+async fn clear(
+    session: &Session,
+    client: &Client,
+    whom: &Whom,
+    what: &str,
+) -> Result<(), CliError> {
+    client.delete(&whom.path(client, what, None).await?).await?;
+    session.done(&format!("cleared; {SOON}"))
 }
 
 /// Puts one thing in place of, or behind, those that are set.
