@@ -1,3 +1,5 @@
+//! The command line in words and in JSON, and what the commands say of a device.
+
 use std::{cell::RefCell, fs, path::Path};
 
 use super::*;

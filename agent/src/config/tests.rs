@@ -1,3 +1,5 @@
+//! Good configurations, and every mistake in a bad one named at once.
+
 use std::{fs, path::Path};
 
 use lockgate_shared::{eligibility::MeteredUse, pin::Pin, time::Seconds, window::Weekday};

@@ -1,3 +1,6 @@
+//! A product's machine, event by event, and against random ones: every trial ends, a slot that runs is
+//! never written, and what is not due changes nothing.
+
 use lockgate_shared::{
     id::{Digest, RolloutId},
     manifest::ProbeKind,
