@@ -479,7 +479,7 @@ impl<W: World> Agent<W> {
 
     /// Remembers what agrees with the manifests, and keeps what was seen and believed.
     fn believe(&mut self, index: usize) -> Result<(), Trouble> {
-        let Some(managed) = self.lines.get_mut(index) else { return Ok(()) };
+        let Some(managed) = self.products.get_mut(index) else { return Ok(()) };
         let file = self.repository.file(&managed.product, &self.facts.model_id());
         if let (Some(policy), Some(file)) = (self.repository.policy(), file) {
             managed.memory.believe(file, policy, self.repository.manifests());

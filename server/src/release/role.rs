@@ -228,9 +228,8 @@ impl LocalRepository {
     pub fn policy(&self) -> Result<Policy, RoleError> {
         let digest = listed(&self.targets.signed, POLICY_PATH).and_then(digest_of);
         let text = self.text(POLICY_PATH, &digest.ok_or(RoleError::OtherPolicy)?);
-        let text = text.map_err(|error| match error {
-            RoleError::OtherText(_) => RoleError::OtherPolicy,
-            other => other,
+        let text = text.map_err(|error| {
+            if matches!(error, RoleError::OtherText(_)) { RoleError::OtherPolicy } else { error }
         })?;
         Ok(Policy::from_json(&text)?)
     }
