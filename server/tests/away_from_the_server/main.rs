@@ -275,7 +275,7 @@ fn an_enrolment_token_is_good_for_its_tenant_only() {
     let token = signed.verify(&desk.policy(), now).expect("good");
     assert_eq!((token.tenant.as_str(), token.uses), ("acme", 12));
     assert!(signed.verify(&desk.policy(), now.plus(Seconds(8 * 86_400))).is_err());
-    assert!(matches!(enrol("acme", "other"), Err(CliError::NoEnrolmentKey { .. })));
+    assert!(matches!(enrol("acme", "globex"), Err(CliError::NoEnrolmentKey { .. })));
 }
 
 #[test]
