@@ -235,6 +235,29 @@ fn e26_within_the_signed_ladder_a_stolen_gatekeeper_opens_and_that_is_the_bound_
 }
 
 #[test]
+fn e26_a_coverage_list_that_was_refused_does_not_bind_the_gatekeeper_that_comes_after() {
+    let mut victim = Victim::installed();
+    let honest = victim.forge().clone();
+    let goods = Goods::new(OFFERED);
+    let with = |list: Vec<Bucket>| {
+        let goods = goods.clone();
+        move |own: &mut Forge| {
+            own.artifacts.insert(goods.digest(), goods.archive.clone());
+            own.release(&goods.manifest);
+            let mut entry = Forge::entry(own.start(&goods.manifest, &["ben", "eva"]));
+            entry.stages[0].limit = Limit::EVERYBODY;
+            entry.coverage = list;
+            own.file_of(PRODUCT).rollouts.push(entry);
+            own.say();
+        }
+    };
+    victim.serve(&honest, with((1..=6).map(Bucket).collect()));
+    victim.held(OFFERED, &["its coverage list has 6 entries, the ladder allows 5"]);
+    victim.serve(&honest, with(Vec::new()));
+    victim.rest_on(OFFERED);
+}
+
+#[test]
 fn e26_a_stolen_gatekeepers_keys_are_revoked_within_one_poll() {
     let mut victim = Victim::installed();
     let kept = victim.kept();
