@@ -20,19 +20,26 @@
 
 use lockgate_shared::{
     manifest::ArtifactKind,
-    time::Seconds,
+    time::{Moment, Seconds},
     wire::{Outcome, OutcomeKind},
 };
 
 pub use super::state::{
-    Consent, Contact, Device, Effect, Event, Fault, Handover, Now, Plan, PlannedArtifact, State,
-    Step, Way,
+    Consent, Contact, Device, Effect, Event, Fault, Handover, Now, Plan, PlannedArtifact, Refused,
+    State, Step, Way,
 };
 use super::trial::{Answer, Blame, Health, Verdict, Watch};
 
-/// How often bytes that are not the signed ones are fetched again before the release is given up: a
-/// damaged copy in one cache is no fault of the release.
+/// How often bytes that are not the signed ones are asked for again at the next poll: a damaged copy in
+/// one cache is soon another's. After that there are pauses between, for wrong bytes are paid for like
+/// right ones. The release is never given up for them: whoever sends them could else deny it for good.
 pub const FETCH_REFUSALS: u8 = 3;
+
+/// The first pause after that; each one more refusal doubles it.
+pub const FETCH_PAUSE: Seconds = Seconds(30);
+
+/// Between two tries at most: a device takes right bytes within a day of their being there again.
+pub const FETCH_PAUSE_MOST: Seconds = Seconds(6 * 3600);
 
 /// How many polls the old slot has to reach the server after a trial that lacked contact alone,
 /// before nobody knows whose fault it was.
@@ -48,7 +55,7 @@ pub fn step(state: State, event: Event, device: &Device, now: Now) -> Step {
         State::Idle | State::Waiting { .. } | State::Confirmed { .. } | State::Failed { .. } => {
             at.rest(state, event)
         }
-        State::Fetching { plan, refusals } => at.fetching(plan, refusals, event),
+        State::Fetching { plan, refused } => at.fetching(plan, refused, event),
         State::Staged { plan } => at.staged(plan, event),
         State::Activating { plan } => at.activating(plan, event),
         State::Trial { plan, watch, handover } => {
@@ -84,6 +91,22 @@ struct Retreat {
 impl Proving {
     fn state(self) -> State {
         State::Trial { plan: self.plan, watch: self.watch, handover: self.handover }
+    }
+}
+
+impl Refused {
+    fn once_more(self, now: Moment) -> Self {
+        let times = self.times.saturating_add(1);
+        let until = times.checked_sub(FETCH_REFUSALS).map(|more| {
+            let pause = FETCH_PAUSE.0.saturating_mul(2_u64.saturating_pow(more.into()));
+            now.plus(Seconds(pause).min(FETCH_PAUSE_MOST))
+        });
+        Self { times, until }
+    }
+
+    /// Whether the pause is over; one that is longer than any was begun under another clock.
+    fn is_over(self, now: Moment) -> bool {
+        self.until.is_none_or(|until| until <= now || now.plus(FETCH_PAUSE_MOST) < until)
     }
 }
 
@@ -140,15 +163,17 @@ impl At<'_> {
             let slot = plan.to;
             return to(State::Staged { plan }, vec![Effect::VerifySlot { slot }]);
         }
-        to(State::Fetching { plan, refusals: 0 }, vec![Effect::Fetch])
+        to(State::Fetching { plan, refused: Refused::default() }, vec![Effect::Fetch])
     }
 
-    fn fetching(&self, plan: Plan, refusals: u8, event: Event) -> Step {
+    fn fetching(&self, plan: Plan, refused: Refused, event: Event) -> Step {
         match event {
             Event::Chosen(other) if other.manifest == plan.manifest => {
-                to(State::Fetching { plan, refusals }, vec![Effect::Fetch])
+                let effects =
+                    if refused.is_over(self.now.clock) { vec![Effect::Fetch] } else { Vec::new() };
+                to(State::Fetching { plan, refused }, effects)
             }
-            Event::Chosen(other) => self.take(State::Fetching { plan, refusals }, *other),
+            Event::Chosen(other) => self.take(State::Fetching { plan, refused }, *other),
             Event::Refused { until, reasons } => {
                 let slot = plan.to;
                 to(State::Waiting { until, reasons }, vec![Effect::DiscardSlot { slot }])
@@ -162,22 +187,23 @@ impl At<'_> {
                 to(State::Staged { plan }, vec![Effect::VerifySlot { slot }])
             }
             Event::FetchFailed { fault: Fault::Passing, why } => noted(
-                to(State::Fetching { plan, refusals }, Vec::new()),
+                to(State::Fetching { plan, refused }, Vec::new()),
                 format!("fetching is tried again at the next poll: {why}"),
             ),
             Event::FetchFailed { fault: Fault::Content, why } => {
-                let refusals = refusals.saturating_add(1);
-                if refusals < FETCH_REFUSALS {
-                    return noted(
-                        to(State::Fetching { plan, refusals }, Vec::new()),
-                        format!("these are not the signed bytes: {why}"),
-                    );
-                }
-                self.give_up(plan, why)
+                let refused = refused.once_more(self.now.clock);
+                let again = refused.until.map_or_else(
+                    || "asked for again at the next poll".to_owned(),
+                    |until| format!("asked for again from {until}"),
+                );
+                noted(
+                    to(State::Fetching { plan, refused }, Vec::new()),
+                    format!("these are not the signed bytes, {again}: {why}"),
+                )
             }
             // What came is unpacked from its beginning: a slot half filled cannot be trusted.
-            Event::Restarted { .. } => to(State::Fetching { plan, refusals }, vec![Effect::Fetch]),
-            Event::Tick | Event::Contact(_) => to(State::Fetching { plan, refusals }, Vec::new()),
+            Event::Restarted { .. } => to(State::Fetching { plan, refused }, vec![Effect::Fetch]),
+            Event::Tick | Event::Contact(_) => to(State::Fetching { plan, refused }, Vec::new()),
             Event::Cleared { .. }
             | Event::Verified
             | Event::VerifyFailed { .. }
@@ -185,7 +211,7 @@ impl At<'_> {
             | Event::ActivateFailed { .. }
             | Event::RestartFailed { .. }
             | Event::GoBack(..)
-            | Event::Probed(_) => ignored(State::Fetching { plan, refusals }, &event),
+            | Event::Probed(_) => ignored(State::Fetching { plan, refused }, &event),
         }
     }
 

@@ -57,7 +57,7 @@ fn a_stop_before_the_last_look_keeps_the_staged_slot_and_a_later_go_uses_it_agai
 fn a_stop_while_bytes_come_ends_the_fetch() {
     let mut sim = Sim::new();
     let plan = sim.plan("1.1.0");
-    let state = State::Fetching { plan, refusals: 0 };
+    let state = State::Fetching { plan, refused: Refused::default() };
     let step = sim.step(state, Event::Refused { until: None, reasons: vec![] });
     assert_eq!(step.state.word(), SlotState::Waiting);
     assert_eq!(step.effects, [Effect::DiscardSlot { slot: Slot::B }]);
@@ -160,21 +160,42 @@ fn lost_contact_is_the_releases_fault_only_if_the_old_version_has_contact() {
 }
 
 #[test]
-fn wrong_bytes_are_fetched_again_and_then_given_up() {
+fn wrong_bytes_are_asked_for_more_and_more_seldom_and_never_give_a_release_up() {
     let mut sim = Sim::new();
-    sim.state = State::Fetching { plan: sim.plan("1.1.0"), refusals: 0 };
-    for _ in 0..FETCH_REFUSALS {
-        assert_eq!(sim.state.word(), SlotState::Fetching);
-        sim.feed_alone(Event::FetchFailed { fault: Fault::Content, why: "digest".into() });
+    let plan = sim.plan("1.1.0");
+    sim.state = State::Fetching { plan: plan.clone(), refused: Refused::default() };
+    let begun = sim.clock;
+    let mut fetches = 0;
+    // A day of polls, each a minute after the last.
+    for minute in 0..24 * 60 {
+        sim.clock = begun.plus(Seconds(minute * 60));
+        let step = sim.step(sim.state.clone(), Event::Chosen(Box::new(plan.clone())));
+        sim.state = step.state;
+        if step.effects.contains(&Effect::Fetch) {
+            fetches += 1;
+            sim.feed_alone(Event::FetchFailed { fault: Fault::Content, why: "digest".into() });
+        }
     }
-    assert_eq!(sim.outcomes(), [OutcomeKind::Failed]);
-    assert!(sim.done.contains(&Effect::DiscardSlot { slot: Slot::B }));
+    assert!((10..20).contains(&fetches), "{fetches} downloads in a day");
+    assert!(sim.outcomes().is_empty() && sim.remembered().is_empty(), "nothing is over");
+    sim.clock = sim.clock.plus(FETCH_PAUSE_MOST);
+    let step = sim.step(sim.state.clone(), Event::Chosen(Box::new(plan)));
+    assert_eq!(step.effects, [Effect::Fetch], "right bytes are taken when they are there again");
+}
+
+#[test]
+fn a_pause_that_another_clock_began_is_not_kept() {
+    let sim = Sim::new();
+    let plan = sim.plan("1.1.0");
+    let until = Some(sim.clock.plus(Seconds(FETCH_PAUSE_MOST.0 + 1)));
+    let state = State::Fetching { plan: plan.clone(), refused: Refused { times: 9, until } };
+    assert_eq!(sim.step(state, Event::Chosen(Box::new(plan))).effects, [Effect::Fetch]);
 }
 
 #[test]
 fn what_the_network_does_never_gives_a_release_up() {
     let mut sim = Sim::new();
-    sim.state = State::Fetching { plan: sim.plan("1.1.0"), refusals: 0 };
+    sim.state = State::Fetching { plan: sim.plan("1.1.0"), refused: Refused::default() };
     for _ in 0..100 {
         sim.feed_alone(Event::FetchFailed { fault: Fault::Passing, why: "reset".into() });
     }
@@ -249,6 +270,7 @@ struct Sim {
     state: State,
     device: Device,
     uptime: Seconds,
+    clock: Moment,
     /// Whether the new release's probes hold.
     healthy: bool,
     /// Whether the last look finds nothing.
@@ -265,6 +287,7 @@ impl Sim {
             state: State::Idle,
             device: Device { active: Some(Slot::A), a: Some(Digest([0; 32])), b: None },
             uptime: Seconds(0),
+            clock: Moment(1_795_000_000),
             healthy: true,
             clear: true,
             stuck: false,
@@ -296,7 +319,7 @@ impl Sim {
     }
 
     fn step(&self, state: State, event: Event) -> Step {
-        let now = Now { clock: Moment(1_795_000_000), uptime: self.uptime };
+        let now = Now { clock: self.clock, uptime: self.uptime };
         step(state, event, &self.device, now)
     }
 

@@ -56,6 +56,15 @@ pub struct PlannedArtifact {
     pub sha256: Digest,
 }
 
+/// That other bytes came than the signed ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// How often, in a row.
+    pub times: u8,
+    /// They are not asked for again before.
+    pub until: Option<Moment>,
+}
+
 /// What a product's machine is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -75,7 +84,7 @@ pub enum State {
         /// The release.
         plan: Plan,
         /// How often other bytes came than the signed ones.
-        refusals: u8,
+        refused: Refused,
     },
     /// The other slot is complete.
     Staged {

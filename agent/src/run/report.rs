@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use lockgate_shared::{
-    bucket::Limit, eligibility::Reason, group::groups_of, rollout::Stop, time::Seconds,
+    bucket::Limit, count::count, eligibility::Reason, group::groups_of, rollout::Stop,
+    time::Seconds,
 };
 
 use super::{Agent, ManagedProduct};
 use crate::{
     core::{
         choice::{Choice, Finding},
-        machine::{State, Way},
+        machine::{Refused, State, Way},
         trial::Watch,
     },
     status::{
@@ -116,8 +117,16 @@ pub(super) fn sentence(state: &State) -> String {
             format!("waits until {until} at the earliest: {}", first(reasons))
         }
         State::Waiting { until: None, reasons } => format!("waits: {}", first(reasons)),
-        State::Fetching { plan, .. } => {
+        State::Fetching { plan, refused: Refused { times: 0, .. } } => {
             format!("fetches {} into slot {}", plan.version, plan.to)
+        }
+        State::Fetching { plan, refused: Refused { times, until } } => {
+            let came = count(usize::from(*times), "time", "times");
+            let again = until.map_or_else(String::new, |until| format!(" from {until}"));
+            format!(
+                "fetches {} again{again}: other bytes than the signed ones came {came}",
+                plan.version
+            )
         }
         State::Staged { plan } => {
             format!("{} is complete in slot {} and not active yet", plan.version, plan.to)
