@@ -506,6 +506,11 @@ impl Book {
         Ok(())
     }
 
+    /// Ends an alarm about the repository whose cause is gone.
+    pub fn end_alarm(&mut self, text: &str) {
+        self.alarms.retain(|alarm| alarm.device.is_some() || alarm.text != text);
+    }
+
     /// Something an operator should look at.
     pub fn alarm(&mut self, at: Moment, device: Option<DeviceId>, text: String) {
         // Who says the same thing in every letter is one line, with the newest moment.

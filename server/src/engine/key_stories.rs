@@ -47,6 +47,16 @@ fn a_key_that_comes_after_its_root_is_taken_up_without_a_restart() {
     yard.tick();
     assert!(versions(&yard)["snapshot"] > before["snapshot"]);
     assert!(versions(&yard)["timestamp"] > before["timestamp"]);
+    assert!(yard.status().alarms.is_empty(), "the cause is gone: {:?}", yard.status().alarms);
+}
+
+#[test]
+fn a_key_that_comes_just_before_its_root_alarms_nobody() {
+    let mut yard = Yard::new();
+    put_key(&yard, "later", 7);
+    let offset = yard.json(EntryKind::Publish, &root(root_role(2, 1, 7), &[1]));
+    yard.accepted(offset);
+    assert!(yard.status().alarms.is_empty(), "{:?}", yard.status().alarms);
 }
 
 #[test]

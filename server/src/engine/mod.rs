@@ -159,6 +159,17 @@ fn rest(pause_ms: u64, stop: &AtomicBool) {
     }
 }
 
+/// Why nothing can be signed: people replaced this host's keys, a key does not answer, or a thief used up
+/// the versions. The rest goes on, and devices see the timestamp age.
+fn unsignable<T>(due: &Result<T, PublishError>) -> Option<String> {
+    match due {
+        Err(PublishError::Tuf(
+            error @ (TufError::NotOurs { .. } | TufError::UsedUp { .. } | TufError::Signer { .. }),
+        )) => Some(error.to_string()),
+        Ok(_) | Err(_) => None,
+    }
+}
+
 impl Engine {
     /// Opens everything and makes the repository whole: whatever a crash interrupted is written again.
     pub fn open(config: &Gatekeeper, now: Moment) -> Result<Self, EngineError> {
@@ -449,19 +460,18 @@ impl Engine {
             self.publisher.repository().restore(&people_files(&self.store)?)?;
             self.book.follow_keys(self.trusted.online_keys()?, now);
         }
-        let occasion = self.with_new_keys(occasion);
-        let due = match self.publisher.due(&self.book, &self.trusted, occasion, now) {
-            Ok(due) => due,
-            // Signing fails when people replaced this host's keys, or a thief used up the versions:
-            // the rest goes on, and devices see the timestamp age.
-            Err(PublishError::Tuf(
-                error @ (TufError::NotOurs { .. }
-                | TufError::UsedUp { .. }
-                | TufError::Signer { .. }),
-            )) => return self.cannot_sign(&error, now),
-            Err(error) => return Err(error.into()),
-        };
-        self.unsigned = None;
+        let occasion = if self.unsigned.is_some() { Occasion::Publication } else { occasion };
+        let mut due = self.publisher.due(&self.book, &self.trusted, occasion, now);
+        if unsignable(&due).is_some() && self.read_keys_again() {
+            due = self.publisher.due(&self.book, &self.trusted, Occasion::Publication, now);
+        }
+        if let Some(text) = unsignable(&due) {
+            return self.cannot_sign(text, now);
+        }
+        if let Some(text) = self.unsigned.take() {
+            self.book.end_alarm(&text);
+        }
+        let due = due?;
         let Some(due) = due else { return Ok(()) };
         self.book.take_versions(due.versions, now);
         self.commit()?;
@@ -472,21 +482,22 @@ impl Engine {
         Ok(())
     }
 
-    /// While nothing can be signed, the keys are read again at every turn: a new one counts as soon as
-    /// it is there.
-    fn with_new_keys(&mut self, occasion: Occasion) -> Occasion {
-        if self.unsigned.is_none() {
-            return occasion;
-        }
+    /// The keys are read again whenever nothing can be signed, before anybody is alarmed: a new one counts
+    /// as soon as people signed for it.
+    fn read_keys_again(&mut self) -> bool {
         match OnlineKeys::open(&self.keys) {
-            Ok(keys) => self.publisher.set_keys(keys),
-            Err(error) => tracing::warn!(%error, "the keys cannot be read again"),
+            Ok(keys) => {
+                self.publisher.set_keys(keys);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the keys cannot be read again");
+                false
+            }
         }
-        Occasion::Publication
     }
 
-    fn cannot_sign(&mut self, error: &TufError, now: Moment) -> Result<(), EngineError> {
-        let text = error.to_string();
+    fn cannot_sign(&mut self, text: String, now: Moment) -> Result<(), EngineError> {
         if self.unsigned.as_ref() != Some(&text) {
             tracing::error!(error = %text, "the repository cannot be signed");
             self.book.alarm(now, None, text.clone());
