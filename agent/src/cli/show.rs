@@ -92,12 +92,14 @@ fn explain_product(text: &mut String, product: &ProductStatus) {
         product.product, product.state_text
     );
     if let Some(recall) = &product.recall {
-        let verdict = if recall.reasons.is_empty() { "it goes" } else { "it waits to go" };
-        let _ = writeln!(
-            text,
-            "  {running} is recalled, and {verdict} back to {}: {}",
-            recall.to, recall.why
-        );
+        let (to, why) = (&recall.to, &recall.why);
+        let _ = if product.running.as_ref() == Some(to) {
+            writeln!(text, "  what ran before was recalled, and {to} is the way back: {why}")
+        } else if recall.reasons.is_empty() {
+            writeln!(text, "  {running} is recalled, and it goes back to {to}: {why}")
+        } else {
+            writeln!(text, "  {running} is recalled, and it waits to go back to {to}: {why}")
+        };
         explain_reasons(text, &recall.reasons);
     }
     if product.candidates.is_empty() {

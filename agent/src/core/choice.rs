@@ -260,7 +260,9 @@ fn consider(
         return Considered { rollout: entry.rollout, start, cohort, bucket, limit, finding };
     }
     let recalled = start.as_ref().and_then(|s| recall::against(situation.recalls, &s.version));
-    if let Some(finding) = recalled {
+    // Where nothing of the release could be read, that says more than that its recall could not.
+    let unread = |finding: &Finding| matches!(finding, Finding::Refused(_)) && verified.is_err();
+    if let Some(finding) = recalled.filter(|finding| !unread(finding)) {
         return Considered { rollout: entry.rollout, start, cohort, bucket, limit, finding };
     }
     let finding = match (verified, memory) {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -25,6 +25,7 @@ use crate::{
     signer::KeyRef,
     span::Span,
     stream::Publication,
+    whole_folder::FolderError,
 };
 
 /// The repository and its keys.
@@ -278,7 +279,14 @@ impl Opened {
 
 /// Three new plain keys in a new folder, named so that they fit beside the present ones.
 fn new_online(folder: &Path, version: u64) -> Result<PlannedOnline, CliError> {
-    fs::create_dir(folder).map_err(|source| CliError::Read { path: folder.to_owned(), source })?;
+    fs::create_dir(folder).map_err(|source| {
+        let path = folder.to_owned();
+        if source.kind() == io::ErrorKind::AlreadyExists {
+            FolderError::Taken(path)
+        } else {
+            FolderError::Io { act: "make", path, source }
+        }
+    })?;
     let mut online = PlannedOnline::default();
     for (role, name) in [
         (OnlineRole::Rollouts, "rollouts"),
