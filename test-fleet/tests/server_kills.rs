@@ -455,6 +455,11 @@ fn fleet(world: &World) -> Vec<Device> {
             world.grant(&device, "app", cohort).expect("a grant");
         }
         device.start().expect("an agent");
+        // A grant is good for rollouts that a device sees after it was told.
+        until("the device's first answer", ROLLOUT, || {
+            device.status().is_some_and(|status| status.contact.last.is_some())
+        })
+        .expect("an answer");
         devices.push(device);
     }
     devices

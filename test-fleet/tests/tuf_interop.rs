@@ -62,8 +62,13 @@ fn what_lockgate_writes_every_client_reads() {
     world.start().expect("a server");
     world.large_release("1.0.0", 4096).expect("a release");
     let repository = world.path("repository");
-    until("the release in the repository", Duration::from_secs(20), || {
-        listed(&repository).iter().any(|path| path == "releases/app/1.0.0.json")
+    let anchor = world.path("ceremony/root.json");
+    let trust = fs::read(&anchor).expect("the anchor");
+    until("the release in the repository, up to its timestamp", Duration::from_secs(20), || {
+        let (mirror, now) = (serve(&repository), clock::now().0);
+        let mut device = Ours::new(&trust);
+        device.refresh(&mirror, now).is_ok()
+            && device.target(&mirror, "releases/app/1.0.0.json", now).is_ok()
     })
     .expect("published");
     // What is read must stand still meanwhile.
@@ -71,7 +76,6 @@ fn what_lockgate_writes_every_client_reads() {
     world.kill_api();
 
     let paths = ["policy.json", "releases/app/1.0.0.json"];
-    let anchor = world.path("ceremony/root.json");
     let out = folder.path().join("out");
     let mut arguments: Vec<&OsStr> =
         vec!["read".as_ref(), repository.as_ref(), anchor.as_ref(), out.as_ref()];
@@ -110,23 +114,16 @@ fn python<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) {
 /// A repository on disk as a mirror serves it.
 fn serve(repository: &Path) -> Mirror {
     let mut mirror = Mirror::default();
+    // A file that is being replaced while it is listed is simply not there.
     for path in listed_under(repository, "metadata") {
-        mirror.files.insert(path.clone(), read(&repository.join("metadata").join(path)));
+        let bytes = fs::read(repository.join("metadata").join(&path));
+        mirror.files.extend(bytes.ok().map(|bytes| (path, bytes)));
     }
     for path in listed_under(repository, "targets") {
-        mirror.payloads.insert(path.clone(), read(&repository.join("targets").join(path)));
+        let bytes = fs::read(repository.join("targets").join(&path));
+        mirror.payloads.extend(bytes.ok().map(|bytes| (path, bytes)));
     }
     mirror
-}
-
-/// The targets of a repository with consistent snapshots, without the hashes before their names.
-fn listed(repository: &Path) -> Vec<String> {
-    let plain = |path: String| {
-        let (folder, file) = path.rsplit_once('/').unwrap_or(("", &path));
-        let file = file.split_once('.').map_or(file, |(_, rest)| rest);
-        format!("{folder}/{file}")
-    };
-    listed_under(repository, "targets").into_iter().map(plain).collect()
 }
 
 fn listed_under(repository: &Path, folder: &str) -> Vec<String> {
@@ -144,8 +141,4 @@ fn listed_under(repository: &Path, folder: &str) -> Vec<String> {
         }
     }
     files
-}
-
-fn read(path: &Path) -> Vec<u8> {
-    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
