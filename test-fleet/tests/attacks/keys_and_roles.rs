@@ -44,7 +44,7 @@ fn e16_one_key_less_than_the_threshold_signs_nothing_in_any_role() {
         let valid = signers.iter().filter(|name| ["ada", "alan"].contains(name)).count();
         victim.serve(&honest, |own| offer(own, RELEASES, signers, &["ben", "eva"]));
         victim.notes(&[&format!("`{RELEASES}` has {valid} valid signatures and needs 2")]);
-        victim.held("6.6.6", &["whether it is recalled could not be read"]);
+        victim.held("6.6.6", &["its manifest is not at hand"]);
         victim.unharmed(&kept, &believed);
     }
     // One key under two key ids is one key.

@@ -54,7 +54,7 @@ fn e01_what_nobody_entitled_has_signed_is_refused_at_the_first_signature() {
         own.say();
     });
     victim.notes(&["`releases-tools` has 0 valid signatures and needs 2"]);
-    victim.held("6.6.6", &["whether it is recalled could not be read"]);
+    victim.held("6.6.6", &["its manifest is not at hand"]);
     victim.unharmed(&kept, &believed);
     let artifact = format!("/artifacts/{}", goods.digest());
     assert!(!victim.front.paths().contains(&artifact), "not one byte of it was asked for");
@@ -277,7 +277,7 @@ fn e05_a_frozen_repository_is_believed_until_its_first_file_expires_and_the_owne
         own.roll_out(&Goods::new("1.1.0"));
     });
     victim.notes(&["`releases-tools` version", "expired"]);
-    victim.held("1.1.0", &["whether it is recalled could not be read"]);
+    victim.held("1.1.0", &["its manifest is not at hand"]);
     // The root last: it is kept, and nothing below it counts until there is a newer one.
     let expired = victim.serve(&honest, |own| {
         own.expires_in("root", -10);
