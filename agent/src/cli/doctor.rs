@@ -19,6 +19,7 @@ use crate::{
     identity::{self, Enrolled},
     lock,
     slots::{self, AgentBinary, Directory, Slot, SlotError, Slots},
+    status::Status,
 };
 
 /// Less free space than this where the slots are is worth a warning: a small app's other slot.
@@ -30,6 +31,9 @@ const HEALTH_BYTES: u64 = 16 * 1024;
 
 /// The next line of an answer, below its first.
 const BELOW: &str = "\n                        ";
+
+/// Where a refused letter carries no hint of its own.
+const READ_STATUS: &str = "`lockgate-agent status` says since when";
 
 /// How a question was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -86,6 +90,7 @@ fn examine(settings: &Settings, checks: &mut Vec<Check>) {
     identity_of(&settings.state, checks);
     checks.push(trusted_root(&settings.anchor));
     server(settings, checks);
+    checks.extend(letters(&settings.state));
     for product in settings.products.values() {
         checks.push(space(product));
         checks.push(slots_of(product));
@@ -163,6 +168,21 @@ fn server(settings: &Settings, checks: &mut Vec<Check>) {
         }
         Err(error) => checks.push(fault("server", &error)),
     }
+}
+
+/// Whether the server took the agent's last letter: one that answers may still refuse this device.
+fn letters(state: &Path) -> Option<Check> {
+    const NAME: &str = "letters";
+    let contact = Status::read(state).ok()?.contact;
+    Some(match (contact.problem, contact.last) {
+        (Some(problem), _) => {
+            let (what, hint) = problem.split_once("hint: ").unwrap_or((&problem, READ_STATUS));
+            let what = what.trim_end_matches([' ', ';', '\n']);
+            bad(NAME, format!("the last one was not taken: {what}"), hint.to_owned())
+        }
+        (None, Some(last)) => good(NAME, format!("the last one was taken at {last}")),
+        (None, None) => good(NAME, "none was due yet".to_owned()),
+    })
 }
 
 fn clock_against(own: Moment, server: Option<Moment>) -> Check {

@@ -10,7 +10,8 @@ use super::{CliError, Report};
 use crate::{
     clock,
     config::Settings,
-    status::{CandidateStatus, ProductStatus, ReasonStatus, Status, Verdict},
+    identity::{self, Enrolled},
+    status::{CandidateStatus, ProductStatus, ReasonStatus, Status, StatusError, Verdict},
 };
 
 /// `status`.
@@ -20,13 +21,13 @@ pub(super) fn status(settings: &Settings) -> Result<Report, CliError> {
 
 /// The same for a state folder.
 pub(super) fn status_in(state: &Path) -> Result<Report, CliError> {
-    let status = Status::read(state)?;
+    let status = read(state)?;
     Ok(Report::of(status_text(&status, clock::now()), &status))
 }
 
 /// `explain`, for one product or all.
 pub(super) fn explain(settings: &Settings, only: Option<&ProductId>) -> Result<Report, CliError> {
-    let status = Status::read(&settings.state)?;
+    let status = read(&settings.state)?;
     let products: Vec<&ProductStatus> = status
         .products
         .iter()
@@ -40,6 +41,17 @@ pub(super) fn explain(settings: &Settings, only: Option<&ProductId>) -> Result<R
         explain_product(&mut text, product);
     }
     Ok(Report::of(text, json!({ "taken": status.taken, "products": products })))
+}
+
+/// What the agent wrote last. Where it never wrote, a device that is not enrolled yet is told so.
+fn read(state: &Path) -> Result<Status, CliError> {
+    match Status::read(state) {
+        Err(absent @ StatusError::Absent(_)) => {
+            Enrolled::read(state, &identity::key(state)?)?;
+            Err(absent.into())
+        }
+        other => Ok(other?),
+    }
 }
 
 fn status_text(status: &Status, now: Moment) -> String {
