@@ -121,6 +121,24 @@ fn every_shell_gets_completions_that_name_the_commands() {
 }
 
 #[test]
+fn the_readme_and_the_help_agree_on_every_exit_code() {
+    let programs = Programs::find().expect("the programs are built");
+    let readme = read(&root("README.md"));
+    for (column, program) in [programs.lockgate, programs.server, programs.agent].iter().enumerate()
+    {
+        let output = Command::new(program).arg("--help").output().expect("it starts");
+        let help = String::from_utf8(output.stdout).expect("text");
+        let (_, codes) = help.split_once("exit codes:\n").expect("they stand in the help");
+        for line in codes.lines().filter(|line| !line.trim().is_empty()) {
+            let (code, meaning) = line.trim().split_once("  ").expect("a code and its meaning");
+            let row = readme.lines().find(|row| row.starts_with(&format!("| {code} | ")));
+            let cell = row.and_then(|row| row.split('|').nth(2 + column));
+            assert_eq!(cell.map(str::trim), Some(meaning), "{}", program.display());
+        }
+    }
+}
+
+#[test]
 fn every_file_that_the_readme_links_to_is_there() {
     let readme = read(&root("README.md"));
     let links: Vec<&str> =
