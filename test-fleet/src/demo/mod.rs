@@ -119,6 +119,14 @@ impl Demo {
         })
     }
 
+    /// Whether this version of a product runs on nobody but these.
+    pub fn at_most(&self, product: &str, version: &str, names: &[&str]) -> bool {
+        self.devices.iter().all(|device| {
+            names.contains(&device.plan.name.as_str())
+                || device.version_on_disk(product).as_deref() != Some(version)
+        })
+    }
+
     /// Whether every device but these runs this version of a product.
     pub fn all_but(&self, product: &str, version: &str, names: &[&str]) -> bool {
         self.devices.iter().all(|device| {

@@ -205,16 +205,19 @@ fn a_bad_release_is_stopped(demo: &mut Demo) -> Result<(), Error> {
     demo.expect("the gate halts 1.2.0 at its first stage", STAGE, |demo| {
         demo.rollout_is("app", "1.2.0", RolloutState::Halted)
     });
-    demo.expect("nothing was lost: two confirmed, one rolled back, all known", POLL, |demo| {
+    // A healthy device that was slower than the halt has not begun, and never will.
+    demo.expect("nothing was lost: one rolled back, who else began confirmed", POLL, |demo| {
         let stage = demo.world.rollout("app", "1.2.0").and_then(|r| r.stages.into_iter().next());
-        let counted = stage.is_some_and(|stage| stage.confirmed == 2 && stage.rolled_back == 1);
+        let counted = stage.is_some_and(|stage| {
+            stage.rolled_back == 1 && stage.confirmed + stage.rolled_back == stage.treated
+        });
         counted
             && demo.devices.iter().all(|device| {
                 device.status().is_some_and(|status| status.contact.outcomes_waiting == 0)
             })
     });
-    let harmed = demo.only("app", "1.2.0", &["bench-1", "bench-3"]);
-    demo.promise("1.2.0 is on the two healthy dogfood devices and nowhere else", harmed);
+    let healthy = demo.at_most("app", "1.2.0", &["bench-1", "bench-3"]);
+    demo.promise("1.2.0 is on healthy dogfood devices and nowhere else", healthy);
     if let Some(reasons) = halt_reason(demo) {
         demo.say(&format!("the gate said: {reasons}"));
     }
