@@ -30,6 +30,8 @@ pub enum Table {
     Rollouts,
     /// Devices in rollouts, by rollout and device.
     Cases,
+    /// Trials of open stages in parts, by rollout, stage and part.
+    Trials,
     /// Grants, by device, product and channel.
     Grants,
     /// Numbered stops that no lift has ended, by number.
@@ -91,11 +93,12 @@ pub enum GatekeeperStoreError {
 }
 
 impl Table {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Meta,
         Self::Devices,
         Self::Rollouts,
         Self::Cases,
+        Self::Trials,
         Self::Grants,
         Self::Stops,
         Self::Lifts,
@@ -111,6 +114,7 @@ impl Table {
             Self::Devices => "devices",
             Self::Rollouts => "rollouts",
             Self::Cases => "cases",
+            Self::Trials => "trials",
             Self::Grants => "grants",
             Self::Stops => "stops",
             Self::Lifts => "lifts",

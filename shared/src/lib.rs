@@ -7,6 +7,7 @@
 //! | what a device checks before it believes that a rollout is open | [`pace`] |
 //! | what people sign, and how signatures are counted | [`act`], [`policy`] |
 //! | what a release says of itself, and the ladder it climbs | [`manifest`] |
+//! | by which hours, counts and shares a stage is a randomised trial | [`terms`] |
 //! | how far a rollout is open, what is stopped | [`rollout`] |
 //! | the signed way back from a release | [`recall`] |
 //! | which groups a device belongs to, and its place in a rollout | [`group`], [`mod@bucket`] |
@@ -34,6 +35,7 @@ pub mod policy;
 pub mod recall;
 pub mod rollout;
 pub mod sign;
+pub mod terms;
 pub mod time;
 pub mod version;
 pub mod window;

@@ -11,11 +11,15 @@ use thiserror::Error;
 
 use crate::{
     facts::Facts,
-    id::{CohortId, Digest, ProductId},
+    id::{Digest, ProductId},
     json, limits,
     time::{Moment, Seconds},
     version::Version,
 };
+
+mod ladder;
+
+pub use ladder::{Gate, GateRule, Ladder, Stage, StageApproval};
 
 /// The format this code reads.
 pub const MANIFEST_FORMAT: u32 = 1;
@@ -311,68 +315,6 @@ impl TryFrom<ProbeFields> for Probe {
     }
 }
 
-/// The ordered stages of a rollout and what holds for all of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ladder {
-    /// The stages, earliest first; each cohort of the product once.
-    pub stages: Vec<Stage>,
-    /// Nothing activates on a timestamp issued longer ago than this.
-    #[serde(default = "default_timestamp_age")]
-    pub timestamp_max_age_s: Seconds,
-    /// How many exact buckets the coverage list may hold.
-    #[serde(default = "default_coverage")]
-    pub coverage_max: u16,
-}
-
-/// One cohort's part of the ladder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stage {
-    /// The cohort.
-    pub cohort: CohortId,
-    /// The share of the cohort that may be open, in millionths.
-    #[serde(default = "everybody")]
-    pub ceiling_ppm: u32,
-    /// Earliest opening, counted from the start's moment.
-    pub floor_s: Seconds,
-    /// How long it must have been open before the next stage opens.
-    pub bake_s: Seconds,
-    /// Whether approvers must consent before it opens.
-    #[serde(default)]
-    pub approval: StageApproval,
-    /// What the evidence must say.
-    pub gate: GateRule,
-}
-
-/// Whether a stage waits for people.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StageApproval {
-    /// Evidence is enough.
-    #[default]
-    None,
-    /// Approvers sign an approval of this stage, as many as the policy asks for.
-    Required,
-}
-
-/// What the evidence of a stage must say before the next one opens.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GateRule {
-    /// How many devices are let in before anything is known.
-    pub first_devices: u32,
-    /// How many further devices each healthy one earns.
-    pub growth: u32,
-    /// How many devices must have confirmed; a cohort with fewer devices needs all that were let in.
-    pub min_devices: u32,
-    /// With fewer treated devices than this, any failure halts.
-    pub small_stage: u32,
-    /// The share of failures that is too much, in millionths.
-    pub max_failure_ppm: u32,
-    /// How sure the bound must be, in millionths: 950,000 is 95 %.
-    pub confidence_ppm: u32,
-    /// A device that was let in and then said nothing for this long counts as failed.
-    pub silence_after_s: Seconds,
-}
-
 /// Why a manifest cannot be used.
 #[derive(Debug, Error)]
 pub enum ManifestError {
@@ -546,74 +488,6 @@ impl Trial {
     }
 }
 
-impl Ladder {
-    /// The stage of a cohort.
-    pub fn stage_of(&self, cohort: &CohortId) -> Option<(usize, &Stage)> {
-        self.stages.iter().enumerate().find(|(_, stage)| stage.cohort == *cohort)
-    }
-
-    /// Everything that must hold inside one ladder.
-    pub fn check(&self) -> Result<(), ManifestError> {
-        let refuse = |text: String| Err(ManifestError::Field(text));
-        if self.stages.is_empty() || self.stages.len() > limits::STAGES {
-            return refuse(format!("a ladder has 1 to {} stages", limits::STAGES));
-        }
-        if usize::from(self.coverage_max) > limits::COVERAGE {
-            return refuse(format!("`coverage_max` is at most {}", limits::COVERAGE));
-        }
-        if self.timestamp_max_age_s.0 == 0 {
-            return refuse("`timestamp_max_age_s` must be above zero".into());
-        }
-        let mut cohorts = BTreeSet::new();
-        cohorts.extend(self.stages.iter().map(|stage| &stage.cohort));
-        if cohorts.len() < self.stages.len() {
-            return refuse("a ladder names each cohort once".into());
-        }
-        for pair in self.stages.windows(2) {
-            if let [earlier, later] = pair
-                && later.floor_s < earlier.floor_s
-            {
-                return refuse(format!(
-                    "stage `{}` has an earlier floor than the stage before it",
-                    later.cohort
-                ));
-            }
-        }
-        for stage in &self.stages {
-            stage.check()?;
-        }
-        match self.stages.last() {
-            Some(last) if last.ceiling_ppm < 1_000_000 => refuse(format!(
-                "the last stage, `{}`, must reach everybody: a rollout that cannot end is never complete",
-                last.cohort
-            )),
-            Some(_) | None => Ok(()),
-        }
-    }
-}
-
-impl Stage {
-    fn check(&self) -> Result<(), ManifestError> {
-        let gate = &self.gate;
-        let problem = if self.ceiling_ppm == 0 || self.ceiling_ppm > 1_000_000 {
-            "`ceiling_ppm` must be 1 to 1000000"
-        } else if gate.first_devices == 0 {
-            "`first_devices` must be above zero, or the stage never begins"
-        } else if gate.max_failure_ppm == 0 || gate.max_failure_ppm >= 1_000_000 {
-            "`max_failure_ppm` must lie between 0 and 1000000"
-        } else if gate.confidence_ppm < 500_000 || gate.confidence_ppm >= 1_000_000 {
-            "`confidence_ppm` must be 500000 to 999999"
-        } else if gate.silence_after_s.0 == 0 {
-            "`silence_after_s` must be above zero: silence is evidence"
-        } else if gate.min_devices == 0 {
-            "`min_devices` must be above zero: a stage opens on evidence"
-        } else {
-            return Ok(());
-        };
-        Err(ManifestError::Field(format!("stage `{}`: {problem}", self.cohort)))
-    }
-}
-
 /// The longest part of a path, as file systems have it.
 const PATH_PART: usize = 255;
 
@@ -647,19 +521,6 @@ fn url_is_loopback(url: &str) -> bool {
     let loopback = host == "localhost"
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     loopback && port.parse::<u16>().is_ok_and(|port| port != 0)
-}
-
-const fn default_timestamp_age() -> Seconds {
-    // Whoever withholds a stop gains at most this.
-    Seconds(3600)
-}
-
-const fn default_coverage() -> u16 {
-    200
-}
-
-const fn everybody() -> u32 {
-    1_000_000
 }
 
 #[cfg(test)]
@@ -742,7 +603,7 @@ pub(crate) mod tests {
             floor_s: Seconds(floor),
             bake_s: Seconds(60),
             approval: StageApproval::None,
-            gate: GateRule {
+            gate: Gate::Count(GateRule {
                 first_devices: 3,
                 growth: 2,
                 min_devices: 3,
@@ -750,7 +611,7 @@ pub(crate) mod tests {
                 max_failure_ppm: 50_000,
                 confidence_ppm: 950_000,
                 silence_after_s: Seconds(600),
-            },
+            }),
         };
         Manifest {
             format: MANIFEST_FORMAT,

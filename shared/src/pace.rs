@@ -694,6 +694,7 @@ pub(crate) mod tests {
             opened: START.plus(Seconds(after)),
             limit,
             full: None,
+            groups: Vec::new(),
         }
     }
 

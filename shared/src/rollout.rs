@@ -5,7 +5,7 @@
 //! The file only narrows: what it may open at most stands in the start and the ladder, which people
 //! signed and [`crate::pace`] compares.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ pub struct RolloutEntry {
     pub approvals: Vec<SignedAct>,
     /// The stages opened so far, in the ladder's order.
     pub stages: Vec<OpenStage>,
-    /// Narrower limits by group, sorted by id; an unlisted group has its cohort's limit.
+    /// Narrower limits by group in every stage, sorted by id: an unlisted group has its stage's limit.
     pub groups: Vec<GroupLimit>,
     /// The groups that the gatekeeper knows: a device with another one waits until it is known. Only
     /// while the rollout is in progress.
@@ -74,6 +74,8 @@ pub struct OpenStage {
     pub limit: Limit,
     /// When its limit reached the ladder's ceiling.
     pub full: Option<Moment>,
+    /// Narrower limits of groups in this stage, sorted by id.
+    pub groups: Vec<GroupLimit>,
 }
 
 /// A group with a limit of its own.
@@ -215,16 +217,11 @@ impl RolloutFile {
 
 impl RolloutEntry {
     /// The limit of a device with these groups in the stage of `cohort`: the smallest of its
-    /// cohort's and its groups'. `None` while the stage is not open.
+    /// stage's and its groups'. `None` while the stage is not open.
     pub fn limit_for(&self, cohort: &CohortId, groups: &[GroupId]) -> Option<Limit> {
         let stage = self.stages.iter().find(|stage| stage.cohort == *cohort)?;
-        let mut listed: BTreeMap<GroupId, Limit> = BTreeMap::new();
-        listed.extend(self.groups.iter().map(|entry| (entry.group, entry.limit)));
-        Some(
-            groups
-                .iter()
-                .filter_map(|group| listed.get(group).copied())
-                .fold(stage.limit, Limit::min),
-        )
+        let listed = stage.groups.iter().chain(&self.groups);
+        let narrower = listed.filter(|entry| groups.contains(&entry.group));
+        Some(narrower.map(|entry| entry.limit).fold(stage.limit, Limit::min))
     }
 }

@@ -11,7 +11,7 @@ use lockgate_shared::{
     bucket::{Bucket, Limit},
     facts::Facts,
     group::{Habit, KnownGroups, groups_of},
-    id::{DeviceId, Digest, RolloutId, TokenId},
+    id::{DeviceId, Digest, GroupId, RolloutId, TokenId},
     loosening::{Loosened, Loosening, SignedLoosening},
     pin::Pin,
     rollout::{
@@ -280,6 +280,7 @@ fn file() -> RolloutFile {
                 opened: NOW,
                 limit: Limit::just_above(Bucket(1_000_000)),
                 full: None,
+                groups: vec![GroupLimit { group: GroupId([7; 8]), limit: Limit(5) }],
             }],
             groups: groups_of(&facts(), Habit::Office)
                 .iter()

@@ -10,8 +10,8 @@ use lockgate_shared::{
     group::KnownGroups,
     id::{PublicKey, RolloutId},
     manifest::{
-        Artifact, ArtifactKind, Compatibility, FileEntry, FileKind, GateRule, Ladder, Manifest,
-        Probe, ProbeKind, Severity, Stage, StageApproval, Trial,
+        Artifact, ArtifactKind, Compatibility, FileEntry, FileKind, Gate, GateRule, Ladder,
+        Manifest, Probe, ProbeKind, Severity, Stage, StageApproval, Trial,
     },
     policy::{Approvals, POLICY_FORMAT, Person, Policy, Role as PolicyRole},
     recall::{Recall, RecallStep},
@@ -673,6 +673,7 @@ fn entry() -> RolloutEntry {
             opened: Moment(testkit::NOW - 3600),
             limit: Limit::EVERYBODY,
             full: None,
+            groups: vec![],
         }],
         groups: vec![],
         known: KnownGroups::default(),
@@ -724,7 +725,7 @@ fn manifest() -> Manifest {
                 floor_s: Seconds(0),
                 bake_s: Seconds(0),
                 approval: StageApproval::None,
-                gate: GateRule {
+                gate: Gate::Count(GateRule {
                     first_devices: 1,
                     growth: 2,
                     min_devices: 1,
@@ -732,7 +733,7 @@ fn manifest() -> Manifest {
                     max_failure_ppm: 10_000,
                     confidence_ppm: 950_000,
                     silence_after_s: Seconds(3600),
-                },
+                }),
             }],
             timestamp_max_age_s: Seconds(20_000),
             coverage_max: 10,

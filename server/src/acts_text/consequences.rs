@@ -11,9 +11,9 @@ use std::{
 use lockgate_shared::{
     act::{Act, Approval, Lift, Start},
     id::Digest,
-    manifest::{Manifest, Stage, StageApproval},
+    manifest::{Gate, Manifest, Stage, StageApproval},
     rollout::Stop,
-    time::Moment,
+    time::{Moment, Seconds},
 };
 
 use crate::plain::plain;
@@ -119,8 +119,25 @@ fn stage_line(
 }
 
 fn evidence(out: &mut String, stage: &Stage) -> fmt::Result {
-    let gate = &stage.gate;
     let percent = |ppm: u32| format!("{}.{:02} %", ppm / 10_000, ppm % 10_000 / 100);
+    let gate = match &stage.gate {
+        Gate::Count(rule) => rule,
+        Gate::Trial(terms) => {
+            let all = u64::from(terms.open_at) * terms.slot_s.0;
+            writeln!(
+                out,
+                "            {} devices first, {} by name at most, the rest as their groups prove themselves;",
+                terms.first_devices, terms.coverage
+            )?;
+            return writeln!(
+                out,
+                "            everybody after {} at the earliest; the next stage needs {} well; a harmless release is held in at most {}",
+                Seconds(all),
+                terms.min_devices,
+                percent(terms.false_hold_ppm)
+            );
+        }
+    };
     writeln!(
         out,
         "            {} devices first, {} more for each that is well; the next stage needs {} well",

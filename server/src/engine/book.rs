@@ -20,6 +20,7 @@ use lockgate_shared::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::{presence::Presence, trials};
 use crate::{
     gatekeeper_store::{GatekeeperStore, GatekeeperStoreError, Table, Write},
     rollout::{
@@ -91,6 +92,7 @@ pub struct Book {
     dirty_devices: BTreeSet<DeviceId>,
     dirty_rollouts: BTreeSet<RolloutId>,
     dirty_cases: BTreeSet<(RolloutId, DeviceId)>,
+    pub(super) trial_rows: BTreeMap<trials::Key, trials::Rows>,
 }
 
 /// A verified device.
@@ -125,6 +127,10 @@ pub struct Device {
     pub outcomes: Outcomes,
     /// The channel of each of its products.
     pub products: BTreeMap<ProductId, ChannelId>,
+    /// In which hours it was heard lately.
+    pub presence: Presence,
+    /// The habit that it signed last.
+    pub habit: Habit,
 }
 
 /// The highest number of a stop: one a second for a century. What stands above it was never numbered
@@ -208,6 +214,7 @@ impl Book {
                 rollout.evidence = Evidence::of_cases(cases);
             }
         }
+        book.read_trials(store)?;
         for (_, row) in store.table(Table::Grants)? {
             let (key, cohort) = decode(&row)?;
             book.grants.insert(key, cohort);
@@ -253,6 +260,7 @@ impl Book {
                 writes.push(Write::put(Table::Cases, key, encode(case)?));
             }
         }
+        self.trial_writes(&mut writes)?;
         let small = [encode(&self.counters)?, encode(&self.alarms)?, encode(&self.superseded)?];
         for ((name, row), saved) in SMALL.iter().zip(&small).zip(&self.saved) {
             if row != saved {
@@ -599,31 +607,54 @@ impl Book {
     /// The devices of a rollout's cohorts that enrolled before its start and were heard of lately.
     pub fn census(&self, rollout: &Rollout, policy: &Policy, now: Moment) -> Census {
         let mut census = Census::new();
-        let (product, channel) = (&rollout.start.product, &rollout.start.channel);
         for (id, device) in &self.devices {
-            if device.barred && rollout.evidence.case(id).is_none() {
-                continue;
-            }
-            if device.enrolled >= rollout.offset
-                || device.last_seen.max(device.mentioned).plus(AWAY) < now
-            {
-                continue;
-            }
-            let case = rollout.evidence.case(id);
-            let cohort = match case {
-                Some(case) => Some(case.cohort.clone()),
-                None if device.products.get(product) == Some(channel) => {
-                    self.expected_cohort(policy, id, product, channel)
-                }
-                None => None,
-            };
-            if let Some(cohort) = cohort {
+            if let Some(cohort) = self.cohort_in(rollout, policy, id, device, now) {
                 let head: &mut Head = census.entry(cohort).or_default();
                 head.devices += 1;
-                head.unheard += u32::from(case.is_none());
+                head.unheard += u32::from(rollout.evidence.case(id).is_none());
             }
         }
         census
+    }
+
+    /// The devices of one of a rollout's cohorts that enrolled before its start and were heard of lately,
+    /// by rising id.
+    pub(super) fn expected_in<'a>(
+        &'a self,
+        rollout: &'a Rollout,
+        cohort: &'a CohortId,
+        policy: &'a Policy,
+        now: Moment,
+    ) -> impl Iterator<Item = (&'a DeviceId, &'a Device)> {
+        self.devices.iter().filter(move |(id, device)| {
+            self.cohort_in(rollout, policy, id, device, now).as_ref() == Some(cohort)
+        })
+    }
+
+    /// The cohort of a device in a rollout, if it enrolled before the start and was heard of lately.
+    fn cohort_in(
+        &self,
+        rollout: &Rollout,
+        policy: &Policy,
+        id: &DeviceId,
+        device: &Device,
+        now: Moment,
+    ) -> Option<CohortId> {
+        let case = rollout.evidence.case(id);
+        if device.barred && case.is_none()
+            || device.enrolled >= rollout.offset
+            || device.last_seen.max(device.mentioned).plus(AWAY) < now
+        {
+            return None;
+        }
+        let (product, channel) = (&rollout.start.product, &rollout.start.channel);
+        match case {
+            Some(case) => Some(case.cohort.clone()),
+            None if device.products.get(product) == Some(channel) => {
+                self.expected_cohort(policy, id, product, channel)
+            }
+            None => None,
+        }
     }
 
     /// How many devices each cohort of each product and channel has.

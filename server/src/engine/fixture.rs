@@ -291,15 +291,21 @@ impl Yard {
     /// A release that is published and started, and the devices that read of it.
     pub(super) fn started(&mut self, count: u8) -> (Start, Vec<Phone>) {
         let mut phones = self.phones(count, "Slate 3");
-        self.release(2, &["1.1.0"], &[11, 12]);
-        let start = self.start("1.1.0", u32::from(count));
+        let start = self.starts("1.1.0", &mut phones);
+        (start, phones)
+    }
+
+    /// Publishes and starts a release, of which these devices read.
+    pub(super) fn starts(&mut self, version: &str, phones: &mut [Phone]) -> Start {
+        self.release(2, &[version], &[11, 12]);
+        let start = self.start(version, u32::try_from(phones.len()).expect("few"));
         let offset = self.json(EntryKind::Act, &signed(&Act::Start(start.clone()), &[21, 22]));
         self.accepted(offset);
-        for phone in &mut phones {
+        for phone in phones {
             self.sees(phone, &start, false);
         }
         self.turn();
-        (start, phones)
+        start
     }
 
     /// The rollout file of a model, found and verified as a client does it: by tough's signatures,
@@ -473,6 +479,7 @@ fn policy() -> Policy {
     }
 }
 
+/// A release's manifest. The last stage of versions from 2 on is a randomised trial, in slots of a tick.
 pub(crate) fn manifest(version: &str) -> String {
     let stage = |cohort: &str| {
         json!({
@@ -483,6 +490,11 @@ pub(crate) fn manifest(version: &str) -> String {
             }
         })
     };
+    let trial = json!({
+        "cohort": "general", "floor_s": 0, "bake_s": 60,
+        "trial": { "slot_s": 60, "min_devices": 5 }
+    });
+    let general = if version.starts_with("2.") { trial } else { stage("general") };
     let manifest = json!({
         "format": 1, "product": "app", "version": version, "severity": "routine",
         "artifacts": [{
@@ -493,7 +505,7 @@ pub(crate) fn manifest(version: &str) -> String {
             "probes": [{ "name": "runs", "kind": "process", "pidfile": "pid", "interval_s": 1 }],
             "soak_s": 5, "deadline_s": 60, "attempts": 3
         },
-        "ladder": { "stages": [stage("early"), stage("general")] }
+        "ladder": { "stages": [stage("early"), general] }
     });
     let text = serde_json::to_string_pretty(&manifest).expect("json");
     Manifest::from_json(text.as_bytes()).expect("a manifest");

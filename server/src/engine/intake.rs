@@ -6,6 +6,7 @@ use lockgate_shared::{
         Act, ActError, Approval, Grant, Lift, SignedAct, Start, VerifiedAct, WaivedRule, Waiver,
     },
     bucket::Bucket,
+    group::Habit,
     id::{Digest, PersonId, RolloutId, TenantId},
     limits,
     manifest::{Manifest, ManifestError},
@@ -21,12 +22,16 @@ use lockgate_shared::{
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
-use super::book::{Book, BookError, CLOCK_SKEW, Device};
+use super::{
+    book::{Book, BookError, CLOCK_SKEW, Device},
+    presence::Presence,
+};
 use crate::{
     letters::bars::BarKind,
     rollout::{
         Rollout, Waived,
         evidence::{Evidence, Health, Meeting, Sighting, Standing},
+        trial::stage::Age,
     },
     status::{About, Decision},
     stream::{BarRequest, Entry, EntryKind, LetterRecord, Publication, StopHow, StopRequest},
@@ -102,6 +107,10 @@ pub enum Refusal {
 
 fn rule<T>(text: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::Rule(text.into()))
+}
+
+const fn age_of(late: bool) -> Age {
+    if late { Age::Late } else { Age::Fresh }
 }
 
 impl Intake<'_> {
@@ -182,6 +191,8 @@ impl Intake<'_> {
             barred: false,
             outcomes: Outcomes::default(),
             products: BTreeMap::new(),
+            presence: Presence::default(),
+            habit: Habit::Unknown,
         };
         self.book.put_device(sealed.device, device);
         Ok(None)
@@ -245,6 +256,11 @@ impl Intake<'_> {
         if !late {
             known.last_seen = known.last_seen.max(self.heard(entry));
             known.heard_at = self.listened;
+            known.presence.note(self.heard(entry));
+            self.book.lives_in_trials(&letter);
+        }
+        if let Some(view) = letter.rollouts.last() {
+            known.habit = view.habit;
         }
         if let Some(facts) = &letter.facts {
             known.facts = facts.clone();
@@ -311,6 +327,15 @@ impl Intake<'_> {
             evidence.speak(letter.device, view.treated);
         } else if view.treated {
             evidence.begin(letter.device);
+        }
+        if meeting == Meeting::First && counts {
+            self.book.meet_trial(view, device, &letter.device);
+        }
+        match meeting {
+            Meeting::Known | Meeting::First => {
+                self.book.view_in_trial(view, &letter.device, age_of(late));
+            }
+            Meeting::Contradiction(_) => {}
         }
         match meeting {
             Meeting::Known => {}
@@ -396,6 +421,8 @@ impl Intake<'_> {
             self.harmed |=
                 evidence.conclude(letter.device, kind) && kind == OutcomeKind::RolledBack;
         }
+        let age = age_of(self.book.is_late(letter, self.now));
+        self.book.outcome_in_trial(&id, &letter.device, kind, age);
     }
 
     /// An outcome that the device had never arrived. It counts as harm where the device was treated;
@@ -510,6 +537,8 @@ impl Intake<'_> {
             complete: None,
             ended: None,
             evidence: Evidence::default(),
+            coverage: BTreeSet::new(),
+            trials: BTreeMap::new(),
         });
         Ok(what)
     }
@@ -569,8 +598,22 @@ impl Intake<'_> {
             })
             .collect();
         for id in halted {
-            let forgiven = self.book.rollout_mut(&id).map(|rollout| rollout.evidence.forgive());
-            self.book.cases_changed(id, forgiven.unwrap_or_default());
+            let Some(rollout) = self.book.rollout_mut(&id) else { continue };
+            rollout.trials.values_mut().for_each(|trial| trial.forgive(None));
+            let forgiven = rollout.evidence.forgive();
+            self.book.cases_changed(id, forgiven);
+        }
+        let held = lift.numbers.iter().filter_map(|number| self.book.stops.get(number));
+        let held: Vec<Scope> = held
+            .filter(|stop| stop.kind == StopKind::Hold)
+            .map(|stop| stop.scope.clone())
+            .collect();
+        for scope in held {
+            if let Scope::Groups(id, groups) = scope
+                && let Some(rollout) = self.book.rollout_mut(&id)
+            {
+                rollout.trials.values_mut().for_each(|trial| trial.forgive(Some(&groups)));
+            }
         }
         self.book.lift(signed, &lift.numbers)?;
         let numbers: Vec<String> = lift.numbers.iter().map(ToString::to_string).collect();
@@ -594,7 +637,16 @@ impl Intake<'_> {
                 ))
             }
             WaivedRule::Coverage(group) => {
-                rule(format!("no group is held back for coverage, so {group} needs no waiver"))
+                if rollout.trials.is_empty() {
+                    return rule(format!(
+                        "no group is held back for coverage, so {group} needs no waiver"
+                    ));
+                }
+                rollout.trials.values_mut().for_each(|trial| trial.waive(&group));
+                Ok(format!(
+                    "group {group} widens in rollout {} without proof of its own: {}",
+                    waiver.rollout, waiver.reason
+                ))
             }
         }
     }

@@ -13,9 +13,11 @@
 pub mod book;
 pub mod hearing;
 pub mod intake;
+pub mod presence;
 pub mod publish;
 pub mod source;
 pub mod tick;
+pub mod trials;
 
 use std::{
     collections::VecDeque,
@@ -578,3 +580,5 @@ mod hearing_stories;
 mod key_stories;
 #[cfg(test)]
 mod stories;
+#[cfg(test)]
+mod trial_stories;

@@ -4,6 +4,7 @@
 use lockgate_shared::{
     bucket::Limit,
     id::RolloutId,
+    manifest::Gate,
     policy::Policy,
     rollout::{Scope, Stop, StopKind},
     time::{Moment, Seconds},
@@ -54,11 +55,17 @@ pub fn tick(
     let ids: Vec<RolloutId> = book.rollouts.keys().copied().collect();
     for id in ids {
         silence(book, &id, ears.listened);
+        match (kind, &ears.condition) {
+            (TickKind::Full, Condition::Good | Condition::Poor(_)) => {
+                book.pass_trials(&id, ears.listened);
+            }
+            (TickKind::Full, Condition::Deaf(_)) | (TickKind::Halts, _) => book.look_at_trials(&id),
+        }
         let Some(rollout) = book.rollouts.get(&id) else { continue };
         let census = book.census(rollout, policy, now);
         let stops: Vec<Stop> = book.stops.values().cloned().collect();
         let mut climb = rollout::climb(rollout, &census, &stops, now);
-        let is_halt = |step: &Move| matches!(step, Move::Halt { .. });
+        let is_halt = |step: &Move| matches!(step, Move::Halt { .. } | Move::Hold { .. });
         match kind {
             TickKind::Full => {}
             TickKind::Halts => climb.moves.retain(is_halt),
@@ -74,6 +81,11 @@ pub fn tick(
         }
         halted |= climb.moves.iter().any(is_halt);
         record(book, &id, &climb, now)?;
+        for step in &climb.moves {
+            if let Move::Open { index, .. } = step {
+                book.begin_trial(&id, *index, policy, ears.listened, now);
+            }
+        }
         book.judgements.insert(id, climb.judgements);
     }
     Ok(halted)
@@ -89,7 +101,13 @@ fn wait_for_hearing(judgement: &mut Judgement, why: &str) {
 fn silence(book: &mut Book, id: &RolloutId, listened: Seconds) {
     let Some(rollout) = book.rollouts.get(id) else { return };
     let stages = rollout.ladder.stages.iter();
-    let after = stages.map(|stage| (stage.cohort.clone(), stage.gate.silence_after_s)).collect();
+    // In a trial silence is compared, and no device's own counts as harm.
+    let after = stages
+        .filter_map(|stage| match &stage.gate {
+            Gate::Count(rule) => Some((stage.cohort.clone(), rule.silence_after_s)),
+            Gate::Trial(_) => None,
+        })
+        .collect();
     let heard_at = |device: &_| book.device(device).map(|device| device.heard_at);
     let silence = Silence { heard_at: &heard_at, after: &after, listened };
     let silent = rollout.evidence.overdue(&silence);
@@ -115,17 +133,22 @@ fn record(book: &mut Book, id: &RolloutId, climb: &Climb, now: Moment) -> Result
                 let text = "every stage is open and baked".to_owned();
                 (About::Rollout(*id), Decision::Complete, text)
             }
+            Move::Hold { sentence, .. } => (About::Rollout(*id), Decision::Hold, sentence.clone()),
             Move::Halt { index, what, why } => {
                 let Some(rollout) = book.rollouts.get(id) else { continue };
                 let words = common_words(rollout, *index, &book.labels);
                 (About::Rollout(*id), Decision::Halt, halt_sentence(what, &words, why))
             }
         };
-        if let Move::Halt { .. } = step {
-            let scope = Scope::Rollout(*id);
-            if book.stop(StopKind::Halt, scope, &sentence, now)?.is_none() {
-                book.alarm(now, None, format!("no stop could be numbered: {sentence}"));
-            }
+        let stop = match step {
+            Move::Halt { .. } => Some((StopKind::Halt, Scope::Rollout(*id))),
+            Move::Hold { groups, .. } => Some((StopKind::Hold, Scope::Groups(*id, groups.clone()))),
+            Move::Open { .. } | Move::Raise { .. } | Move::Complete => None,
+        };
+        if let Some((kind, scope)) = stop
+            && book.stop(kind, scope, &sentence, now)?.is_none()
+        {
+            book.alarm(now, None, format!("no stop could be numbered: {sentence}"));
         }
         if let Some(rollout) = book.rollout_mut(id) {
             rollout.apply(step, now);
@@ -134,11 +157,8 @@ fn record(book: &mut Book, id: &RolloutId, climb: &Climb, now: Moment) -> Result
             Decision::Halt => "halt",
             Decision::Complete => "complete",
             Decision::Open => "open",
-            Decision::Accepted
-            | Decision::Refused
-            | Decision::Wait
-            | Decision::Hold
-            | Decision::End => "decide",
+            Decision::Hold => "hold",
+            Decision::Accepted | Decision::Refused | Decision::Wait | Decision::End => "decide",
         };
         book.note(now, "gatekeeper", word, &format!("rollout {id}: {sentence}"))?;
         book.verdict(now, about, decision, vec![sentence])?;

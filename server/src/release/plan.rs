@@ -11,7 +11,7 @@ use std::{
 use lockgate_shared::{
     id::{CohortId, Digest},
     manifest::{
-        ArtifactKind, Compatibility, GateRule, Ladder, Severity, Stage, StageApproval, Trial,
+        ArtifactKind, Compatibility, Gate, GateRule, Ladder, Severity, Stage, StageApproval, Trial,
     },
     time::{Moment, Seconds},
     version::Version,
@@ -168,7 +168,7 @@ impl Preset {
             floor_s: Seconds(index * pace),
             bake_s: Seconds(pace),
             approval: StageApproval::None,
-            gate: GateRule {
+            gate: Gate::Count(GateRule {
                 // Five: enough to notice what harms everybody, few enough to visit by hand.
                 first_devices: 5,
                 growth,
@@ -177,7 +177,7 @@ impl Preset {
                 max_failure_ppm,
                 confidence_ppm: 950_000,
                 silence_after_s: Seconds(silence),
-            },
+            }),
         };
         Ladder {
             stages: (0..).zip(cohorts).map(stage).collect(),

@@ -7,9 +7,10 @@ use lockgate_shared::{
     count::count,
     id::Digest,
     manifest::{
-        Artifact, ArtifactKind, Compatibility, Manifest, Probe, ProbeKind, Severity, Stage,
+        Artifact, ArtifactKind, Compatibility, Gate, Manifest, Probe, ProbeKind, Severity, Stage,
         StageApproval,
     },
+    terms::TrialTerms,
 };
 
 use crate::plain::plain;
@@ -152,7 +153,10 @@ fn stage(out: &mut String, index: usize, stage: &Stage) -> fmt::Result {
         "  stage {index} `{}`: at most {percent}.{rest:04} % of it, not before {} after the start, bakes {}{approval}",
         stage.cohort, stage.floor_s, stage.bake_s
     )?;
-    let gate = &stage.gate;
+    let gate = match &stage.gate {
+        Gate::Count(rule) => rule,
+        Gate::Trial(terms) => return trial(out, terms),
+    };
     writeln!(
         out,
         "          {} first, {} more for each healthy one, {} must confirm; any failure halts below {},",
@@ -165,5 +169,30 @@ fn stage(out: &mut String, index: usize, stage: &Stage) -> fmt::Result {
         out,
         "          above at most {} ppm failures at {} ppm confidence; silent for {} counts as failed",
         gate.max_failure_ppm, gate.confidence_ppm, gate.silence_after_s
+    )
+}
+
+/// A randomised trial's terms: those that decide how many devices are at risk, and for how long.
+fn trial(out: &mut String, terms: &TrialTerms) -> fmt::Result {
+    writeln!(
+        out,
+        "          a randomised trial in slots of {}: {} first, {} sentinels or one in {}, a canary from slot {} to {},",
+        terms.slot_s,
+        count(terms.first_devices, "device", "devices"),
+        terms.sentinels,
+        terms.sentinel_one_in,
+        terms.canary_from,
+        terms.ramp_from
+    )?;
+    writeln!(
+        out,
+        "          a ramp to slot {}, everybody at {}; groups of {} and more prove themselves; {} must confirm;",
+        terms.ramp_to, terms.open_at, terms.group_least, terms.min_devices
+    )?;
+    writeln!(
+        out,
+        "          a harmless release is held with a chance of at most {} ppm; {} named at most",
+        terms.false_hold_ppm,
+        count(terms.coverage, "device", "devices")
     )
 }

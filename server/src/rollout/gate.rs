@@ -19,7 +19,7 @@
 //! not waited for and appear in no share.
 
 use lockgate_shared::{
-    manifest::{GateRule, Ladder, Stage, StageApproval},
+    manifest::{Gate, GateRule, Ladder, Stage, StageApproval},
     time::Moment,
 };
 
@@ -74,7 +74,16 @@ pub fn decide(
     let Some(stage) = ladder.stages.get(index) else {
         return wait(vec![format!("the ladder has no stage {index}")]);
     };
-    if let Some(reason) = halts(stage, evidence, timing, now) {
+    let rule = match &stage.gate {
+        Gate::Count(rule) => rule,
+        Gate::Trial(_) => {
+            return wait(vec![format!(
+                "`{}` is a trial, and its devices are not known yet",
+                stage.cohort
+            )]);
+        }
+    };
+    if let Some(reason) = halts(stage, rule, evidence, timing, now) {
         return Judgement { decision: Decision::Halt, reasons: vec![reason] };
     }
     let mut reasons = Vec::new();
@@ -83,7 +92,7 @@ pub fn decide(
             "`{}` is not open as far as its ceiling: {} of {} devices are let in, {} confirmed",
             stage.cohort, evidence.authorised, evidence.devices, evidence.tally.confirmed
         )),
-        Some(_) => enough(stage, evidence, timing, now, &mut reasons),
+        Some(_) => enough(stage, rule, evidence, timing, now, &mut reasons),
     }
     let baked = timing.opened.plus(stage.bake_s);
     if now < baked {
@@ -125,8 +134,14 @@ pub fn not_before(
 }
 
 /// What halts, if anything does.
-fn halts(stage: &Stage, evidence: &StageEvidence, timing: &Timing, now: Moment) -> Option<String> {
-    let (rule, tally) = (&stage.gate, &evidence.tally);
+fn halts(
+    stage: &Stage,
+    rule: &GateRule,
+    evidence: &StageEvidence,
+    timing: &Timing,
+    now: Moment,
+) -> Option<String> {
+    let tally = &evidence.tally;
     let harmed = tally.harmed();
     if harmed == 0 {
         return None;
@@ -156,12 +171,13 @@ fn halts(stage: &Stage, evidence: &StageEvidence, timing: &Timing, now: Moment) 
 /// Whether enough devices confirmed, and the bound on harm holds.
 fn enough(
     stage: &Stage,
+    rule: &GateRule,
     evidence: &StageEvidence,
     timing: &Timing,
     now: Moment,
     reasons: &mut Vec<String>,
 ) {
-    let (rule, tally) = (&stage.gate, &evidence.tally);
+    let tally = &evidence.tally;
     let settled = settled(stage, evidence, timing, now);
     let minimum = timing.waived_minimum.unwrap_or(rule.min_devices);
     // Whoever withholds a whole cohort's letters must not make it look empty: it is, where the people
@@ -380,7 +396,7 @@ mod tests {
                 floor_s: Seconds(10),
                 bake_s: Seconds(100),
                 approval: StageApproval::None,
-                gate: GateRule {
+                gate: Gate::Count(GateRule {
                     first_devices: 3,
                     growth: 2,
                     min_devices: 3,
@@ -388,7 +404,7 @@ mod tests {
                     max_failure_ppm: 50_000,
                     confidence_ppm: 950_000,
                     silence_after_s: Seconds(600),
-                },
+                }),
             }],
             timestamp_max_age_s: Seconds(3600),
             coverage_max: 200,

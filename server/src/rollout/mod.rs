@@ -8,7 +8,7 @@
 //! | how many devices a stage lets in | [`limits`] |
 //! | what counts as evidence | [`evidence`] |
 //! | what people read of it | [`report`] |
-//! | the same questions, answered by a randomised trial; not asked by the engine yet | [`trial`] |
+//! | the same questions where a stage is a randomised trial | [`trial`] |
 
 pub mod evidence;
 pub mod gate;
@@ -20,11 +20,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lockgate_shared::{
     act::{SignedAct, Start},
-    bucket::Limit,
+    bucket::{Bucket, Limit},
     group::KnownGroups,
     id::{CohortId, GroupId, RolloutId},
     limits as bounds,
-    manifest::Ladder,
+    manifest::{Gate, Ladder},
     rollout::{GroupLimit, OpenStage, RolloutEntry, Scope, Stop, StopKind},
     time::{Moment, Seconds},
 };
@@ -34,11 +34,12 @@ use self::{
     evidence::{Evidence, Standing},
     gate::{Judgement, StageEvidence, Timing},
     limits::Cohort,
+    trial::stage::StageTrial,
 };
 use crate::status::Decision;
 
 /// One started rollout.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollout {
     /// Its id.
     pub id: RolloutId,
@@ -47,6 +48,7 @@ pub struct Rollout {
     /// The start as signed.
     pub signed: SignedAct,
     /// The ladder of its manifest.
+    #[serde(with = "as_signed")]
     pub ladder: Ladder,
     /// The start's place in the stream: devices that enrolled before it are evidence.
     pub offset: u64,
@@ -65,6 +67,26 @@ pub struct Rollout {
     /// What its devices said.
     #[serde(skip)]
     pub evidence: Evidence,
+    /// Buckets that were let in by name: devices refuse a list that lost one.
+    pub coverage: BTreeSet<Bucket>,
+    /// The trials of its open stages, by the stage's place.
+    #[serde(skip)]
+    pub trials: BTreeMap<usize, StageTrial>,
+}
+
+/// A ladder is kept as the text that was signed has it: a manifest is JSON, and leaves out what is not
+/// there, which rows cannot.
+mod as_signed {
+    use lockgate_shared::{json, manifest::Ladder};
+    use serde::{Deserialize as _, Deserializer, Serializer, de, ser};
+
+    pub(super) fn serialize<S: Serializer>(ladder: &Ladder, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&serde_json::to_string(ladder).map_err(ser::Error::custom)?)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Ladder, D::Error> {
+        json::read(String::deserialize(from)?.as_bytes()).map_err(de::Error::custom)
+    }
 }
 
 /// An open stage and its pace.
@@ -118,6 +140,15 @@ pub enum Move {
         /// Devices passed over in the count.
         idle: u32,
     },
+    /// Groups are kept back; the others go on.
+    Hold {
+        /// The stage that shows why.
+        index: usize,
+        /// Which groups.
+        groups: Vec<GroupId>,
+        /// Why, in a sentence.
+        sentence: String,
+    },
     /// The breaker stops it.
     Halt {
         /// The stage that shows why.
@@ -167,6 +198,7 @@ pub fn climb(rollout: &Rollout, census: &Census, stops: &[Stop], now: Moment) ->
         return Climb { moves, judgements };
     }
     for index in 0..rollout.steps.len() {
+        moves.extend(sight.hold(index));
         moves.extend(sight.raise(index));
     }
     moves.extend(sight.next(&mut judgements));
@@ -189,6 +221,9 @@ impl Sight<'_> {
             };
         };
         let cohort = &step.open.cohort;
+        if let Some(trial) = self.rollout.trials.get(&index) {
+            return self.judge_trial(index, step, trial);
+        }
         let known = self.rollout.evidence.buckets(cohort);
         let evidence = StageEvidence {
             tally: self.rollout.evidence.tally(cohort),
@@ -205,6 +240,37 @@ impl Sight<'_> {
         gate::decide(&self.rollout.ladder, index, &evidence, &timing, self.now)
     }
 
+    /// A randomised trial's judgement, with what the ladder asks besides.
+    fn judge_trial(&self, index: usize, step: &Step, trial: &StageTrial) -> Judgement {
+        let cohort = &step.open.cohort;
+        if let Some(sentence) = trial.halt() {
+            return Judgement { decision: Decision::Halt, reasons: vec![sentence.to_owned()] };
+        }
+        let mut reasons = trial.report(cohort);
+        let waived = self.rollout.waived.filter(|waived| self.now < waived.until);
+        let mut against = trial.missing(cohort, waived.map(|waived| waived.devices));
+        if trial.trial().roster().is_empty() && self.promised(cohort) == 0 {
+            against.clear();
+        }
+        let bake = self.rollout.ladder.stages.get(index).map_or(Seconds(0), |stage| stage.bake_s);
+        match step.open.full {
+            None => against.push(format!("`{cohort}` is not open as far as its ceiling")),
+            Some(full) if self.now < full.plus(bake) => {
+                against.push(format!("`{cohort}` bakes until {}", full.plus(bake)));
+            }
+            Some(_) => {}
+        }
+        let decision = if against.is_empty() { Decision::Open } else { Decision::Wait };
+        reasons.extend(against);
+        Judgement { decision, reasons }
+    }
+
+    /// What a trial holds and no stop says yet.
+    fn hold(&self, index: usize) -> Option<Move> {
+        let (hold, groups) = self.rollout.trials.get(&index)?.untold()?;
+        Some(Move::Hold { index, groups, sentence: hold.sentence.clone() })
+    }
+
     /// The move of the open stage `index`, if it may let in more.
     fn raise(&self, index: usize) -> Option<Move> {
         let (step, stage) =
@@ -212,14 +278,26 @@ impl Sight<'_> {
         if step.open.full.is_some() || self.held(&stage.cohort) {
             return None;
         }
+        let rule = match &stage.gate {
+            Gate::Count(rule) => rule,
+            Gate::Trial(_) => {
+                let trial = self.rollout.trials.get(&index)?;
+                // Nobody is there, and nobody was promised: whoever comes later, comes late.
+                let empty = trial.trial().roster().is_empty() && self.promised(&stage.cohort) == 0;
+                let ceiling = Limit::of_share_ppm(stage.ceiling_ppm);
+                let limit = if empty { ceiling } else { trial.limit() };
+                let idle = step.idle;
+                return (limit > step.open.limit).then_some(Move::Raise { index, limit, idle });
+            }
+        };
         let evidence = &self.rollout.evidence;
-        let had_their_chance = step.raised.plus(stage.gate.silence_after_s) <= self.now;
+        let had_their_chance = step.raised.plus(rule.silence_after_s) <= self.now;
         let idle = if had_their_chance {
             evidence.idle(&stage.cohort, step.open.limit)
         } else {
             step.idle
         };
-        let allowed = limits::allowed(&stage.gate, &evidence.tally(&stage.cohort), idle);
+        let allowed = limits::allowed(rule, &evidence.tally(&stage.cohort), idle);
         let limit = self.limit(index, allowed, step.open.limit)?;
         (limit > step.open.limit).then_some(Move::Raise { index, limit, idle })
     }
@@ -264,7 +342,12 @@ impl Sight<'_> {
         if !waiting.reasons.is_empty() {
             return None;
         }
-        let first = limits::allowed(&stage.gate, &self.rollout.evidence.tally(&stage.cohort), 0);
+        let rule = match &stage.gate {
+            Gate::Count(rule) => rule,
+            // The first are let in by name.
+            Gate::Trial(_) => return Some(Move::Open { index: open, limit: Limit::NOBODY }),
+        };
+        let first = limits::allowed(rule, &self.rollout.evidence.tally(&stage.cohort), 0);
         let limit = self.limit(open, first, Limit::NOBODY)?;
         if limit == Limit::NOBODY {
             waiting.reasons.push(format!(
@@ -279,7 +362,7 @@ impl Sight<'_> {
     fn limit(&self, index: usize, allowed: u32, before: Limit) -> Option<Limit> {
         let stage = self.rollout.ladder.stages.get(index)?;
         let known = self.rollout.evidence.buckets(&stage.cohort);
-        let early = self.now < self.listen_from(index).plus(stage.gate.silence_after_s);
+        let early = self.now < self.listen_from(index).plus(stage.gate.patience());
         let size = self.size(&stage.cohort, known.len());
         let unheard = if early { size.saturating_sub(count(known.len())) } else { 0 };
         let cohort = Cohort { known: &known, size, unheard };
@@ -291,7 +374,7 @@ impl Sight<'_> {
     fn size(&self, cohort: &CohortId, known: usize) -> u32 {
         let table = self.census.get(cohort).map_or(0, |head| head.devices);
         let young = self.rollout.ladder.stage_of(cohort).is_some_and(|(_, stage)| {
-            self.now < self.rollout.start.moment.plus(stage.gate.silence_after_s)
+            self.now < self.rollout.start.moment.plus(stage.gate.patience())
         });
         let signed = if young { self.promised(cohort) } else { 0 };
         table.max(signed).max(count(known))
@@ -334,6 +417,10 @@ impl Sight<'_> {
     fn halt(&self, index: usize, judgements: &[Judgement]) -> Move {
         let reasons = judgements.get(index).map(|judgement| judgement.reasons.clone());
         let why = reasons.unwrap_or_default().join("; ");
+        if let Some(trial) = self.rollout.trials.get(&index) {
+            let what = trial.halt().unwrap_or_default().to_owned();
+            return Move::Halt { index, what, why: String::new() };
+        }
         let Some(stage) = self.rollout.ladder.stages.get(index) else {
             return Move::Halt { index, what: String::new(), why };
         };
@@ -362,6 +449,7 @@ impl Rollout {
                         opened: now,
                         limit: *limit,
                         full: full.then_some(now),
+                        groups: Vec::new(),
                     },
                     raised: now,
                     idle: 0,
@@ -380,6 +468,12 @@ impl Rollout {
                 }
             }
             Move::Complete => self.complete = Some(now),
+            // The stop is numbered elsewhere.
+            Move::Hold { index, .. } => {
+                if let Some(trial) = self.trials.get_mut(index) {
+                    trial.tell();
+                }
+            }
             // A halt is a numbered stop, which is not the rollout's own.
             Move::Halt { .. } => {}
         }
@@ -402,13 +496,32 @@ impl Rollout {
             rollout: self.id,
             start: self.signed.clone(),
             approvals: self.approvals.values().cloned().collect(),
-            stages: self.steps.iter().map(|step| step.open.clone()).collect(),
+            stages: self.open_stages(),
             groups: self.new_groups(),
             known: self.known_groups(),
-            coverage: Vec::new(),
+            coverage: self.coverage.iter().copied().collect(),
             complete: self.complete,
             ended: self.ended,
         }
+    }
+
+    /// The open stages, with the groups that their trials open less far.
+    fn open_stages(&self) -> Vec<OpenStage> {
+        let narrower = |index: &usize| {
+            let trial = self.trials.get(index).filter(|_| self.complete.is_none());
+            trial.map(StageTrial::groups).unwrap_or_default()
+        };
+        let steps = self.steps.iter().enumerate();
+        steps
+            .map(|(index, step)| OpenStage { groups: narrower(&index), ..step.open.clone() })
+            .collect()
+    }
+
+    /// Takes over whom trials let in by name; says whether that was anybody new.
+    pub fn coverage_grows(&mut self) -> bool {
+        let before = self.coverage.len();
+        self.coverage.extend(self.trials.values().flat_map(StageTrial::coverage));
+        self.coverage.len() > before
     }
 
     /// The groups of which devices are known, so that one of another kind waits until its letter is

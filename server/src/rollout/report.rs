@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lockgate_shared::{
+    bucket::Bucket,
     group::GroupKind,
     id::GroupId,
     rollout::{Stop, StopKind},
@@ -91,6 +92,10 @@ pub fn common_words(rollout: &Rollout, index: usize, labels: &Labels) -> String 
 
 /// A halt in one sentence. `words` are what the harmed devices have in common.
 pub fn halt_sentence(what: &str, words: &str, why: &str) -> String {
+    if why.is_empty() {
+        // A trial's sentence says it all.
+        return what.to_owned();
+    }
     if words.is_empty() { format!("{what}: {why}") } else { format!("{what} ({words}): {why}") }
 }
 
@@ -106,7 +111,7 @@ fn stages(rollout: &Rollout, census: &Census, judgements: &[Judgement]) -> Vec<S
             StageStatus {
                 cohort: stage.cohort.clone(),
                 devices: table.max(tally.devices),
-                authorised: open.map_or(0, |open| limits::authorised(&known, open.limit)),
+                authorised: authorised(rollout, index, &known),
                 treated: tally.treated,
                 confirmed: tally.confirmed,
                 rolled_back: tally.rolled_back,
@@ -121,6 +126,15 @@ fn stages(rollout: &Rollout, census: &Census, judgements: &[Judgement]) -> Vec<S
             }
         })
         .collect()
+}
+
+/// How many devices a stage lets in: in a trial those below their own groups' limits, and those named.
+fn authorised(rollout: &Rollout, index: usize, known: &[Bucket]) -> u32 {
+    if let Some(trial) = rollout.trials.get(&index) {
+        return trial.authorised();
+    }
+    let open = rollout.steps.get(index).map(|step| &step.open);
+    open.map_or(0, |open| limits::authorised(known, open.limit))
 }
 
 fn groups(rollout: &Rollout, labels: &Labels) -> Vec<GroupStatus> {

@@ -4,7 +4,7 @@ use lockgate_shared::{
     act::{Act, CohortSize, RiskClass},
     bucket::Bucket,
     id::{ChannelId, DeviceId, Digest},
-    manifest::{GateRule, Stage, StageApproval},
+    manifest::{Gate, GateRule, Stage, StageApproval},
     wire::OutcomeKind,
 };
 use proptest::prelude::*;
@@ -52,6 +52,8 @@ impl Fleet {
             complete: None,
             ended: None,
             evidence: Evidence::default(),
+            coverage: BTreeSet::new(),
+            trials: BTreeMap::new(),
         };
         let mut fleet =
             Self { rollout, cohorts: cohorts.to_vec(), now: Moment(0), stops: Vec::new() };
@@ -320,7 +322,9 @@ proptest! {
                 prop_assert!(*limit <= Limit::of_share_ppm(signed));
             }
             for (index, tally) in tallies(&fleet).iter().enumerate() {
-                let rule = &fleet.rollout.ladder.stages[index].gate;
+                let Gate::Count(rule) = &fleet.rollout.ladder.stages[index].gate else {
+                    panic!("these stages count")
+                };
                 prop_assert!(tally.treated <= rule.first_devices + rule.growth * treated[index]);
             }
             before = limits;
@@ -348,7 +352,7 @@ fn ladder(ceiling: u32) -> Ladder {
         floor_s: Seconds(60),
         bake_s: Seconds(300),
         approval: StageApproval::None,
-        gate: GateRule {
+        gate: Gate::Count(GateRule {
             first_devices: 3,
             growth: 2,
             min_devices: 3,
@@ -356,7 +360,7 @@ fn ladder(ceiling: u32) -> Ladder {
             max_failure_ppm: 100_000,
             confidence_ppm: 950_000,
             silence_after_s: Seconds(600),
-        },
+        }),
     };
     Ladder {
         stages: vec![

@@ -171,6 +171,9 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The code of [`Reason::AboveLimit`]: the bucket keeps the device back.
+    pub const ABOVE_LIMIT: u16 = 701;
+
     /// The code of [`Reason::NotNewer`]: the device runs what is offered, or something newer.
     pub const NOT_NEWER: u16 = 102;
 
@@ -232,7 +235,7 @@ impl Reason {
             Self::Floor(_) => 604,
             Self::NotCountedYet => 605,
             Self::RecallOver(_) => 606,
-            Self::AboveLimit { .. } => 701,
+            Self::AboveLimit { .. } => Self::ABOVE_LIMIT,
             Self::WindowClosed { .. } => 801,
             Self::WindowUnknown(_) => 802,
             Self::Frozen { .. } => 901,

@@ -63,6 +63,12 @@ pub fn decode_frame<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, 
     whole(bytes, max, |bytes| bincode::serde::decode_from_slice(bytes, config))
 }
 
+/// The same for what a process wrote into its own store, however long.
+pub fn decode_stored<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, CodecError> {
+    let config = bincode::config::legacy();
+    whole(bytes, max, |bytes| bincode::serde::decode_from_slice(bytes, config))
+}
+
 fn whole<T>(
     bytes: &[u8],
     max: usize,

@@ -37,11 +37,17 @@ fn check(file: &RolloutFile) -> Result<(), CodecError> {
         return Err(CodecError::Field("too many stops"));
     }
     for entry in &file.rollouts {
-        if entry.groups.len() > limits::FILE_GROUPS {
-            return Err(CodecError::Field("too many groups"));
+        let stages = entry.stages.iter().map(|stage| &stage.groups);
+        for groups in stages.chain([&entry.groups]) {
+            if groups.len() > limits::FILE_GROUPS {
+                return Err(CodecError::Field("too many groups"));
+            }
+            if !groups.is_sorted_by(|a, b| a.group < b.group) {
+                return Err(CodecError::Field("groups are sorted, each once"));
+            }
         }
-        if !entry.groups.is_sorted_by_key(|limit| limit.group) || !entry.coverage.is_sorted() {
-            return Err(CodecError::Field("groups and coverage are sorted"));
+        if !entry.coverage.is_sorted() {
+            return Err(CodecError::Field("coverage is sorted"));
         }
         if entry.coverage.len() > limits::COVERAGE || entry.stages.len() > limits::STAGES {
             return Err(CodecError::Field("too many stages or coverage buckets"));

@@ -85,7 +85,11 @@ impl Policy for Gate {
         let letter = match update {
             Update::Waits(Standing::AtRisk) => Letter::AtRisk,
             Update::Waits(Standing::Kept) => Letter::Kept,
-            Update::Waits(Standing::Begins) => Letter::Begins,
+            Update::Waits(Standing::Begins) => {
+                // It asks, and is let in by the answer.
+                self.0.letter(device, Letter::AtRisk);
+                Letter::Begins
+            }
             Update::On => Letter::On,
             Update::Healthy => Letter::Healthy,
             Update::Failed(site) => Letter::Failed(Some(site)),

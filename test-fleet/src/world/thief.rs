@@ -167,7 +167,13 @@ fn current_targets(folder: &Path, trusted: &Trusted) -> Result<BTreeMap<String, 
 }
 
 fn open(cohort: &CohortId, opened: Moment) -> OpenStage {
-    OpenStage { cohort: cohort.clone(), opened, limit: Limit::EVERYBODY, full: Some(opened) }
+    OpenStage {
+        cohort: cohort.clone(),
+        opened,
+        limit: Limit::EVERYBODY,
+        full: Some(opened),
+        groups: Vec::new(),
+    }
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {

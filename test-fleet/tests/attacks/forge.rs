@@ -20,7 +20,7 @@ use lockgate_shared::{
     group::KnownGroups,
     id::{Digest, ModelId, ProductId, RolloutId, Signature},
     manifest::{
-        Artifact, ArtifactKind, Compatibility, GateRule, Ladder, Manifest, Probe, ProbeKind,
+        Artifact, ArtifactKind, Compatibility, Gate, GateRule, Ladder, Manifest, Probe, ProbeKind,
         Severity, Stage, StageApproval, Trial,
     },
     rollout::{OpenStage, RolloutEntry, RolloutFile},
@@ -337,6 +337,7 @@ impl Forge {
             opened: terms.moment,
             limit: Limit::EVERYBODY,
             full: Some(terms.moment),
+            groups: Vec::new(),
         };
         RolloutEntry {
             rollout: terms.rollout(),
@@ -509,7 +510,7 @@ pub(crate) fn stage(cohort: &str) -> Stage {
         floor_s: Seconds(0),
         bake_s: Seconds(0),
         approval: StageApproval::None,
-        gate: GateRule {
+        gate: Gate::Count(GateRule {
             first_devices: 100,
             growth: 1,
             min_devices: 1,
@@ -517,7 +518,7 @@ pub(crate) fn stage(cohort: &str) -> Stage {
             max_failure_ppm: 999_999,
             confidence_ppm: 900_000,
             silence_after_s: Seconds(300),
-        },
+        }),
     }
 }
 

@@ -7,6 +7,8 @@
 //!   | sentinels | canary, linear    | it stays    | ramp, doubling   | hold-back | everybody
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use super::terms::Terms;
 
 /// How many hours the clock may run slowly in all.
@@ -15,7 +17,7 @@ const SLOW_MOST: f64 = 24.0;
 const SLOW: f64 = 0.25;
 
 /// The clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Clock {
     hours: f64,
     slow: f64,
@@ -87,7 +89,7 @@ impl Clock {
             }
             Pace::Slow | Pace::Full => 1.0,
         };
-        let crew = terms.sentinels(shown.devices);
+        let crew = terms.sentinels(shown.devices).min(shown.devices);
         let next = self.hours + step;
         let waits = |at: f64, shown: bool| self.hours < at && next >= at && !shown;
         if waits(terms.canary_from_h, shown.lived >= 2.min(shown.devices))

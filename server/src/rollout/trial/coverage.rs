@@ -7,6 +7,7 @@
 //! likely as before to lie below the next limit.
 
 use lockgate_shared::id::Digest;
+use serde::{Deserialize, Serialize};
 
 use super::{
     looks::{LOOKS, Stakes},
@@ -19,7 +20,7 @@ const UNHEARD: u32 = u32::MAX;
 const DROPPED: u32 = u32::MAX - 1;
 
 /// One draw.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draw {
     /// Who was drawn.
     pub chosen: Device,

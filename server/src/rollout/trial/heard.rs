@@ -1,13 +1,15 @@
 //! In which hours each device was heard: a bit for each of the last 128 hours. Sixteen bytes a device
 //! answer every question that the looks ask, without a letter being kept.
 
+use serde::{Deserialize, Serialize};
+
 use super::roster::Device;
 
 /// Hours that are remembered.
 pub const HOURS: u32 = 128;
 
 /// The hours of all devices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Heard(Vec<u128>);
 
 /// A span of hours as bits.
@@ -25,6 +27,15 @@ impl Heard {
     /// Nobody was heard yet.
     pub fn new(devices: u32) -> Self {
         Self(vec![0; devices as usize])
+    }
+
+    /// What was heard of a device before: its highest bit is the hour before `hour`.
+    pub fn recall(&mut self, device: Device, history: u128, hour: u32) {
+        for back in 1..hour.min(HOURS) {
+            if history >> (HOURS - back) & 1 == 1 {
+                self.note(device, hour - back);
+            }
+        }
     }
 
     /// The device was heard.

@@ -7,6 +7,7 @@
 //! least as strong, and without it the larger one shows nothing.
 
 use lockgate_shared::group::GroupKind;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Guard, State, Trial,
@@ -32,7 +33,7 @@ const ALSO: f64 = 5.0;
 const SURPRISING: f32 = 1.5;
 
 /// How a trial stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// It goes on, apart from the groups that are held.
     Open,
@@ -43,7 +44,7 @@ pub enum Verdict {
 }
 
 /// A hold, with what speaks for it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hold {
     /// Which group.
     pub group: Group,
@@ -172,15 +173,30 @@ impl Trial {
             let bare = parts.devices.len() < FEW
                 && self.wealth[group as usize] < BARE * threshold(self, group);
             if explained.is_none() && bare && self.waited < PATIENCE {
-                self.waited += 1;
+                // Within one hour it may be looked at more than once.
+                self.waited += u32::from(self.waiting_since != self.hour);
+                self.waiting_since = self.hour;
                 self.verdict = Verdict::Wait;
                 return;
             }
-            self.hold(explained.unwrap_or_else(|| self.as_fleet(group)));
+            self.hold(self.plainest(explained.unwrap_or_else(|| self.as_fleet(group))));
             if self.verdict == Verdict::Halt {
                 return;
             }
         }
+    }
+
+    /// Of the groups that are the very same devices, the one that is said most simply.
+    fn plainest(&self, group: Group) -> Group {
+        let size = self.roster.groups[group as usize].size;
+        let kinds = || self.roster.kinds.iter().filter(move |kind| kind.groups.contains(&group));
+        let Some(first) = kinds().next() else { return group };
+        let same = first.groups.iter().filter(|other| {
+            self.roster.groups[**other as usize].size == size
+                && kinds().all(|kind| kind.groups.contains(other))
+        });
+        same.min_by_key(|other| self.roster.groups[**other as usize].kind)
+            .map_or(group, |same| *same)
     }
 
     /// A habit or a time zone that nothing smaller explains stands for the fleet when the fleet shows the
@@ -337,7 +353,8 @@ impl Trial {
         self.weigh();
         let held = (0..self.roster.len()).filter(|device| self.is_held(*device)).count();
         let too_many = held as f64 > self.terms.held_share * f64::from(self.roster.len());
-        if group == FLEET || too_many || self.holds.len() >= self.terms.holds as usize {
+        let standing = self.guards.iter().filter(|guard| **guard == Guard::Held).count();
+        if group == FLEET || too_many || standing >= self.terms.holds as usize {
             self.verdict = Verdict::Halt;
         }
         self.narrow_held();

@@ -11,6 +11,7 @@
 //! It keeps sums for each group and look, and knows no time but whole hours.
 
 use lockgate_shared::group::Habit;
+use serde::{Deserialize, Serialize};
 
 use super::{
     reports::mean,
@@ -58,7 +59,7 @@ pub const LAST: u32 = 76;
 pub const SLEEPY: f64 = 0.4;
 
 /// Silent sums of every group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Silence {
     sums: Vec<[Stakes; LOOKS.len()]>,
     changed: Vec<bool>,
@@ -75,7 +76,7 @@ pub struct Cells {
 }
 
 /// What one silent device says at one look.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Word {
     /// Who.
     pub device: Device,
@@ -88,7 +89,7 @@ pub struct Word {
 }
 
 /// The two sides of a lot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arm {
     /// Let in.
     Treated,
@@ -187,6 +188,17 @@ impl Silence {
     /// Nobody was silent yet.
     pub fn new(groups: usize) -> Self {
         Self { sums: vec![[[0.0; RATES.len()]; LOOKS.len()]; groups], changed: vec![false; groups] }
+    }
+
+    /// There are so many groups now.
+    pub fn grow(&mut self, groups: usize) {
+        self.sums.resize(groups, [[0.0; RATES.len()]; LOOKS.len()]);
+        self.changed.resize(groups, false);
+    }
+
+    /// A group begins anew.
+    pub fn forget(&mut self, group: Group) {
+        self.sums[group as usize] = [[0.0; RATES.len()]; LOOKS.len()];
     }
 
     /// Adds a contribution to these groups.

@@ -2,6 +2,7 @@
 //! the last such poll. They are kept until the last look at them is closed, and sampled by a hash that
 //! knows nothing of the bucket, so that a large fleet costs no more than a small one.
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 use super::{
@@ -17,7 +18,7 @@ const CONTROLS_EACH: f64 = 4.0;
 const TREATED: f64 = 6_000.0;
 
 /// One lot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lot {
     /// Whose.
     pub device: Device,
@@ -30,7 +31,7 @@ pub struct Lot {
 }
 
 /// The lots of one hour.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// The hour.
     pub hour: u32,
@@ -41,7 +42,7 @@ pub struct Batch {
 }
 
 /// The share of lots that is kept, by arm.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Of devices let in.
     pub treated: f64,
@@ -50,7 +51,7 @@ pub struct Sample {
 }
 
 /// All lots that a look is still to come for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lots(VecDeque<Batch>);
 
 impl Sample {

@@ -12,13 +12,11 @@
 //! | what silence is worth | [`looks`], [`lots`] |
 //! | which group explains it, what is held | [`judge`] |
 //! | what people read | [`words`] |
+//! | what real devices say, and what they are told | [`stage`] |
 //!
-//! The engine does not ask it yet. It would have to bring: a [`roster::Roster`] from its device table at
-//! the start (groups and habit as first signed); for each letter whether the bucket was the one open
-//! question, which devices compute (`Answer::bucket_alone`) and have to sign; [`roster::expected`] noise per
-//! model from earlier outcomes; and, from what is decided here, the narrower limits by group and the
-//! coverage list of the rollout file, and holds as numbered stops. A device may install below the smallest
-//! limit of its groups, or when its bucket is on the list: both are in the file's format already.
+//! [`stage`] is where it meets real devices: their ids and groups, time in slots of listening, and what of
+//! it stands in the rollout file. A device may install below the smallest limit of its groups, or when its
+//! bucket is on the coverage list.
 //!
 //! A letter costs a bounded number of steps; an hour costs steps in the number of groups, kinds and
 //! sampled lots, and one walk over the fleet while draws are wanted.
@@ -33,13 +31,18 @@ pub mod lots;
 pub mod reports;
 pub mod room;
 pub mod roster;
+pub mod stage;
 mod steps;
 pub mod terms;
 pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lockgate_shared::{bucket::Limit, id::Digest};
+use lockgate_shared::{
+    bucket::Limit,
+    id::{Digest, GroupId},
+};
+use serde::{Deserialize, Serialize};
 
 use self::{
     clock::Clock,
@@ -49,7 +52,7 @@ use self::{
     lots::{Lot, Lots},
     reports::{Part, Reports},
     room::{Guard, Tally},
-    roster::{Device, FLEET, Group, Roster},
+    roster::{Device, FLEET, Group, Likeness, Roster},
     terms::Terms,
 };
 
@@ -60,7 +63,7 @@ pub const BEFORE: u32 = 30;
 const EARLY: usize = 20_000;
 
 /// One stage's trial.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
     terms: Terms,
     roster: Roster,
@@ -94,14 +97,18 @@ pub struct Trial {
     wealth: Vec<f64>,
     /// How many groups each level has, for the sharing of the error.
     levels: [u32; 4],
+    /// Groups were added since guards were last set.
+    regrouped: bool,
     peak: f64,
     holds: Vec<judge::Hold>,
     waited: u32,
+    /// The last of the hours that were waited.
+    waiting_since: u32,
     verdict: judge::Verdict,
 }
 
 /// What is known of one device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Case {
     /// Its limit at its previous poll in the risk set.
     before: u32,
@@ -111,7 +118,7 @@ struct Case {
 }
 
 /// How a device fares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum State {
     #[default]
     Waiting,
@@ -130,9 +137,10 @@ enum State {
 }
 
 /// What a letter says of the device in this rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Letter {
-    /// It waits, and only its bucket keeps it back.
+    /// When it last asked, only its bucket kept it back. Whether it is let in now is a lot, which it
+    /// draws by asking, whatever it does then: what is published as it asks decides.
     AtRisk,
     /// It waits, and something else keeps it back as well or alone.
     Kept,
@@ -160,6 +168,7 @@ impl Trial {
         Self {
             guards: room::guards(&roster, &terms),
             levels: judge::levels(&roster),
+            regrouped: false,
             tallies: vec![Tally::default(); groups],
             early: Vec::new(),
             sizes,
@@ -185,6 +194,7 @@ impl Trial {
             peak: 1.0,
             holds: Vec::new(),
             waited: 0,
+            waiting_since: 0,
             verdict: judge::Verdict::Open,
         }
     }
@@ -208,21 +218,143 @@ impl Trial {
         }
     }
 
+    /// Takes in news of long ago: no sign of life, and good for nothing but harm.
+    pub fn late(&mut self, device: Device, letter: Letter) {
+        match letter {
+            Letter::Begins => self.begin(device),
+            Letter::Failed(place) => self.failed(device, place),
+            Letter::AtRisk | Letter::Kept | Letter::On | Letter::Healthy | Letter::Nothing => {}
+        }
+    }
+
     /// Takes in a letter.
     pub fn letter(&mut self, device: Device, letter: Letter) {
         self.heard.note(device, self.hour);
         match letter {
-            Letter::AtRisk => self.at_risk(device, Arm::Control),
-            Letter::Begins => {
-                self.at_risk(device, Arm::Treated);
-                self.begin(device);
-            }
+            Letter::AtRisk => self.at_risk(device),
+            Letter::Begins => self.begin(device),
             Letter::Kept => self.candidate(device, Poll::Kept),
             Letter::On => self.age(device),
             Letter::Healthy => self.healthy(device),
             Letter::Failed(place) => self.failed(device, place),
-            Letter::Nothing => self.count(device, State::Nothing, |tally| tally.resolved += 1),
+            Letter::Nothing => self.came_to_nothing(device),
         }
+    }
+
+    /// Remembers what was heard of a device before the trial: its highest bit is the hour before the first.
+    pub fn recall(&mut self, device: Device, history: u128) {
+        self.heard.recall(device, history, BEFORE);
+    }
+
+    /// The device's first letter names other groups than were expected of it: those count, unless it has
+    /// taken part in a lot already.
+    pub fn resettle(&mut self, device: Device, likeness: Likeness) {
+        let case = self.cases[device as usize];
+        if case.state != State::Waiting || case.before > 0 || self.candidates.contains_key(&device)
+        {
+            return;
+        }
+        let before = self.roster.devices[device as usize].kind as usize;
+        self.roster.resettle(device, likeness);
+        let (groups, kinds) = (self.roster.groups.len(), self.roster.kinds.len());
+        self.regrouped |= self.guards.len() < groups;
+        self.guards.resize(groups, Guard::Fleet);
+        self.tallies.resize(groups, Tally::default());
+        self.wealth.resize(groups, 1.0);
+        self.reports.grow(groups);
+        self.silence.grow(groups);
+        self.sizes.resize(kinds, 0);
+        let after = self.roster.devices[device as usize].kind as usize;
+        self.sizes[before] -= 1;
+        self.sizes[after] += 1;
+        if self.limits.len() < kinds {
+            self.limits.push(self.limit_of(after));
+        }
+    }
+
+    /// Groups that have become large enough get a limit of their own: as far as their devices are let in
+    /// already, because a limit never falls.
+    fn regroup(&mut self) {
+        if !std::mem::take(&mut self.regrouped) {
+            return;
+        }
+        for (level, now) in self.levels.iter_mut().zip(judge::levels(&self.roster)) {
+            *level = now.max(*level);
+        }
+        let guards = room::guards(&self.roster, &self.terms);
+        let mut reached = vec![Limit::NOBODY.0; guards.len()];
+        for (kind, limit) in self.roster.kinds.iter().zip(&self.limits) {
+            for group in kind.groups {
+                reached[group as usize] = reached[group as usize].max(*limit);
+            }
+        }
+        for (group, guard) in guards.into_iter().enumerate() {
+            if self.guards[group] == Guard::Fleet && guard == Guard::Own {
+                self.guards[group] = Guard::Own;
+                self.tallies[group].limit = reached[group];
+            }
+        }
+    }
+
+    /// People looked at what was held and let it go on: what is known by now holds nothing any more. All
+    /// groups, or these.
+    pub fn forgive(&mut self, only: Option<&[GroupId]>) {
+        let groups: Vec<Group> = match only {
+            Some(ids) => ids.iter().filter_map(|id| self.roster.number(id)).collect(),
+            None => (0..self.roster.groups.len() as Group).collect(),
+        };
+        let roster = &self.roster;
+        let forgiven =
+            |device: Device| roster.groups_of(device).iter().any(|group| groups.contains(group));
+        self.failures.retain(|(device, ..)| !forgiven(*device));
+        self.words.retain(|word| !forgiven(word.device));
+        let guards = room::guards(&self.roster, &self.terms);
+        for group in groups {
+            self.reports.forget(group);
+            self.silence.forget(group);
+            self.wealth[group as usize] = 1.0;
+            if self.guards[group as usize] == Guard::Held {
+                self.guards[group as usize] = guards[group as usize];
+            }
+        }
+        self.waited = 0;
+        self.verdict = judge::Verdict::Open;
+        self.narrow_held();
+    }
+
+    /// A signed waiver: the group widens with the fleet, without having shown anything of its own.
+    pub fn waive(&mut self, group: &GroupId) {
+        if let Some(group) = self.roster.number(group)
+            && self.guards[group as usize] == Guard::Own
+        {
+            self.guards[group as usize] = Guard::Fleet;
+        }
+    }
+
+    /// How far the stage is open to devices without a narrower group.
+    pub const fn fleet_limit(&self) -> Limit {
+        Limit(self.fleet_limit)
+    }
+
+    /// The limits of groups that are narrower than the stage's, sorted by id.
+    pub fn narrower(&self) -> Vec<(GroupId, Limit)> {
+        let mut narrower: Vec<(GroupId, Limit)> = (self.roster.groups.iter())
+            .zip(self.guards.iter().zip(&self.tallies))
+            .filter_map(|(entry, (guard, tally))| match guard {
+                Guard::Own => {
+                    (tally.limit < self.fleet_limit).then_some((entry.id, Limit(tally.limit)))
+                }
+                Guard::Fleet => None,
+                Guard::Held => Some((entry.id, Limit::NOBODY)),
+            })
+            .collect();
+        narrower.sort_unstable();
+        narrower
+    }
+
+    /// Who is let in by name, in the order in which they were drawn.
+    pub fn drawn(&self) -> impl Iterator<Item = Device> {
+        self.draws.iter().map(|draw| draw.chosen)
     }
 
     /// The published limit of a device's kind and whether it is chosen by name.
@@ -279,9 +411,11 @@ impl Trial {
         size_of::<Case>() + size_of::<u128>() + size_of::<roster::Member>()
     }
 
-    fn at_risk(&mut self, device: Device, arm: Arm) {
+    fn at_risk(&mut self, device: Device) {
         self.candidate(device, Poll::AtRisk);
-        let limit = self.limits[self.roster.devices[device as usize].kind as usize];
+        let member = self.roster.devices[device as usize];
+        let limit = self.limits[member.kind as usize];
+        let arm = if Limit(limit).admits(member.bucket) { Arm::Treated } else { Arm::Control };
         let case = &mut self.cases[device as usize];
         if case.state != State::Waiting || limit <= case.before {
             return;
@@ -324,7 +458,16 @@ impl Trial {
         });
     }
 
+    /// An install that came to nothing takes no room, and says nothing on health.
+    fn came_to_nothing(&mut self, device: Device) {
+        self.begin(device);
+        if self.cases[device as usize].state == State::Begun {
+            self.count(device, State::Nothing, |tally| tally.resolved += 1);
+        }
+    }
+
     fn healthy(&mut self, device: Device) {
+        self.begin(device);
         if self.cases[device as usize].state != State::Begun {
             return;
         }
@@ -338,6 +481,7 @@ impl Trial {
     }
 
     fn failed(&mut self, device: Device, place: Option<u32>) {
+        self.begin(device);
         let state = self.cases[device as usize].state;
         let part = match state {
             State::Begun => Part::Trial,

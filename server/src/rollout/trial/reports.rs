@@ -7,13 +7,15 @@
 //! Trial and time after it are bets of their own. A bet on the time after the trial is paid when it
 //! begins, because failures come early in it and health only at its end.
 
+use serde::{Deserialize, Serialize};
+
 use super::roster::{Group, Noise};
 
 /// The excess shares that are bet on, mixed in equal parts.
 pub const RATES: [f64; 9] = [0.002, 0.005, 0.01, 0.025, 0.06, 0.15, 0.35, 0.7, 0.97];
 
 /// When a report falls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Part {
     /// Within the trial.
     Trial,
@@ -22,7 +24,7 @@ pub enum Part {
 }
 
 /// The wealth of every group.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reports {
     trial: Vec<[f64; RATES.len()]>,
     soak: Vec<[f64; RATES.len()]>,
@@ -66,6 +68,19 @@ impl Reports {
     pub fn new(groups: usize) -> Self {
         let none = vec![[0.0; RATES.len()]; groups];
         Self { trial: none.clone(), soak: none, changed: vec![false; groups] }
+    }
+
+    /// There are so many groups now.
+    pub fn grow(&mut self, groups: usize) {
+        self.trial.resize(groups, [0.0; RATES.len()]);
+        self.soak.resize(groups, [0.0; RATES.len()]);
+        self.changed.resize(groups, false);
+    }
+
+    /// A group begins anew.
+    pub fn forget(&mut self, group: Group) {
+        self.trial[group as usize] = [0.0; RATES.len()];
+        self.soak[group as usize] = [0.0; RATES.len()];
     }
 
     /// Changes the bets of these groups.

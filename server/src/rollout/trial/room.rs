@@ -9,6 +9,7 @@
 //! hold closes.
 
 use lockgate_shared::{bucket::Limit, group::GroupKind};
+use serde::{Deserialize, Serialize};
 
 use super::{
     roster::{FLEET, Group, Roster},
@@ -25,7 +26,7 @@ const CAP_FLEET: f64 = 2.7;
 const CAP_SOAKED: f64 = 0.08;
 
 /// What one group has shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     /// Devices let in that began.
     pub begun: u32,
@@ -52,7 +53,7 @@ pub struct Tally {
 }
 
 /// Whether a group has a limit of its own, or is guarded by the fleet's schedule alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Guard {
     /// It has to earn its exposure.
     Own,

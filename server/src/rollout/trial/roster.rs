@@ -13,6 +13,8 @@ use lockgate_shared::{
     id::GroupId,
 };
 
+use serde::{Deserialize, Serialize};
+
 /// A device's number in its roster.
 pub type Device = u32;
 /// A group's number in its roster; the fleet is [`FLEET`].
@@ -23,7 +25,7 @@ pub const FLEET: Group = 0;
 pub const ZONES: u8 = 8;
 
 /// The devices of a trial.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Roster {
     /// What devices are alike in.
     pub kinds: Vec<Kind>,
@@ -31,10 +33,12 @@ pub struct Roster {
     pub groups: Vec<Entry>,
     /// Devices, by number.
     pub devices: Vec<Member>,
+    numbers: BTreeMap<GroupId, Group>,
+    alike: BTreeMap<[Group; GROUPS_PER_DEVICE], u32>,
 }
 
 /// Devices alike in every group.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Kind {
     /// Its groups, in [`GroupKind::ALL`]'s order.
     pub groups: [Group; GROUPS_PER_DEVICE],
@@ -47,7 +51,7 @@ pub struct Kind {
 }
 
 /// One group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its id.
     pub id: GroupId,
@@ -60,7 +64,7 @@ pub struct Entry {
 }
 
 /// One device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Its kind.
     pub kind: u32,
@@ -70,7 +74,7 @@ pub struct Member {
 
 /// What earlier releases did to devices of one hardware model: explicit failures that were not the
 /// releases'.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     /// The share that fails within its trial.
     pub prompt: f64,
@@ -105,27 +109,67 @@ impl Roster {
     /// Numbers everything. `members` name their kind by its place in `kinds`; a kind with another
     /// number of groups than [`GROUPS_PER_DEVICE`] lacks the missing ones and counts as the fleet.
     pub fn new(kinds: Vec<Likeness>, members: Vec<Member>) -> Self {
-        let mut numbers: BTreeMap<GroupId, Group> = BTreeMap::new();
-        let mut groups: Vec<Entry> = Vec::new();
-        let mut table = Vec::with_capacity(kinds.len());
+        let mut roster = Self {
+            kinds: Vec::with_capacity(kinds.len()),
+            groups: Vec::new(),
+            devices: members,
+            numbers: BTreeMap::new(),
+            alike: BTreeMap::new(),
+        };
         for likeness in kinds {
-            let mut own = [FLEET; GROUPS_PER_DEVICE];
-            for (place, (id, kind, label)) in own.iter_mut().zip(likeness.groups) {
-                *place = *numbers.entry(id).or_insert_with(|| {
-                    groups.push(Entry { id, kind, label, size: 0 });
-                    groups.len() as Group - 1
-                });
-            }
-            let (habit, zone) = (likeness.habit, likeness.zone.min(ZONES - 1));
-            table.push(Kind { groups: own, habit, zone, noise: likeness.noise });
+            roster.add_kind(likeness);
         }
-        let mut roster = Self { kinds: table, groups, devices: members };
         for device in 0..roster.len() {
             for group in roster.kind(device).groups {
                 roster.groups[group as usize].size += 1;
             }
         }
         roster
+    }
+
+    fn add_kind(&mut self, likeness: Likeness) -> u32 {
+        let mut own = [FLEET; GROUPS_PER_DEVICE];
+        for (place, (id, kind, label)) in own.iter_mut().zip(likeness.groups) {
+            *place = *self.numbers.entry(id).or_insert_with(|| {
+                self.groups.push(Entry { id, kind, label, size: 0 });
+                self.groups.len() as Group - 1
+            });
+        }
+        let (habit, zone) = (likeness.habit, likeness.zone.min(ZONES - 1));
+        let number = self.kinds.len() as u32;
+        self.kinds.push(Kind { groups: own, habit, zone, noise: likeness.noise });
+        self.alike.insert(own, number);
+        number
+    }
+
+    /// A group's number.
+    pub fn number(&self, group: &GroupId) -> Option<Group> {
+        self.numbers.get(group).copied()
+    }
+
+    /// Whether a device's groups are these.
+    pub fn is_like(&self, device: Device, groups: &[GroupId]) -> bool {
+        let own = self.groups_of(device).iter();
+        own.map(|group| self.groups[*group as usize].id).eq(groups.iter().copied())
+    }
+
+    /// Counts a device to other groups than before. What a group was larger by stays counted: a share of
+    /// more devices than there are is only the smaller share.
+    pub fn resettle(&mut self, device: Device, likeness: Likeness) {
+        let mut own = [FLEET; GROUPS_PER_DEVICE];
+        let known = own.iter_mut().zip(&likeness.groups).all(|(place, (id, ..))| {
+            self.numbers.get(id).is_some_and(|number| {
+                *place = *number;
+                true
+            })
+        });
+        let kind = known.then(|| self.alike.get(&own).copied()).flatten();
+        let kind = kind.unwrap_or_else(|| self.add_kind(likeness));
+        let before = *self.groups_of(device);
+        self.devices[device as usize].kind = kind;
+        for group in *self.groups_of(device) {
+            self.groups[group as usize].size += u32::from(!before.contains(&group));
+        }
     }
 
     /// How many devices there are.

@@ -41,9 +41,9 @@ impl Trial {
             self.lots.begin(hour, Sample::of(0.0, self.roster.len()));
             return;
         }
+        self.regroup();
         self.close_looks();
-        self.weigh();
-        self.judge();
+        self.look();
         self.heard.begin(hour);
         match self.verdict {
             Verdict::Halt => {
@@ -75,6 +75,13 @@ impl Trial {
         self.lots.begin(hour, Sample::of(inflow, self.roster.len()));
     }
 
+    /// Weighs and judges what was reported: as often as one likes, because the evidence may be looked at
+    /// at any time.
+    pub fn look(&mut self) {
+        self.weigh();
+        self.judge();
+    }
+
     fn pace(&self) -> Pace {
         if self.verdict == Verdict::Wait {
             return Pace::Stand;
@@ -94,6 +101,27 @@ impl Trial {
         // The other days of the week are no measure: a third of the fleet is enough evidence of life.
         let alive = f64::from(now) >= f64::from(self.roster.len()) * 0.15;
         !alive && f64::from(now) < f64::from(then) * OUTAGE
+    }
+
+    /// The phase.
+    pub fn phase(&self) -> Phase {
+        self.clock.phase(&self.terms)
+    }
+
+    /// What makes it wait, for people.
+    pub fn why_waiting(&self) -> Option<&'static str> {
+        match self.verdict {
+            Verdict::Wait => {
+                Some("a few surprises that no group explains: nothing opens until more is known")
+            }
+            Verdict::Open if self.is_outage() => {
+                Some("far fewer devices are heard than a day ago: nothing opens on an outage")
+            }
+            Verdict::Open if self.pace() == Pace::Slow => {
+                Some("the evidence against it is close to its threshold: its clock runs slowly")
+            }
+            Verdict::Open | Verdict::Halt => None,
+        }
     }
 
     /// Sentinels that lived long enough for the next step: asked only while there are few.
@@ -204,7 +232,7 @@ impl Trial {
         };
         let mut fleet = self.fleet_limit;
         if self.has_earned() {
-            fleet = fleet.max(of_share(share));
+            fleet = fleet.max(of_share(share).min(self.terms.ceiling));
         }
         let mut groups = self.group_limits();
         let inflow = self.inflow(fleet, &groups);
@@ -290,6 +318,15 @@ impl Trial {
         let open = fleet.begun.saturating_sub(fleet.resolved);
         let room = self.terms.growth * fleet.healthy + self.terms.sentinels(self.roster.len());
         open <= room
+    }
+
+    /// A kind's limit as things stand.
+    pub(super) fn limit_of(&self, kind: usize) -> u32 {
+        let groups: Vec<u32> = self.tallies.iter().map(|tally| tally.limit).collect();
+        self.roster
+            .kinds
+            .get(kind)
+            .map_or(0, |kind| self.effective(kind, self.fleet_limit, &groups))
     }
 
     /// Closes the groups that are held, at once.

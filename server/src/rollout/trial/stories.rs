@@ -50,13 +50,12 @@ impl Fleet {
     fn poll(&mut self, device: u32, fate: &dyn Fn(u32, u32) -> Fate) {
         let place = device as usize;
         let Some(begun) = self.begun[place] else {
-            let letter = if self.hour >= BEFORE && self.trial.admits(device) {
+            self.trial.letter(device, Letter::AtRisk);
+            if self.hour >= BEFORE && self.trial.admits(device) {
                 self.begun[place] = Some(self.hour);
-                Letter::Begins
-            } else {
-                Letter::AtRisk
-            };
-            return self.trial.letter(device, letter);
+                self.trial.letter(device, Letter::Begins);
+            }
+            return;
         };
         match fate(device, self.hour - begun) {
             Fate::Silent => {}

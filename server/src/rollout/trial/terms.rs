@@ -1,13 +1,19 @@
-//! The numbers of a trial: hours, counts and shares that a ladder will sign. It holds values and
-//! computes nothing but what follows from them alone.
+//! The numbers of a trial, as they are reckoned with: the signed ones are [`TrialTerms`]. It holds
+//! values and computes nothing but what follows from them alone.
 //!
-//! Hours are hours of the rollout's own clock (see [`super::clock`]) unless a field says otherwise.
+//! An hour here is a slot of the signed terms. Hours are hours of the rollout's own clock (see
+//! [`super::clock`]) unless a field says otherwise.
+
+use lockgate_shared::{bucket::Limit, terms::TrialTerms};
+use serde::{Deserialize, Serialize};
 
 /// What a stage's trial keeps to.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Terms {
     /// The chance that a harmless release is ever held, shared out among its groups.
     pub alpha: f64,
+    /// No limit rises above this one.
+    pub ceiling: u32,
     /// Devices let in at once, before anything is known.
     pub first: u32,
     /// Sentinels in all: at least so many …
@@ -83,44 +89,52 @@ pub struct Terms {
 
 impl Terms {
     /// The routine preset: everywhere in four days.
-    pub const fn routine() -> Self {
+    pub fn routine() -> Self {
+        Self::of(&TrialTerms::default(), 1_000_000)
+    }
+
+    /// What a stage's signed terms and ceiling ask for.
+    pub fn of(terms: &TrialTerms, ceiling_ppm: u32) -> Self {
+        let (millionths, hundredths) =
+            (|ppm: u32| f64::from(ppm) / 1e6, |percent: u32| f64::from(percent) / 100.0);
         Self {
-            alpha: 0.005,
-            first: 5,
-            sentinels_least: 7,
-            sentinels_one_in: 2_000,
-            first_live_h: 3,
-            sentinel_live_h: 8,
-            canary_from_h: 10.0,
-            canary_full_h: 22.0,
-            canary_roots: 1.8,
-            ramp_from_h: 36.0,
-            ramp_to_h: 60.0,
-            ramp_growth: 0.25,
-            hold_back: 0.1,
-            open_h: 64.0,
-            ramp_live_h: 28,
-            soak_h: 38,
-            soak_falls_from_h: 54.0,
-            soak_falls_by: 3.0,
-            soak_least_h: 6,
-            group_least: 15,
-            guarded: 800,
-            group_share: 0.15,
-            growth: 3,
-            growth_soaked: 6,
-            room_first: 2,
-            room_last: 4,
-            room_soaked: 16,
-            near: 25.0,
-            redraw_h: 10,
-            coverage: 200,
-            spare: 20,
-            candidates: 40,
-            tolerance: 1.1,
-            disturbed: 0.0005,
-            holds: 12,
-            held_share: 0.34,
+            alpha: millionths(terms.false_hold_ppm),
+            ceiling: Limit::of_share_ppm(ceiling_ppm).0,
+            first: terms.first_devices,
+            sentinels_least: terms.sentinels,
+            sentinels_one_in: terms.sentinel_one_in,
+            first_live_h: terms.first_live,
+            sentinel_live_h: terms.sentinel_live,
+            canary_from_h: f64::from(terms.canary_from),
+            canary_full_h: f64::from(terms.canary_full),
+            canary_roots: hundredths(terms.canary_roots_percent),
+            ramp_from_h: f64::from(terms.ramp_from),
+            ramp_to_h: f64::from(terms.ramp_to),
+            ramp_growth: hundredths(terms.ramp_growth_percent),
+            hold_back: millionths(terms.hold_back_ppm),
+            open_h: f64::from(terms.open_at),
+            ramp_live_h: terms.ramp_live,
+            soak_h: terms.soak,
+            soak_falls_from_h: f64::from(terms.soak_falls_from),
+            soak_falls_by: f64::from(terms.soak_falls_by),
+            soak_least_h: terms.soak_least,
+            group_least: terms.group_least,
+            guarded: terms.guarded,
+            group_share: millionths(terms.group_share_ppm),
+            growth: terms.growth,
+            growth_soaked: terms.growth_soaked,
+            room_first: terms.room_first,
+            room_last: terms.room_last,
+            room_soaked: terms.room_soaked,
+            near: f64::from(terms.near),
+            redraw_h: terms.redraw,
+            coverage: terms.coverage,
+            spare: terms.spare,
+            candidates: terms.candidates,
+            tolerance: hundredths(terms.tolerance_percent),
+            disturbed: millionths(terms.disturbed_ppm),
+            holds: terms.holds,
+            held_share: millionths(terms.held_share_ppm),
         }
     }
 

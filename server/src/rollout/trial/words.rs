@@ -1,11 +1,12 @@
 //! A hold in one sentence that an operator can read out. It decides nothing.
 
 use lockgate_shared::group::GroupKind;
+use serde::{Deserialize, Serialize};
 
 use super::roster::Entry;
 
 /// The numbers of a hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Devices of the group that were let in.
     pub let_in: u32,
