@@ -20,6 +20,23 @@ use crate::{
 /// The longest frame: a batch stops before it would grow beyond this.
 pub const FRAME_BYTES: usize = 16 << 20;
 
+/// Devices that are watched: of each, the first letter of every hour is journalled whole, so that the
+/// gatekeeper knows in which hours it was there. A larger fleet is watched in part.
+pub const WATCHED: u32 = 40_000;
+
+/// Below which place, by [`watch_place`], a device is watched in a fleet of `devices`.
+pub fn watched_below(devices: usize) -> u32 {
+    let share = (u64::from(WATCHED) << 32) / (devices as u64).max(1);
+    u32::try_from(share).unwrap_or(u32::MAX)
+}
+
+/// A device's place among those that may be watched: from its id, so that both sides know it, and apart
+/// from its bucket in any rollout.
+pub const fn watch_place(device: &DeviceId) -> u32 {
+    let [a, b, c, d, ..] = device.0;
+    u32::from_be_bytes([a, b, c, d])
+}
+
 /// One entry of the stream. Offsets rise without gaps from 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {

@@ -276,6 +276,11 @@ impl Book {
         self.devices.get(id)
     }
 
+    /// How many devices enrolled.
+    pub(super) fn devices_count(&self) -> usize {
+        self.devices.len()
+    }
+
     /// Writes a device down.
     pub fn put_device(&mut self, id: DeviceId, device: Device) {
         let before = self.devices.get(&id).map(|known| known.facts.clone());

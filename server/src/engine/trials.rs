@@ -28,6 +28,7 @@ use crate::{
             stage::{Age, Entrant, StageTrial, Unsaved},
         },
     },
+    stream::{watch_place, watched_below},
 };
 
 /// The longest row of a trial.
@@ -86,6 +87,7 @@ impl Book {
         now: Moment,
     ) -> Vec<Entrant> {
         let noise = self.noise(rollout.id);
+        let watched = watched_below(self.devices_count());
         let start = &rollout.start;
         let mut entrants = Vec::new();
         for (id, device) in self.expected_in(rollout, cohort, policy, now) {
@@ -103,6 +105,7 @@ impl Book {
                 habit,
                 zone: device.facts.time_zone.clone(),
                 history: if slot == HOUR { device.presence.before(now) } else { 0 },
+                watched: watch_place(id) <= watched,
             });
         }
         entrants
@@ -151,6 +154,7 @@ impl Book {
             habit: view.habit,
             zone: device.facts.time_zone.clone(),
             history: 0,
+            watched: false,
         };
         if let Some(trial) = self.trial_of(&view.rollout, &view.cohort) {
             trial.meet(&entrant);

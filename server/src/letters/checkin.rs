@@ -253,7 +253,9 @@ impl LetterBox {
             Weight::News => true,
             Weight::Unsettled => self.sampler.takes_unsettled(identity.whole, now),
             Weight::Ordinary => {
-                self.sampler.takes(digest, now, self.devices.len(), self.polls.interval_s)
+                let devices = self.devices.len();
+                self.sampler.takes_watched(&letter.device, identity.whole, now, devices)
+                    || self.sampler.takes(digest, now, devices, self.polls.interval_s)
             }
         }
     }

@@ -1,15 +1,18 @@
-//! Which ordinary letters are journalled whole: a sample chosen by hash, so that a device cannot know
-//! beforehand and nobody picks. The gatekeeper needs them as controls.
+//! Which ordinary letters are journalled whole: the first of every hour of the devices that are watched,
+//! from which the gatekeeper knows who is there, and a sample of the others chosen by hash, so that a
+//! device cannot know beforehand and nobody picks.
 
 use std::sync::Mutex;
 
 use lockgate_shared::{
-    id::Digest,
+    id::{DeviceId, Digest},
     time::{Moment, Seconds},
 };
 
-/// Letters sampled in an hour at most (design): ten a second, some 20 KiB a second on disk.
-const HOURLY: u32 = 40_000;
+use crate::stream::{WATCHED, watch_place, watched_below};
+
+/// Ordinary letters in an hour at most (design): ten a second, some 20 KiB a second on disk.
+const HOURLY: u32 = WATCHED;
 /// Letters of devices that were let in and came to no end yet, all of which are taken up to here in an
 /// hour: thirty thousand devices in trial at once that poll every five minutes, some 100 MB an hour.
 const UNSETTLED_HOURLY: u32 = 400_000;
@@ -22,6 +25,7 @@ const HOUR: i64 = 3_600;
 /// Counts what was sampled within the hour.
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
+    watched: Mutex<Hour>,
     controls: Mutex<Hour>,
     unsettled: Mutex<Hour>,
 }
@@ -33,7 +37,22 @@ struct Hour {
 }
 
 impl Sampler {
-    /// Whether a letter is in the sample, in a fleet of `devices` that poll every `interval`.
+    /// Whether a letter of a watched device is taken, when one was last taken at `last`: the first of
+    /// every hour.
+    pub(super) fn takes_watched(
+        &self,
+        device: &DeviceId,
+        last: Moment,
+        now: Moment,
+        devices: usize,
+    ) -> bool {
+        last.0.div_euclid(HOUR) != now.0.div_euclid(HOUR)
+            && watch_place(device) <= watched_below(devices)
+            && room(&self.watched, HOURLY, now)
+    }
+
+    /// Whether a letter is in the sample, in a fleet of `devices` that poll every `interval`: what the
+    /// watched leave of the hour.
     pub(super) fn takes(
         &self,
         digest: &Digest,
@@ -41,7 +60,8 @@ impl Sampler {
         devices: usize,
         interval: Seconds,
     ) -> bool {
-        chosen(digest, devices, interval) && room(&self.controls, HOURLY, now)
+        let left = HOURLY.saturating_sub(u32::try_from(devices).unwrap_or(HOURLY));
+        chosen(digest, devices, interval) && room(&self.controls, left, now)
     }
 
     /// Whether a letter of a device that is at it is taken, when one was last taken at `last`: always
@@ -103,13 +123,29 @@ mod tests {
     }
 
     #[test]
+    fn the_first_letter_of_each_hour_is_taken_of_everybody_who_is_watched() {
+        let sampler = Sampler::default();
+        let (before, now) = (Moment(7_100), Moment(7_200));
+        let device = |n: u32| DeviceId(Digest::of(&n.to_be_bytes()).0);
+        let taken = |devices: usize, last: Moment| {
+            (0..1_000).filter(|n| sampler.takes_watched(&device(*n), last, now, devices)).count()
+        };
+        assert_eq!(taken(40_000, before), 1_000);
+        assert_eq!(taken(40_000, now), 0, "one an hour is enough");
+        assert!(
+            (60..150).contains(&taken(400_000, before)),
+            "a tenth of a fleet ten times as large"
+        );
+    }
+
+    #[test]
     fn no_hour_takes_more_than_the_limit_and_the_next_hour_begins_again() {
         let sampler = Sampler::default();
         let digest = Digest([0; 32]);
         let taken = (0..HOURLY + 10)
             .filter(|_| sampler.takes(&digest, Moment(7_200), 1, Seconds(300)))
             .count();
-        assert_eq!(taken, HOURLY as usize);
+        assert_eq!(taken, HOURLY as usize - 1, "one is left for the watched");
         assert!(sampler.takes(&digest, Moment(10_800), 1, Seconds(300)));
     }
 }

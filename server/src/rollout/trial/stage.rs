@@ -40,6 +40,8 @@ pub struct StageTrial {
     /// Holds that stand as numbered stops.
     told: usize,
     zones: Vec<String>,
+    /// Which devices are heard in every hour in which they are there: the absence of others says nothing.
+    watched: Vec<bool>,
     #[serde(skip)]
     unsaved: Unsaved,
 }
@@ -62,6 +64,8 @@ pub struct Entrant {
     /// In which of the last hours it was heard: the highest bit is the last one. Nothing where a slot is
     /// no hour.
     pub history: u128,
+    /// Whether it is heard in every hour in which it is there.
+    pub watched: bool,
 }
 
 /// When a letter was written.
@@ -124,6 +128,7 @@ impl StageTrial {
             slots: 0,
             told: 0,
             zones,
+            watched: entrants.iter().map(|entrant| entrant.watched).collect(),
             unsaved: Unsaved::Whole,
         }
     }
@@ -140,6 +145,17 @@ impl StageTrial {
     /// Takes in what a device's letter says.
     pub fn hear(&mut self, device: &DeviceId, letter: Letter, age: Age) {
         let Some(device) = self.number(device) else { return };
+        let letter = match letter {
+            // Who is there often unheard takes part in no lot.
+            Letter::AtRisk if self.watched.get(device as usize) != Some(&true) => Letter::Kept,
+            Letter::AtRisk
+            | Letter::Kept
+            | Letter::Begins
+            | Letter::On
+            | Letter::Healthy
+            | Letter::Failed(_)
+            | Letter::Nothing => letter,
+        };
         self.take(device, letter, age);
         match &mut self.unsaved {
             Unsaved::Whole => {}
