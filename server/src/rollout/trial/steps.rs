@@ -373,11 +373,12 @@ impl Trial {
     /// Whether the schedule allows one more.
     fn quota(&self) -> bool {
         let let_in = f64::from(self.fleet().begun + self.fleet().pending);
+        let most = self.clock.canary(&self.terms, self.roster.len());
         match self.clock.phase(&self.terms) {
-            Phase::Sentinel | Phase::Canary if self.clock.hours() < self.terms.canary_full_h => {
-                let_in + 1.0 <= self.clock.canary(&self.terms, self.roster.len())
-            }
-            Phase::Sentinel | Phase::Canary | Phase::Ramp | Phase::HoldBack | Phase::Open => true,
+            // A sentinel that failed stands guard no more.
+            Phase::Sentinel => let_in + 1.0 <= most + f64::from(self.fleet().failed),
+            Phase::Canary if self.clock.hours() < self.terms.canary_full_h => let_in + 1.0 <= most,
+            Phase::Canary | Phase::Ramp | Phase::HoldBack | Phase::Open => true,
         }
     }
 
@@ -411,11 +412,17 @@ impl Trial {
         let first = self.terms.first.min(crew);
         let lived = self.hour >= BEFORE + self.terms.first_live_h && self.fleet().healthy >= 2;
         let wanted = if lived { crew } else { first };
-        let failing = self.fleet().failed > 0 && self.fleet().healthy < 4;
+        let fleet = self.fleet();
+        if fleet.failed > 0 && fleet.healthy < 4 {
+            // One at a time, each when the last one's end is known: so few prove nothing either way, and
+            // with nobody else neither the canary nor a halt would ever come.
+            let known = fleet.begun == fleet.resolved && fleet.pending == 0;
+            return known.then_some(Want { group: FLEET, devices: 1 });
+        }
         // Those that do not come are replaced once, a quarter of the clock later.
         let spare = if self.clock.hours() > 6.0 && self.fleet().healthy < 2 { 2 } else { 0 };
         let devices = (wanted + spare).saturating_sub(self.drawn);
-        (devices > 0 && !failing).then_some(Want { group: FLEET, devices })
+        (devices > 0).then_some(Want { group: FLEET, devices })
     }
 
     /// Whether a group needs a device by name.
