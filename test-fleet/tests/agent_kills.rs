@@ -27,7 +27,7 @@ use lockgate_test_fleet::{
     world::{
         Device, DevicePlan, PROFILES, World,
         app::Behaviour,
-        plan::{ALIVE, Gate, Plan, Stage, Trial},
+        plan::{ALIVE, By, Gate, Plan, Stage, Trial},
     },
 };
 use rusqlite::{Connection, OpenFlags};
@@ -469,5 +469,5 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 const PLAN: Plan<'static> = Plan {
     kind: "app",
     trial: Trial { soak_s: 2, deadline_s: 30, attempts: 20, probes: &[ALIVE] },
-    stages: &[Stage { cohort: "everyone", floor_s: 0, bake_s: 2, gate: Gate::OPEN }],
+    stages: &[Stage { cohort: "everyone", floor_s: 0, bake_s: 2, by: By::Count(Gate::OPEN) }],
 };

@@ -9,7 +9,7 @@ use lockgate_test_fleet::{
     world::{
         Device, DevicePlan, PROFILES, World,
         app::Behaviour,
-        plan::{ALIVE, Gate, Plan, Stage, Trial},
+        plan::{ALIVE, By, Gate, Plan, Stage, Trial},
     },
 };
 
@@ -108,5 +108,5 @@ fn rests(device: &Device, version: &str) {
 const PLAN: Plan<'static> = Plan {
     kind: "app",
     trial: Trial { soak_s: 1, deadline_s: 20, attempts: 3, probes: &[ALIVE] },
-    stages: &[Stage { cohort: "everyone", floor_s: 0, bake_s: 1, gate: Gate::OPEN }],
+    stages: &[Stage { cohort: "everyone", floor_s: 0, bake_s: 1, by: By::Count(Gate::OPEN) }],
 };

@@ -4,13 +4,13 @@
 use std::{fs, path::Path, time::Duration};
 
 use lockgate_server::status::RolloutState;
-use lockgate_shared::time::Moment;
+use lockgate_shared::{rollout::StopKind, time::Moment};
 
 use super::{Demo, table};
 use crate::world::{
-    Device, DevicePlan, Error, PROFILES,
+    Device, DevicePlan, Error, PROFILES, Profile,
     app::Behaviour,
-    plan::{ALIVE, Gate, Plan, Stage, Trial},
+    plan::{ALIVE, By, Gate, Plan, Stage, Trial},
 };
 
 /// One of each hardware profile, in dogfood by grant.
@@ -18,7 +18,14 @@ const DOGFOOD: [&str; 3] = ["bench-1", "bench-2", "bench-3"];
 /// One of each, in early by grant.
 const EARLY: [&str; 3] = ["desk-1", "desk-2", "desk-3"];
 /// A customer's devices: without a grant they are in the last cohort.
-const GENERAL: [&str; 6] = ["till-1", "till-2", "till-3", "till-4", "till-5", "till-6"];
+const GENERAL: [&str; 12] = [
+    "till-1", "till-2", "till-3", "till-4", "till-5", "till-6", "till-7", "till-8", "till-9",
+    "till-10", "till-11", "till-12",
+];
+/// The same customer's devices of a kind that neither dogfood nor early has.
+const PANELS: [&str; 6] = ["panel-1", "panel-2", "panel-3", "panel-4", "panel-5", "panel-6"];
+/// Their model.
+const PANEL: &str = "Panel 9";
 /// The one whose owner stays a release behind.
 const PINNED: &str = "till-1";
 /// The one with a maintenance window.
@@ -27,7 +34,9 @@ const WINDOWED: &str = "till-2";
 const HARMED: &str = "bench-2";
 
 /// Cohorts of `app` and how many devices each has.
-const APP: [(&str, u32); 3] = [("dogfood", 3), ("early", 3), ("general", 6)];
+const APP: [(&str, u32); 3] = [("dogfood", 3), ("early", 3), ("general", 18)];
+/// All of them.
+const FLEET: u32 = 24;
 
 /// A stage takes some polls, a trial and a bake: far below this on any machine.
 const STAGE: Duration = Duration::from_secs(45);
@@ -54,23 +63,29 @@ fn chapters(demo: &mut Demo) -> Result<(), Error> {
     a_flipped_byte(demo)?;
     the_wrong_key(demo)?;
     the_window_opens(demo);
+    a_bad_model_is_held(demo)?;
     stop_everything(demo)
 }
 
 fn a_fleet(demo: &mut Demo) -> Result<(), Error> {
-    demo.chapter("A server, its gatekeeper, and twelve devices of three kinds");
+    demo.chapter("A server, its gatekeeper, and twenty-four devices of four kinds");
     demo.world.start()?;
     demo.say("two server processes run: the letter box and the gatekeeper");
-    let groups: [(&[&str], &str); 3] =
-        [(&DOGFOOD, "globex"), (&EARLY, "globex"), (&GENERAL, "acme")];
-    for (names, tenant) in groups {
+    let panel = [Profile { vendor: "Borg", model: PANEL, firmware: "3.4" }];
+    let groups: [(&[&str], &str, &[Profile]); 4] = [
+        (&DOGFOOD, "globex", &PROFILES),
+        (&EARLY, "globex", &PROFILES),
+        (&GENERAL, "acme", &PROFILES),
+        (&PANELS, "acme", &panel),
+    ];
+    for (names, tenant, profiles) in groups {
         let count = names.len().to_string();
         let token = demo.world.enrolment_token(tenant, &count)?;
         for (index, name) in names.iter().enumerate() {
             let plan = DevicePlan {
                 name: (*name).to_owned(),
                 tenant: tenant.to_owned(),
-                profile: PROFILES[index % PROFILES.len()].clone(),
+                profile: profiles[index % profiles.len()].clone(),
             };
             let device = demo.world.device(plan, &["app", "tools"], &token)?;
             demo.devices.push(device);
@@ -224,6 +239,40 @@ fn a_bad_release_is_stopped(demo: &mut Demo) -> Result<(), Error> {
     Ok(())
 }
 
+fn a_bad_model_is_held(demo: &mut Demo) -> Result<(), Error> {
+    demo.chapter("Release 1.3.0 crashes on a model that only customers have");
+    let bad = Behaviour::CrashesOn { model: PANEL.into() };
+    let release = demo.world.release("app", "1.3.0", &bad, TRIAL_PLAN)?;
+    demo.world.start_rollout("app", "1.3.0", &release, &APP)?;
+    demo.expect("dogfood and early run 1.3.0: neither has the model", STAGE * 2, |demo| {
+        [DOGFOOD, EARLY].concat().iter().all(|name| runs(demo, name, "1.3.0"))
+    });
+    demo.expect(&format!("the gate holds {PANEL}, and nothing else"), STAGE * 2, |demo| {
+        let stops = demo.world.status().map(|status| status.stops).unwrap_or_default();
+        matches!(&stops[..], [.., stop] if stop.kind == StopKind::Hold && stop.reason.contains(PANEL))
+    });
+    if let Some(reason) = halt_reason(demo) {
+        demo.say(&format!("the gate said: {reason}"));
+    }
+    demo.expect("the healthy models of general go on, but for the pinned one", STAGE, |demo| {
+        GENERAL.iter().filter(|name| **name != PINNED).all(|name| runs(demo, name, "1.3.0"))
+    });
+    demo.expect("every harmed device is back on 1.1.0", POLL, |demo| {
+        PANELS.iter().all(|name| runs(demo, name, "1.1.0"))
+    });
+    let harmed = demo
+        .world
+        .rollout("app", "1.3.0")
+        .map(|rollout| rollout.stages.iter().map(|stage| stage.rolled_back).sum::<u32>());
+    let few = harmed.is_some_and(|harmed| (1..6).contains(&harmed));
+    demo.promise(&format!("{} of six were harmed", harmed.unwrap_or_default()), few);
+    demo.expect("those that were spared say that they are held", POLL, |demo| {
+        let held = |name: &&&str| says(demo, name, "1.3.0", "hold");
+        PANELS.iter().filter(held).count() == PANELS.len()
+    });
+    Ok(())
+}
+
 fn a_flipped_byte(demo: &mut Demo) -> Result<(), Error> {
     demo.chapter("An artifact with one flipped byte, offered to everybody at once");
     let release = demo.world.release("tools", "2.0.0", &Behaviour::Well, TOOLS_PLAN)?;
@@ -232,7 +281,7 @@ fn a_flipped_byte(demo: &mut Demo) -> Result<(), Error> {
         flip(&demo.world.path("api/artifacts").join(name))?;
     }
     demo.say("whoever holds the server's disk flips one bit of the artifact");
-    demo.world.start_rollout("tools", "2.0.0", &release, &[("everyone", 12)])?;
+    demo.world.start_rollout("tools", "2.0.0", &release, &[("everyone", FLEET)])?;
     demo.expect("every device that may install refuses it", STAGE, |demo| {
         demo.devices.iter().filter(|device| device.plan.name != WINDOWED).all(got_other_bytes)
     });
@@ -244,7 +293,7 @@ fn a_flipped_byte(demo: &mut Demo) -> Result<(), Error> {
 fn the_wrong_key(demo: &mut Demo) -> Result<(), Error> {
     demo.chapter("A rollout signed by the wrong keys");
     let release = demo.world.release("tools", "2.1.0", &Behaviour::Well, TOOLS_PLAN)?;
-    let cohorts = [("everyone", 12)];
+    let cohorts = [("everyone", FLEET)];
     let act = demo.world.write_start("tools", "2.1.0", &release, &cohorts)?;
     demo.world.sign_anyway(&act, &["ada", "alan"])?;
     let submitted = demo.world.lockgate("olga-laptop", &["act", "submit", &act, "--wait"]);
@@ -333,11 +382,47 @@ const APP_PLAN: Plan<'static> = Plan {
     kind: "app",
     trial: Trial { soak_s: 2, deadline_s: 8, attempts: 3, probes: &[ALIVE, WHOLE] },
     stages: &[
-        Stage { cohort: "dogfood", floor_s: 0, bake_s: 2, gate: GATE },
-        Stage { cohort: "early", floor_s: 2, bake_s: 2, gate: GATE },
-        Stage { cohort: "general", floor_s: 4, bake_s: 2, gate: GATE },
+        Stage { cohort: "dogfood", floor_s: 0, bake_s: 2, by: By::Count(GATE) },
+        Stage { cohort: "early", floor_s: 2, bake_s: 2, by: By::Count(GATE) },
+        Stage { cohort: "general", floor_s: 4, bake_s: 2, by: By::Count(GATE) },
     ],
 };
+
+/// The same, but that the customers' stage is a randomised trial. Its slots are two seconds, and groups of
+/// three prove themselves, because the fleet is small.
+const TRIAL_PLAN: Plan<'static> = Plan {
+    stages: &[
+        Stage { cohort: "dogfood", floor_s: 0, bake_s: 2, by: By::Count(GATE) },
+        Stage { cohort: "early", floor_s: 2, bake_s: 2, by: By::Count(GATE) },
+        Stage { cohort: "general", floor_s: 4, bake_s: 2, by: By::Trial(TERMS) },
+    ],
+    ..APP_PLAN
+};
+pub(super) const TERMS: &[(&str, u32)] = &[
+    ("slot_s", 2),
+    ("first_devices", 3),
+    ("sentinels", 3),
+    ("first_live", 3),
+    ("sentinel_live", 4),
+    ("canary_from", 5),
+    ("canary_full", 7),
+    ("ramp_from", 10),
+    ("ramp_to", 13),
+    ("ramp_growth_percent", 100),
+    ("open_at", 15),
+    ("ramp_live", 5),
+    ("soak", 6),
+    ("soak_falls_from", 10),
+    ("soak_least", 3),
+    ("group_least", 3),
+    ("room_last", 2),
+    ("group_share_ppm", 400_000),
+    ("held_share_ppm", 500_000),
+    ("near", 2),
+    ("redraw", 4),
+    ("spare", 6),
+    ("min_devices", 5),
+];
 
 /// One stage that lets everybody in at once.
 const TOOLS_PLAN: Plan<'static> = Plan {
@@ -347,6 +432,99 @@ const TOOLS_PLAN: Plan<'static> = Plan {
         cohort: "everyone",
         floor_s: 0,
         bake_s: 2,
-        gate: Gate { first_devices: 100, growth: 1, ..GATE },
+        by: By::Count(Gate { first_devices: 100, growth: 1, ..GATE }),
     }],
 };
+
+#[cfg(test)]
+mod tests {
+    use lockgate_server::{
+        release::plan::ReleasePlan,
+        rollout::trial::{
+            BEFORE, Letter, Trial,
+            judge::Verdict,
+            roster::{Likeness, Member, Noise, Roster, expected},
+            terms::Terms,
+        },
+    };
+    use lockgate_shared::{
+        bucket::Bucket,
+        facts::Facts,
+        group::{Habit, groups_of},
+        id::{DeviceId, Digest},
+        manifest,
+    };
+
+    use super::*;
+
+    /// The customers' stage as the story tells it: the last six fail two slots after they begin, the
+    /// others are well after three. Returns how many of each began, and what was held.
+    fn told(salt: u32) -> (Vec<bool>, Vec<String>, Verdict) {
+        let plan = ReleasePlan::from_toml(&TRIAL_PLAN.to_string()).expect("a plan");
+        let ladder = plan.ladder.ladder(None).expect("explicit");
+        let manifest::Gate::Trial(terms) = &ladder.stages[2].gate else { panic!("a trial") };
+        let kind = |model: &str| {
+            let facts = Facts { vendor: "A".into(), model: model.into(), ..Facts::default() };
+            let groups = groups_of(&facts, Habit::Unknown).into_iter();
+            let share = expected(0, 6);
+            Likeness {
+                groups: groups.map(|group| (group.id, group.kind, group.label)).collect(),
+                habit: Habit::Unknown,
+                zone: 0,
+                noise: Noise { prompt: share, late: share },
+            }
+        };
+        let kinds = ["Slate 3", "Slate 4", "Tower", PANEL].map(kind).into();
+        let salt = Digest::of(&salt.to_be_bytes());
+        let member = |device: u32| Member {
+            kind: if device < 12 { device % 3 } else { 3 },
+            bucket: Bucket::of(
+                &salt,
+                &"stable".parse().expect("a name"),
+                &DeviceId(Digest::of(&device.to_be_bytes()).0),
+            ),
+        };
+        let roster = Roster::new(kinds, (0..18).map(member).collect());
+        let mut trial = Trial::new(Terms::of(terms, 1_000_000), roster, salt);
+        let mut began = [None; 18];
+        for slot in 0..90 {
+            trial.begin_hour(BEFORE + slot);
+            for device in 0..18 {
+                let place = device as usize;
+                match began[place] {
+                    None => {
+                        trial.letter(device, Letter::AtRisk);
+                        if trial.admits(device) {
+                            began[place] = Some(slot);
+                            trial.letter(device, Letter::Begins);
+                        }
+                    }
+                    Some(at) if device >= 12 && slot == at + 2 => {
+                        trial.letter(device, Letter::Failed(None));
+                    }
+                    Some(at) if device < 12 && slot == at + 3 => {
+                        trial.letter(device, Letter::Healthy);
+                    }
+                    Some(_) => trial.letter(device, Letter::On),
+                }
+            }
+        }
+        let sentences = trial.holds().iter().map(|hold| hold.sentence.clone()).collect();
+        (began.map(|at| at.is_some()).to_vec(), sentences, *trial.verdict())
+    }
+
+    #[test]
+    fn however_the_lots_fall_the_bad_model_is_held_alone_and_the_others_go_on() {
+        let mut harmed_in_all = 0;
+        for salt in 0..40 {
+            let (began, held, verdict) = told(salt);
+            assert_eq!(verdict, Verdict::Open, "lot {salt}: {held:?}");
+            assert!(matches!(&held[..], [only] if only.contains(PANEL)), "lot {salt}: {held:?}");
+            assert!(began[..12].iter().all(|began| *began), "lot {salt}: the healthy go on");
+            let harmed = began[12..].iter().filter(|began| **began).count();
+            assert!((1..6).contains(&harmed), "lot {salt}: {harmed} were harmed");
+            harmed_in_all += harmed;
+        }
+        assert!(harmed_in_all <= 40 * 7 / 2, "{harmed_in_all} in forty lots");
+    }
+}

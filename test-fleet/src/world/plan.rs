@@ -41,7 +41,16 @@ pub struct Stage<'p> {
     /// How many seconds it must have been open before the next.
     pub bake_s: u32,
     /// What opens it further.
-    pub gate: Gate,
+    pub by: By<'p>,
+}
+
+/// By what a stage is opened further.
+#[derive(Clone, Copy, Debug)]
+pub enum By<'p> {
+    /// Devices are counted.
+    Count(Gate),
+    /// It is a randomised trial, whose terms are these and otherwise the routine preset's.
+    Trial(&'p [(&'p str, u32)]),
 }
 
 /// What opens a stage further. How sure the bound must be is 90 % in every try-out: fleets are small.
@@ -85,7 +94,7 @@ impl Gate {
 impl<'p> Stage<'p> {
     /// A stage without a floor or a bake.
     pub const fn at_once(cohort: &'p str, gate: Gate) -> Self {
-        Self { cohort, floor_s: 0, bake_s: 0, gate }
+        Self { cohort, floor_s: 0, bake_s: 0, by: By::Count(gate) }
     }
 }
 
@@ -103,9 +112,16 @@ impl fmt::Display for Plan<'_> {
 
 impl fmt::Display for Stage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cohort, floor_s, bake_s, gate } = self;
+        let Self { cohort, floor_s, bake_s, by } = self;
         writeln!(f, "[[ladder.stages]]\ncohort = \"{cohort}\"")?;
         writeln!(f, "floor_s = {floor_s}\nbake_s = {bake_s}")?;
+        let gate = match by {
+            By::Count(gate) => gate,
+            By::Trial(terms) => {
+                writeln!(f, "[ladder.stages.trial]")?;
+                return terms.iter().try_for_each(|(name, value)| writeln!(f, "{name} = {value}"));
+            }
+        };
         writeln!(f, "[ladder.stages.gate]\nfirst_devices = {}", gate.first_devices)?;
         writeln!(f, "growth = {}\nmin_devices = {}", gate.growth, gate.min_devices)?;
         writeln!(f, "small_stage = {}", gate.small_stage)?;
@@ -117,6 +133,7 @@ impl fmt::Display for Stage<'_> {
 #[cfg(test)]
 mod tests {
     use lockgate_server::release::plan::ReleasePlan;
+    use lockgate_shared::manifest;
 
     use super::*;
     use crate::world::BENCH_PLAN;
@@ -127,7 +144,8 @@ mod tests {
         let ladder = plan.ladder.ladder(None).expect("explicit");
         ladder.check().expect("it holds");
         assert_eq!(ladder.stages.len(), 3);
-        assert_eq!(ladder.stages[1].gate.first_devices, Gate::CAREFUL.first_devices);
+        let manifest::Gate::Count(rule) = &ladder.stages[1].gate else { panic!("it counts") };
+        assert_eq!(rule.first_devices, Gate::CAREFUL.first_devices);
         assert_eq!((plan.trial.probes.len(), plan.trial.attempts), (1, 3));
     }
 }
