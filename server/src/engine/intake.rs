@@ -609,10 +609,18 @@ impl Intake<'_> {
             .map(|stop| stop.scope.clone())
             .collect();
         for scope in held {
-            if let Scope::Groups(id, groups) = scope
-                && let Some(rollout) = self.book.rollout_mut(&id)
-            {
-                rollout.trials.values_mut().for_each(|trial| trial.forgive(Some(&groups)));
+            match scope {
+                Scope::Groups(id, groups) => {
+                    if let Some(rollout) = self.book.rollout_mut(&id) {
+                        rollout.trials.values_mut().for_each(|trial| trial.forgive(Some(&groups)));
+                    }
+                }
+                Scope::Tenant(tenant) => {
+                    for rollout in self.book.rollouts.values_mut() {
+                        rollout.trials.values_mut().for_each(|trial| trial.forgive_tenant(&tenant));
+                    }
+                }
+                Scope::Rollout(_) | Scope::Cohort(..) | Scope::Product(_) | Scope::Everything => {}
             }
         }
         self.book.lift(signed, &lift.numbers)?;

@@ -142,7 +142,12 @@ fn record(book: &mut Book, id: &RolloutId, climb: &Climb, now: Moment) -> Result
         };
         let stop = match step {
             Move::Halt { .. } => Some((StopKind::Halt, Scope::Rollout(*id))),
-            Move::Hold { groups, .. } => Some((StopKind::Hold, Scope::Groups(*id, groups.clone()))),
+            Move::Hold { scope, .. } => {
+                if let Scope::Tenant(_) = scope {
+                    book.alarm(now, None, sentence.clone());
+                }
+                Some((StopKind::Hold, scope.clone()))
+            }
             Move::Open { .. } | Move::Raise { .. } | Move::Complete => None,
         };
         if let Some((kind, scope)) = stop

@@ -99,6 +99,7 @@ impl Book {
             }
             entrants.push(Entrant {
                 device: *id,
+                tenant: device.tenant.clone(),
                 bucket: Bucket::of(&start.manifest, &start.channel, id),
                 noise: noise_of(&noise, &groups),
                 groups,
@@ -148,6 +149,7 @@ impl Book {
         let groups = self.words_of(&view.groups, groups_of(&device.facts, view.habit));
         let entrant = Entrant {
             device: *id,
+            tenant: device.tenant.clone(),
             bucket: view.bucket,
             noise: noise_of(&self.noise(view.rollout), &groups),
             groups,

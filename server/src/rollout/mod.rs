@@ -144,8 +144,8 @@ pub enum Move {
     Hold {
         /// The stage that shows why.
         index: usize,
-        /// Which groups.
-        groups: Vec<GroupId>,
+        /// Which groups of it, or whose devices.
+        scope: Scope,
         /// Why, in a sentence.
         sentence: String,
     },
@@ -267,8 +267,8 @@ impl Sight<'_> {
 
     /// What a trial holds and no stop says yet.
     fn hold(&self, index: usize) -> Option<Move> {
-        let (hold, groups) = self.rollout.trials.get(&index)?.untold()?;
-        Some(Move::Hold { index, groups, sentence: hold.sentence.clone() })
+        let (hold, scope) = self.rollout.trials.get(&index)?.untold(self.rollout.id)?;
+        Some(Move::Hold { index, scope, sentence: hold.sentence.clone() })
     }
 
     /// The move of the open stage `index`, if it may let in more.

@@ -13,7 +13,7 @@ use super::{
     Guard, State, Trial,
     looks::{Arm, LOOKS, Stakes, wealth_of},
     reports::{self, Part, mean},
-    roster::{Device, FLEET, Group},
+    roster::{Device, FLEET, Group, Tenant},
     words,
 };
 
@@ -46,8 +46,10 @@ pub enum Verdict {
 /// A hold, with what speaks for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hold {
-    /// Which group.
+    /// Which group shows it.
     pub group: Group,
+    /// Only this tenant's devices are held, because nobody else's show it: a person has to look.
+    pub tenant: Option<Tenant>,
     /// In which hour.
     pub hour: u32,
     /// The evidence.
@@ -179,9 +181,53 @@ impl Trial {
                 self.verdict = Verdict::Wait;
                 return;
             }
-            self.hold(self.plainest(explained.unwrap_or_else(|| self.as_fleet(group))));
+            match self.one_tenant(&parts.devices) {
+                Some(tenant) => self.hold_tenant(group, tenant),
+                None => self.hold(self.plainest(explained.unwrap_or_else(|| self.as_fleet(group)))),
+            }
             if self.verdict == Verdict::Halt {
                 return;
+            }
+        }
+    }
+
+    /// The tenant whose devices alone speak against the release although another's were let in. Whoever
+    /// owns them may be lying, or have a fault of his own: the others go on.
+    fn one_tenant(&self, surprising: &[Device]) -> Option<Tenant> {
+        let tenant = self.roster.tenant(*surprising.first()?);
+        let alone = surprising.iter().all(|device| self.roster.tenant(*device) == tenant);
+        let other = |device: &Device| self.roster.tenant(*device) != tenant;
+        (alone && self.early.iter().any(other)).then_some(tenant)
+    }
+
+    /// Holds one tenant's devices; what they said leaves the evidence.
+    fn hold_tenant(&mut self, group: Group, tenant: Tenant) {
+        let parts = self.parts_of(&|device| self.roster.tenant(device) == tenant);
+        let name = self.roster.tenants().get(usize::from(tenant)).cloned().unwrap_or_default();
+        let (odds, facts) = (self.wealth[group as usize], self.facts(group));
+        let alone = words::sentence(&self.roster.groups[group as usize], &facts, odds);
+        let sentence =
+            format!("Held: tenant {name} alone, a person has to look; by its devices {alone}");
+        let tenant = Some(tenant);
+        self.holds.push(Hold { group, tenant, hour: self.hour, odds, facts, sentence });
+        self.held_tenants.extend(tenant);
+        self.take_out(&parts, None);
+        self.weigh();
+        self.narrow_held();
+    }
+
+    /// Takes what some devices said out of the evidence of every group, but for one.
+    fn take_out(&mut self, parts: &Parts, but: Option<Group>) {
+        for other in 0..self.roster.groups.len() as Group {
+            if Some(other) == but {
+                continue;
+            }
+            let place = other as usize;
+            let less = |logs: &[f64; reports::RATES.len()]| logs.map(|log| -log);
+            self.reports.add(&[other], Part::Trial, &less(&parts.trial[place]));
+            self.reports.add(&[other], Part::Soak, &less(&parts.soak[place]));
+            for (look, sums) in parts.silence[place].iter().enumerate() {
+                self.silence.add(&[other], look, &sums.map(|sum| -sum));
             }
         }
     }
@@ -216,6 +262,11 @@ impl Trial {
     }
 
     fn parts(&self, group: Group) -> Parts {
+        self.parts_of(&|device| self.roster.groups_of(device).contains(&group))
+    }
+
+    /// What these devices contributed, but for those that are held.
+    fn parts_of(&self, which: &dyn Fn(Device) -> bool) -> Parts {
         let groups = self.roster.groups.len();
         let mut parts = Parts {
             trial: vec![[0.0; reports::RATES.len()]; groups],
@@ -225,9 +276,7 @@ impl Trial {
             surprising: vec![0; groups],
             devices: Vec::new(),
         };
-        let inside = |device: Device| {
-            self.roster.groups_of(device).contains(&group) && !self.is_held(device)
-        };
+        let inside = |device: Device| which(device) && !self.is_held(device);
         self.exposures(&inside, &mut parts);
         for (device, part, surprise) in self.failures.iter().filter(|(device, ..)| inside(*device))
         {
@@ -336,19 +385,8 @@ impl Trial {
         let facts = self.facts(group);
         let parts = self.parts(group);
         let sentence = words::sentence(&self.roster.groups[group as usize], &facts, odds);
-        self.holds.push(Hold { group, hour: self.hour, odds, facts, sentence });
-        for other in 0..self.roster.groups.len() as Group {
-            if other == group {
-                continue;
-            }
-            let place = other as usize;
-            let less = |logs: &[f64; reports::RATES.len()]| logs.map(|log| -log);
-            self.reports.add(&[other], Part::Trial, &less(&parts.trial[place]));
-            self.reports.add(&[other], Part::Soak, &less(&parts.soak[place]));
-            for (look, sums) in parts.silence[place].iter().enumerate() {
-                self.silence.add(&[other], look, &sums.map(|sum| -sum));
-            }
-        }
+        self.holds.push(Hold { group, tenant: None, hour: self.hour, odds, facts, sentence });
+        self.take_out(&parts, Some(group));
         self.guards[group as usize] = Guard::Held;
         self.weigh();
         let held = (0..self.roster.len()).filter(|device| self.is_held(*device)).count();

@@ -52,7 +52,7 @@ use self::{
     lots::{Lot, Lots},
     reports::{Part, Reports},
     room::{Guard, Tally},
-    roster::{Device, FLEET, Group, Likeness, Roster},
+    roster::{Device, FLEET, Group, Likeness, Roster, Tenant},
     terms::Terms,
 };
 
@@ -101,6 +101,7 @@ pub struct Trial {
     regrouped: bool,
     peak: f64,
     holds: Vec<judge::Hold>,
+    held_tenants: BTreeSet<Tenant>,
     waited: u32,
     /// The last of the hours that were waited.
     waiting_since: u32,
@@ -193,6 +194,7 @@ impl Trial {
             places: BTreeSet::new(),
             peak: 1.0,
             holds: Vec::new(),
+            held_tenants: BTreeSet::new(),
             waited: 0,
             waiting_since: 0,
             verdict: judge::Verdict::Open,
@@ -206,6 +208,9 @@ impl Trial {
         match self.verdict {
             judge::Verdict::Halt => return false,
             judge::Verdict::Open | judge::Verdict::Wait => {}
+        }
+        if self.is_tenant_held(device) {
+            return false;
         }
         match self.cases[device as usize].state {
             State::Drawn => !self.is_held(device),
@@ -317,9 +322,24 @@ impl Trial {
                 self.guards[group as usize] = guards[group as usize];
             }
         }
+        if only.is_none() {
+            self.held_tenants.clear();
+        }
         self.waited = 0;
         self.verdict = judge::Verdict::Open;
         self.narrow_held();
+    }
+
+    /// People looked at a tenant that was held alone, and let it go on: what its devices said left the
+    /// evidence when it was held, and its failures are forgotten.
+    pub fn forgive_tenant(&mut self, name: &str) {
+        let Some(tenant) = self.roster.tenants().iter().position(|tenant| tenant == name) else {
+            return;
+        };
+        let other = |device: Device| usize::from(self.roster.tenant(device)) != tenant;
+        self.failures.retain(|(device, ..)| other(*device));
+        self.words.retain(|word| other(word.device));
+        self.held_tenants.retain(|held| usize::from(*held) != tenant);
     }
 
     /// A signed waiver: the group widens with the fleet, without having shown anything of its own.
@@ -364,10 +384,13 @@ impl Trial {
 
     /// Whether a device's group is held.
     pub fn is_held(&self, device: Device) -> bool {
-        self.roster
-            .groups_of(device)
-            .iter()
-            .any(|group| self.guards[*group as usize] == Guard::Held)
+        let held = |group: &Group| self.guards[*group as usize] == Guard::Held;
+        self.roster.groups_of(device).iter().any(held) || self.is_tenant_held(device)
+    }
+
+    /// Whether a device's tenant is held.
+    fn is_tenant_held(&self, device: Device) -> bool {
+        !self.held_tenants.is_empty() && self.held_tenants.contains(&self.roster.tenant(device))
     }
 
     /// The clock.
@@ -475,6 +498,9 @@ impl Trial {
             tally.healthy += 1;
             tally.resolved += 1;
         });
+        if self.is_held(device) {
+            return;
+        }
         let (groups, change) = (*self.roster.groups_of(device), reports::healthy());
         self.reports.add(&groups, Part::Trial, &change);
         self.reports.add(&groups, Part::Soak, &change);
@@ -499,7 +525,10 @@ impl Trial {
                 tally.soaked = tally.soaked.saturating_sub(1);
             }
         });
-        if place.is_some_and(|place| !self.places.insert((self.hour, place))) {
+        // What is held explains it: it is held against nobody else.
+        if self.is_held(device)
+            || place.is_some_and(|place| !self.places.insert((self.hour, place)))
+        {
             return;
         }
         let kind = self.roster.kind(device);

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 /// A device's number in its roster.
 pub type Device = u32;
+/// A tenant's number in its roster.
+pub type Tenant = u16;
 /// A group's number in its roster; the fleet is [`FLEET`].
 pub type Group = u32;
 /// The group of everybody.
@@ -33,6 +35,8 @@ pub struct Roster {
     pub groups: Vec<Entry>,
     /// Devices, by number.
     pub devices: Vec<Member>,
+    tenants: Vec<Tenant>,
+    names: Vec<String>,
     numbers: BTreeMap<GroupId, Group>,
     alike: BTreeMap<[Group; GROUPS_PER_DEVICE], u32>,
 }
@@ -113,6 +117,8 @@ impl Roster {
             kinds: Vec::with_capacity(kinds.len()),
             groups: Vec::new(),
             devices: members,
+            tenants: Vec::new(),
+            names: Vec::new(),
             numbers: BTreeMap::new(),
             alike: BTreeMap::new(),
         };
@@ -125,6 +131,22 @@ impl Roster {
             }
         }
         roster
+    }
+
+    /// Says whose the devices are: each device's tenant by its place among the names.
+    pub fn belongs(mut self, tenants: Vec<Tenant>, names: Vec<String>) -> Self {
+        (self.tenants, self.names) = (tenants, names);
+        self
+    }
+
+    /// A device's tenant; the first where nobody said.
+    pub fn tenant(&self, device: Device) -> Tenant {
+        self.tenants.get(device as usize).copied().unwrap_or_default()
+    }
+
+    /// The tenants' names.
+    pub fn tenants(&self) -> &[String] {
+        &self.names
     }
 
     fn add_kind(&mut self, likeness: Likeness) -> u32 {

@@ -9,8 +9,8 @@ use lockgate_shared::{
     bucket::{Bucket, Limit},
     count::count,
     group::{Group as Words, Habit},
-    id::{CohortId, DeviceId, Digest, GroupId},
-    rollout::GroupLimit,
+    id::{CohortId, DeviceId, Digest, GroupId, RolloutId, TenantId},
+    rollout::{GroupLimit, Scope},
     terms::TrialTerms,
     time::Seconds,
 };
@@ -20,7 +20,7 @@ use super::{
     BEFORE, Letter, Trial,
     clock::Phase,
     judge::{Hold, Verdict},
-    roster::{Device, FLEET, Likeness, Member, Noise, Roster, ZONES},
+    roster::{Device, FLEET, Likeness, Member, Noise, Roster, Tenant, ZONES},
     terms::Terms,
 };
 
@@ -51,6 +51,8 @@ pub struct StageTrial {
 pub struct Entrant {
     /// Which.
     pub device: DeviceId,
+    /// Whose it is.
+    pub tenant: TenantId,
     /// Its bucket.
     pub bucket: Bucket,
     /// Its groups, with their words.
@@ -112,8 +114,9 @@ impl StageTrial {
             });
             members.push(Member { kind, bucket: entrant.bucket });
         }
-        let mut trial =
-            Trial::new(Terms::of(terms, ceiling_ppm), Roster::new(kinds, members), salt);
+        let (tenants, names) = tenants(&entrants);
+        let roster = Roster::new(kinds, members).belongs(tenants, names);
+        let mut trial = Trial::new(Terms::of(terms, ceiling_ppm), roster, salt);
         for (device, entrant) in (0..).zip(&entrants) {
             trial.recall(device, entrant.history);
         }
@@ -219,6 +222,12 @@ impl StageTrial {
         self.unsaved = Unsaved::Whole;
     }
 
+    /// People lifted the hold of a tenant: see [`Trial::forgive_tenant`].
+    pub fn forgive_tenant(&mut self, tenant: &TenantId) {
+        self.trial.forgive_tenant(tenant.as_str());
+        self.unsaved = Unsaved::Whole;
+    }
+
     /// People waived a group's own proof.
     pub fn waive(&mut self, group: &GroupId) {
         self.trial.waive(group);
@@ -253,11 +262,16 @@ impl StageTrial {
         &self.trial
     }
 
-    /// The next hold that stands as no numbered stop yet, with the ids of what it holds.
-    pub fn untold(&self) -> Option<(&Hold, Vec<GroupId>)> {
+    /// The next hold that stands as no numbered stop yet, with what it stops in this rollout.
+    pub fn untold(&self, rollout: RolloutId) -> Option<(&Hold, Scope)> {
         let hold = self.trial.holds().get(self.told)?;
-        let entry = self.trial.roster().groups.get(hold.group as usize)?;
-        Some((hold, vec![entry.id]))
+        let roster = self.trial.roster();
+        if let Some(tenant) = hold.tenant {
+            let name = roster.tenants().get(usize::from(tenant))?;
+            return Some((hold, Scope::Tenant(name.parse().ok()?)));
+        }
+        let entry = roster.groups.get(hold.group as usize)?;
+        Some((hold, Scope::Groups(rollout, vec![entry.id])))
     }
 
     /// The hold was numbered.
@@ -336,6 +350,17 @@ impl StageTrial {
     pub fn saved(&mut self) {
         self.unsaved = Unsaved::Letters(Vec::new());
     }
+}
+
+/// Each device's tenant by its place among the names.
+fn tenants(entrants: &[Entrant]) -> (Vec<Tenant>, Vec<String>) {
+    let mut names: Vec<&str> = entrants.iter().map(|entrant| entrant.tenant.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let place = |entrant: &Entrant| names.binary_search(&entrant.tenant.as_str()).unwrap_or(0);
+    let of = |entrant| Tenant::try_from(place(entrant)).unwrap_or(Tenant::MAX);
+    let tenants = entrants.iter().map(of).collect();
+    (tenants, names.into_iter().map(ToOwned::to_owned).collect())
 }
 
 /// The time zones that are told apart: the most common ones.

@@ -163,6 +163,33 @@ fn when_everybody_falls_silent_the_gate_waits() {
 }
 
 #[test]
+fn what_one_tenants_devices_alone_say_holds_that_tenant_and_nobody_else() {
+    let mut fleet = Fleet::new(400);
+    let whose = |device: u32| u16::from(device.is_multiple_of(5));
+    let tenants = (0..400).map(whose).collect();
+    let names = vec!["acme".into(), "globex".into()];
+    fleet.trial =
+        Trial::new(Terms::routine(), roster(400).belongs(tenants, names), Digest([3; 32]));
+    fleet.play(110, &|device, _| if whose(device) == 1 { Fate::Fails } else { Fate::Well });
+    let holds = fleet.trial.holds();
+    assert!(matches!(holds, [only] if only.tenant == Some(1)), "{holds:?}");
+    assert!(holds[0].sentence.contains("tenant globex alone"), "{holds:?}");
+    assert_eq!(*fleet.trial.verdict(), Verdict::Open);
+    let begun = |tenant| {
+        (0..400).filter(|n| whose(*n) == tenant && fleet.begun[*n as usize].is_some()).count()
+    };
+    assert_eq!(begun(0), 320, "the others go on");
+    assert!(begun(1) <= 12, "{} of the one tenant's were let in", begun(1));
+    let before = begun(1);
+    fleet.trial.forgive_tenant("globex");
+    for _ in 0..40 {
+        fleet.hour(&|_, _| Fate::Well);
+    }
+    let after = (0..400).filter(|n| whose(*n) == 1 && fleet.begun[*n as usize].is_some()).count();
+    assert!(after > before, "a person looked, and they go on");
+}
+
+#[test]
 fn the_order_of_letters_within_an_hour_changes_nothing() {
     let forwards = told_in_order(false);
     let backwards = told_in_order(true);
