@@ -86,7 +86,7 @@ impl Book {
         policy: &Policy,
         now: Moment,
     ) -> Vec<Entrant> {
-        let noise = self.noise(rollout.id);
+        let mut known: BTreeMap<GroupId, Noise> = BTreeMap::new();
         let watched = watched_below(self.devices_count());
         let start = &rollout.start;
         let mut entrants = Vec::new();
@@ -101,7 +101,9 @@ impl Book {
                 device: *id,
                 tenant: device.tenant.clone(),
                 bucket: Bucket::of(&start.manifest, &start.channel, id),
-                noise: noise_of(&noise, &groups),
+                noise: hardware(&groups).map_or_else(Noise::default, |model| {
+                    *known.entry(model).or_insert_with(|| self.noise(&model, rollout.id))
+                }),
                 groups,
                 habit,
                 zone: device.facts.time_zone.clone(),
@@ -125,19 +127,18 @@ impl Book {
         signed.iter().enumerate().map(words).collect()
     }
 
-    /// What complete rollouts did to the devices of each group: failures that were not the releases'.
-    fn noise(&self, but: RolloutId) -> BTreeMap<GroupId, (u32, u32)> {
-        let mut noise: BTreeMap<GroupId, (u32, u32)> = BTreeMap::new();
+    /// What complete rollouts did to the devices of a model: failures that were not the releases'.
+    fn noise(&self, model: &GroupId, but: RolloutId) -> Noise {
         let complete = self
             .rollouts
             .values()
             .filter(|rollout| rollout.id != but && rollout.complete.is_some());
-        for (group, tally) in complete.flat_map(|rollout| rollout.evidence.groups()) {
-            let (failed, installs) = noise.entry(*group).or_default();
-            *failed += tally.harmed;
-            *installs += tally.treated;
-        }
-        noise
+        let tallies = complete.filter_map(|rollout| rollout.evidence.groups().get(model));
+        let (failed, installs) = tallies.fold((0_u32, 0_u32), |(failed, installs), tally| {
+            (failed.saturating_add(tally.harmed), installs.saturating_add(tally.treated))
+        });
+        let share = expected(failed, installs);
+        Noise { prompt: share, late: share }
     }
 
     /// The first letter of a device about a rollout says in which groups it is.
@@ -151,7 +152,8 @@ impl Book {
             device: *id,
             tenant: device.tenant.clone(),
             bucket: view.bucket,
-            noise: noise_of(&self.noise(view.rollout), &groups),
+            noise: hardware(&groups)
+                .map_or_else(Noise::default, |model| self.noise(&model, view.rollout)),
             groups,
             habit: view.habit,
             zone: device.facts.time_zone.clone(),
@@ -334,13 +336,9 @@ fn remove(key: Key, rows: &Rows, keep: u32, writes: &mut Vec<Write>) {
     }
 }
 
-/// What is known of a device's model.
-fn noise_of(noise: &BTreeMap<GroupId, (u32, u32)>, groups: &[Group]) -> Noise {
-    let hardware = groups.iter().find(|group| group.kind == GroupKind::Hardware);
-    let (failed, installs) =
-        hardware.and_then(|group| noise.get(&group.id)).copied().unwrap_or_default();
-    let share = expected(failed, installs);
-    Noise { prompt: share, late: share }
+/// The group of a device's model.
+fn hardware(groups: &[Group]) -> Option<GroupId> {
+    groups.iter().find(|group| group.kind == GroupKind::Hardware).map(|group| group.id)
 }
 
 /// The habit that signed groups tell.
