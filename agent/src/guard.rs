@@ -168,19 +168,10 @@ impl Guard {
                     self.write(&word);
                     self.start(word.guard.other(), &mut successor);
                 }
-                Decision::Install => {
-                    successor.end()?;
-                    match self.slots.activate(word.guard.other()) {
-                        Ok(()) => {
-                            log::info(format!("version {} is installed", word.version));
-                            self.post.clear()?;
-                            return Ok(Over::Succeeded);
-                        }
-                        Err(error) => log::error(Chain(&error)),
-                    }
-                    self.start(word.guard.other(), &mut successor);
-                    pause = AGAIN;
-                }
+                Decision::Install => match self.install(&word, &mut successor)? {
+                    Some(over) => return Ok(over),
+                    None => pause = AGAIN,
+                },
                 Decision::Leave => {
                     successor.end()?;
                     log::info(format!("version {} went back by itself", word.version));
@@ -201,6 +192,29 @@ impl Guard {
                     successor.end()?;
                     return Ok(Over::Told);
                 }
+            }
+        }
+    }
+
+    /// Puts the new agent in the place of this one. Where that fails it is run from its slot again, and
+    /// the watch goes on.
+    fn install(
+        &mut self,
+        word: &Watchword,
+        successor: &mut Successor,
+    ) -> Result<Option<Over>, GuardError> {
+        successor.end()?;
+        let slot = word.guard.other();
+        match self.slots.activate(slot) {
+            Ok(()) => {
+                log::info(format!("version {} is installed", word.version));
+                self.post.clear()?;
+                Ok(Some(Over::Succeeded))
+            }
+            Err(error) => {
+                log::error(Chain(&error));
+                self.start(slot, successor);
+                Ok(None)
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use lockgate_shared::{
     failure::Chain,
-    id::{ChannelId, CohortId, Digest, ProductId, RolloutId},
+    id::{ChannelId, CohortId, Digest, ModelId, ProductId, RolloutId},
     limits,
     manifest::{Artifact, ArtifactKind, Manifest, ProbeKind},
     pace::Memory,
@@ -223,13 +223,10 @@ impl<W: World> Agent<W> {
         let now = self.now().clock;
         let model = self.facts.model_id();
         let mut conditions = self.world.conditions();
+        if let Some(event) = self.undecided(index, &model) {
+            return Ok(event);
+        }
         let Some(managed) = self.products.get_mut(index) else { return Ok(Event::Tick) };
-        if let Some(why) = &self.heard.barred {
-            return Ok(refused(choice::short(why)));
-        }
-        if !self.repository.knows(&managed.product, &model) {
-            return Ok(refused("its rollout file could not be read".to_owned()));
-        }
         let (Some(policy), Some(channel)) = (self.repository.policy(), managed.follows.clone())
         else {
             return Ok(Event::NothingNewer);
@@ -281,6 +278,16 @@ impl<W: World> Agent<W> {
         let plan = managed.record.state.plan().map(|plan| plan.rollout);
         managed.record.treated.retain(|r| known.contains_key(r) || plan == Some(*r));
         Ok(event)
+    }
+
+    /// Why nothing can be decided about a product, if so.
+    fn undecided(&self, index: usize, model: &ModelId) -> Option<Event> {
+        let managed = self.products.get(index)?;
+        if let Some(why) = &self.heard.barred {
+            return Some(refused(choice::short(why)));
+        }
+        let unread = !self.repository.knows(&managed.product, model);
+        unread.then(|| refused("its rollout file could not be read".to_owned()))
     }
 
     /// Carries out what the owner asked for, and takes the request away.

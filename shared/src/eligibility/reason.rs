@@ -290,11 +290,9 @@ impl fmt::Display for Reason {
             }
             Self::FailedBefore(version) => write!(f, "{version} failed on this device before"),
             Self::Recalled { version, reason } => write!(f, "{version} is recalled: {reason}"),
-            Self::NoWayBack(version) => write!(
-                f,
-                "{version} cannot be undone on this device: it is irreversible, or what was before it \
-                 cannot read its data"
-            ),
+            Self::NoWayBack(version) => {
+                write!(f, "{version} cannot be undone on this device: {NO_WAY_BACK}")
+            }
             Self::RecallOver(until) => write!(f, "the way back closed at {until}"),
             Self::NoArtifact => f.write_str("it has no artifact for this platform"),
             Self::Model => f.write_str("it is not for this hardware model"),
@@ -302,25 +300,15 @@ impl fmt::Display for Reason {
             Self::Memory { has, needs } => {
                 write!(f, "it needs {needs} MiB of memory, here are {has}")
             }
-            Self::Kind { is, takes } => write!(
-                f,
-                "it is of kind `{}`, and this device's slots for the product hold `{}`",
-                is.name(),
-                takes.name()
-            ),
-            Self::OtherChannel => f.write_str("it goes out on another channel"),
-            Self::Pinned { pin: Pin::Exact(version), by, .. } => {
-                write!(f, "this device is pinned to {version} ({by})")
-            }
-            Self::Pinned { pin, wants: Some(wants), by } => {
-                write!(f, "this device is pinned to {pin} ({by}), which is {wants}")
-            }
-            Self::Pinned { pin, wants: None, by } => {
+            Self::Kind { is, takes } => {
+                let (is, takes) = (is.name(), takes.name());
                 write!(
                     f,
-                    "this device is pinned to {pin} ({by}), and the channel has no such release yet"
+                    "it is of kind `{is}`, and this device's slots for the product hold `{takes}`"
                 )
             }
+            Self::OtherChannel => f.write_str("it goes out on another channel"),
+            Self::Pinned { pin, wants, by } => pinned(f, pin, wants.as_ref(), *by),
             Self::Barrier(version) => write!(f, "{version} or later must run first"),
             Self::Stopped { number, kind, reason } => {
                 write!(f, "{} {number}: {reason}", kind.name())
@@ -342,17 +330,38 @@ impl fmt::Display for Reason {
             Self::AboveLimit { limit, .. } => {
                 write!(f, "its turn has not come: {limit} of the cohort is open")
             }
-            Self::WindowClosed { next: Some(next) } => {
-                write!(f, "the maintenance window opens at {next}")
-            }
-            Self::WindowClosed { next: None } => {
-                f.write_str("no maintenance window opens this week")
-            }
+            Self::WindowClosed { next } => window_closed(f, *next),
             Self::WindowUnknown(error) => write!(f, "the maintenance window is unclear: {error}"),
             Self::Frozen { until, reason } => write!(f, "frozen until {until}: {reason}"),
             Self::Battery(percent) => write!(f, "on battery with {percent} % left"),
             Self::Metered => f.write_str("the network is paid by volume"),
             Self::Disk { has, needs } => write!(f, "it needs {needs} MiB of disk, {has} are free"),
         }
+    }
+}
+
+/// Why what runs cannot be undone.
+const NO_WAY_BACK: &str = "it is irreversible, or what was before it cannot read its data";
+
+fn pinned(
+    f: &mut fmt::Formatter<'_>,
+    pin: &Pin,
+    wants: Option<&Version>,
+    by: Asker,
+) -> fmt::Result {
+    match (pin, wants) {
+        (Pin::Exact(version), _) => write!(f, "this device is pinned to {version} ({by})"),
+        (pin, Some(wants)) => write!(f, "this device is pinned to {pin} ({by}), which is {wants}"),
+        (pin, None) => write!(
+            f,
+            "this device is pinned to {pin} ({by}), and the channel has no such release yet"
+        ),
+    }
+}
+
+fn window_closed(f: &mut fmt::Formatter<'_>, next: Option<Moment>) -> fmt::Result {
+    match next {
+        Some(next) => write!(f, "the maintenance window opens at {next}"),
+        None => f.write_str("no maintenance window opens this week"),
     }
 }
