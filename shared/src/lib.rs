@@ -15,11 +15,13 @@
 //! | the bytes between device and server | [`wire`] |
 //! | how a type is read from JSON and written to it | [`json`] |
 //! | how an error is told to people and to programs | [`failure`] |
+//! | how a text becomes shorter | [`mod@cut`] |
 //! | every bound on what comes from outside | [`limits`] |
 
 pub mod act;
 pub mod bucket;
 pub mod count;
+pub mod cut;
 pub mod eligibility;
 pub mod facts;
 pub mod failure;

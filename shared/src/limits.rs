@@ -37,6 +37,9 @@ pub const LETTER_OUTCOMES: usize = 16;
 pub const LETTER_BEACONS: usize = 32;
 /// Characters of a free text in a letter, such as an outcome's detail.
 pub const LETTER_TEXT: usize = 200;
+/// Characters of a reason that a device keeps for its own owner: a refusal of the server with its hint,
+/// or a stop with the longest reason and what stands around it.
+pub const OWNER_TEXT: usize = 1_000;
 /// Rollouts of one product in a rollout file: those in progress and the last eight complete ones of
 /// each of a few channels.
 pub const FILE_ROLLOUTS: usize = 32;

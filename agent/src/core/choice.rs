@@ -9,6 +9,7 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use lockgate_shared::{
     act::{Act, SignedAct, Start},
     bucket::{Bucket, Limit},
+    cut::cut,
     eligibility::{self, Candidate, Device, Preferences, Reason, ServerView},
     facts::{Conditions, Facts},
     id::{ChannelId, CohortId, DeviceId, Digest, ProductId, RolloutId, TenantId},
@@ -392,6 +393,19 @@ impl Finding {
         }
     }
 
+    /// Everything against it, as its owner reads it: longer than a letter carries.
+    pub fn told(&self) -> Vec<ReasonRecord> {
+        match self {
+            Self::Go => Vec::new(),
+            Self::Against(reasons) => reasons
+                .iter()
+                .take(limits::LETTER_REASONS)
+                .map(|reason| told(reason.code(), &reason.to_string()))
+                .collect(),
+            Self::Refused(why) => vec![told(0, why)],
+        }
+    }
+
     /// When everything against it may have passed by time alone: the latest moment, and none if
     /// anything does not pass by itself.
     pub fn until(&self) -> Option<Moment> {
@@ -405,11 +419,12 @@ impl Finding {
     }
 }
 
-/// A text cut to what a letter carries, at a character's border.
+/// A text cut to what a letter carries.
 pub fn short(text: &str) -> String {
-    let mut end = text.len().min(limits::LETTER_TEXT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default().to_owned()
+    cut(text, limits::LETTER_TEXT)
+}
+
+/// A reason as the device keeps it for its owner.
+pub fn told(code: u16, text: &str) -> ReasonRecord {
+    ReasonRecord { code, text: cut(text, limits::OWNER_TEXT) }
 }

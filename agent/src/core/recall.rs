@@ -8,7 +8,6 @@ use lockgate_shared::{
     id::{Digest, RolloutId},
     recall::Recall,
     version::Version,
-    wire::ReasonRecord,
 };
 
 use super::choice::{Finding, Situation};
@@ -78,11 +77,4 @@ pub fn back(
         reason: recall.reason.clone(),
         finding,
     })
-}
-
-impl Back {
-    /// Everything against it, as a letter carries it.
-    pub fn reasons(&self) -> Vec<ReasonRecord> {
-        self.finding.reasons()
-    }
 }

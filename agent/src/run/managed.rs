@@ -12,7 +12,7 @@ use lockgate_shared::{
     pin::{Asker, Pin},
     time::Moment,
     version::Version,
-    wire::{Orders, ProductState, ReasonRecord, RolloutView},
+    wire::{Orders, ProductState, RolloutView},
 };
 
 use super::{Agent, Product, RunError, Trouble, report::sentence};
@@ -202,8 +202,8 @@ impl ManagedProduct {
 }
 
 /// Nothing is decided, for a reason outside every rule.
-fn refused(text: String) -> Event {
-    Event::Refused { until: None, reasons: vec![ReasonRecord { code: 0, text }] }
+fn refused(text: &str) -> Event {
+    Event::Refused { until: None, reasons: vec![choice::told(0, text)] }
 }
 
 /// The free space, in MiB, once what lies in the idle slot is gone.
@@ -284,10 +284,10 @@ impl<W: World> Agent<W> {
     fn undecided(&self, index: usize, model: &ModelId) -> Option<Event> {
         let managed = self.products.get(index)?;
         if let Some(why) = &self.heard.barred {
-            return Some(refused(choice::short(why)));
+            return Some(refused(why));
         }
         let unread = !self.repository.knows(&managed.product, model);
-        unread.then(|| refused("its rollout file could not be read".to_owned()))
+        unread.then(|| refused("its rollout file could not be read"))
     }
 
     /// Carries out what the owner asked for, and takes the request away.
@@ -433,19 +433,15 @@ impl<W: World> Agent<W> {
     fn last_look(&mut self, index: usize) -> Result<Event, RunError> {
         let manifest = self.products.get(index).and_then(|managed| managed.record.state.plan());
         let Some(manifest) = manifest.map(|plan| plan.manifest) else { return Ok(Event::Tick) };
-        let unreached = |text: String| Event::Refused {
-            until: None,
-            reasons: vec![ReasonRecord { code: 0, text: choice::short(&text) }],
-        };
         match self.refresh() {
             Ok(()) => {}
             Err(Trouble::World(error)) => {
-                return Ok(unreached(format!("the last look failed: {}", Chain(&error))));
+                return Ok(refused(&format!("the last look failed: {}", Chain(&error))));
             }
             Err(Trouble::Own(error)) => return Err(error),
         }
         if let Some(refusal) = self.last_letter()? {
-            return Ok(unreached(format!("the last look failed: {}", refusal.text)));
+            return Ok(refused(&format!("the last look failed: {}", refusal.text)));
         }
         let event = self.decide(index)?;
         let same = matches!(&event, Event::Chosen(plan) if plan.manifest == manifest);
@@ -597,13 +593,13 @@ fn event_of(choice: &Choice, situation: &Situation<'_>, device: &machine::Device
         }));
     }
     if let Some(back) = back {
-        return Event::Refused { until: back.finding.until(), reasons: back.reasons() };
+        return Event::Refused { until: back.finding.until(), reasons: back.finding.told() };
     }
     let newest = choice.open(own.channel, own.running).next();
     match newest {
         Some(newest) => {
             let until = choice.open(own.channel, own.running).filter_map(choice::Considered::until);
-            Event::Refused { until: until.min(), reasons: newest.reasons() }
+            Event::Refused { until: until.min(), reasons: newest.finding.told() }
         }
         None => Event::NothingNewer,
     }

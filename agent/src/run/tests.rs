@@ -4,7 +4,10 @@
 mod bench;
 
 use bench::{Bench, app, manifest, open, publish};
-use lockgate_shared::wire::OutcomeKind;
+use lockgate_shared::{
+    rollout::{Scope, Stop, StopKind},
+    wire::OutcomeKind,
+};
 
 use super::*;
 use crate::{
@@ -51,6 +54,32 @@ fn a_stop_that_comes_after_the_decision_is_seen_by_the_last_look() {
     });
     let reasons = agent.snapshot().products.remove(0).candidates.remove(0).reasons;
     assert!(reasons.iter().any(|reason| reason.text.contains("halt 7")), "{reasons:?}");
+}
+
+#[test]
+fn a_long_refusal_is_told_whole_to_the_owner_and_by_whole_words_to_the_server() {
+    let bench = Bench::new();
+    let reason = "it fills the disk ".repeat(30) + "and stops at the very end";
+    let halt = Stop {
+        number: 7,
+        kind: StopKind::Halt,
+        scope: Scope::Everything,
+        since: Moment(testkit::NOW),
+        reason: reason.clone(),
+    };
+    bench.with(|it| {
+        it.counted = true;
+        publish(&mut it.repo, vec![halt], 1000);
+    });
+    let mut agent = bench.start().expect("started");
+    bench.turns(&mut agent, 3);
+    let said = agent.snapshot().products.remove(0).state_text;
+    assert!(said.starts_with(&format!("waits: halt 7: {reason}")), "{said}");
+    let letter = bench.last_letter();
+    let sent = &letter.rollouts[0].reasons[0].text;
+    assert!(sent.len() <= limits::LETTER_TEXT && sent.ends_with('…'), "{sent}");
+    let whole = sent.trim_end_matches('…');
+    assert!(format!("halt 7: {reason} ").starts_with(&format!("{whole} ")), "{sent}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     bucket::Bucket,
+    cut::cut,
     eligibility::Reason,
     facts::Facts,
     group::{GROUPS_PER_DEVICE, Habit},
@@ -248,23 +249,14 @@ impl Outcomes {
 impl ReasonRecord {
     /// A reason as a letter carries it.
     pub fn of(reason: &Reason) -> Self {
-        Self { code: reason.code(), text: cut(&reason.to_string()) }
+        Self { code: reason.code(), text: cut(&reason.to_string(), limits::LETTER_TEXT) }
     }
-}
-
-/// A text cut to [`limits::LETTER_TEXT`] bytes, at a character's border.
-pub(crate) fn cut(text: &str) -> String {
-    let mut end = text.len().min(limits::LETTER_TEXT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 impl Outcome {
     /// The same outcome with its detail cut to what a letter carries.
     pub fn bounded(mut self) -> Self {
-        self.detail = cut(&self.detail);
+        self.detail = cut(&self.detail, limits::LETTER_TEXT);
         self
     }
 }
