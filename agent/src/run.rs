@@ -8,6 +8,7 @@
 mod managed;
 mod report;
 mod succession;
+mod wishes;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -269,11 +270,16 @@ impl<W: World> Agent<W> {
         self.sign();
         self.world.rest();
         self.journal.rest();
+        self.show();
+        Ok(self.replaced.take().map(Ended::Replaced))
+    }
+
+    /// Writes the snapshot for the owner.
+    fn show(&self) {
         if let Err(error) = self.snapshot().write(&self.state) {
             // A full disk must not end a trial's supervision.
             log::warn(Chain(&error));
         }
-        Ok(self.replaced.take().map(Ended::Replaced))
     }
 
     /// Has the next turn poll, whatever the schedule says: somebody asks for it now.

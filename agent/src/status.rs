@@ -122,6 +122,9 @@ pub struct ProductStatus {
     /// The recall of what runs, if there is one.
     #[serde(default)]
     pub recall: Option<RecallStatus>,
+    /// What came of the owner's last request to go back, for a day.
+    #[serde(default)]
+    pub rollback: Option<RollbackStatus>,
     /// Versions that failed here and are not tried again.
     pub failed: Vec<Version>,
     /// The trial, while there is one.
@@ -139,6 +142,15 @@ pub struct RecallStatus {
     pub why: String,
     /// Everything against going there now.
     pub reasons: Vec<ReasonStatus>,
+}
+
+/// The answer to an owner's request to go back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackStatus {
+    /// When it was given.
+    pub answered: Moment,
+    /// Why it does not go back; none where it does.
+    pub refused: Option<String>,
 }
 
 /// A pin, for people.

@@ -19,6 +19,7 @@ mod args;
 mod doctor;
 mod enroll;
 mod request;
+mod rollback;
 mod show;
 mod turns;
 
@@ -136,6 +137,16 @@ pub enum CliError {
         /// The system's answer.
         source: io::Error,
     },
+    /// It does not go back.
+    #[error(
+        "`{product}` does not go back: {why}\nhint: `lockgate-agent explain {product}` shows what it may run"
+    )]
+    Rollback {
+        /// The product.
+        product: ProductId,
+        /// Why.
+        why: String,
+    },
     /// Something keeps the agent from working.
     #[error("something keeps the agent from working")]
     Unwell,
@@ -169,6 +180,7 @@ impl CliError {
             | Self::Request(_)
             | Self::Anchor { .. }
             | Self::Product(_)
+            | Self::Rollback { .. }
             | Self::Signal { .. }
             | Self::Loop(_) => 1,
         }
@@ -249,17 +261,7 @@ fn dispatch(args: &Args, turns: &dyn Loop) -> Result<Report, CliError> {
         Command::Explain(product) => show::explain(&config::load(&args.config)?, product.as_ref()),
         Command::Rollback(product, consent) => {
             let settings = config::load(&args.config)?;
-            if !settings.products.contains_key(product) {
-                return Err(CliError::Product(product.clone()));
-            }
-            Request::Rollback(product.clone(), *consent).leave(&settings.state)?;
-            let state = settings.state.clone();
-            let mut report = turn_or_poke(settings, turns, "polled once")?;
-            if !Request::waiting(&state)?.is_empty() {
-                report.text =
-                    format!("the request to go back to the other slot waits\n{}", report.text);
-            }
-            Ok(report)
+            rollback::rollback(settings, turns, product, *consent)
         }
         Command::Doctor => Ok(doctor::doctor(&args.config)),
     }

@@ -11,7 +11,9 @@ use crate::{
     clock,
     config::Settings,
     identity::{self, Enrolled},
-    status::{CandidateStatus, ProductStatus, ReasonStatus, Status, StatusError, Verdict},
+    status::{
+        CandidateStatus, ProductStatus, ReasonStatus, RollbackStatus, Status, StatusError, Verdict,
+    },
 };
 
 /// `status`.
@@ -72,6 +74,9 @@ fn status_text(status: &Status, now: Moment) -> String {
     for product in &status.products {
         let running = product.running.as_ref().map_or("nothing".to_owned(), ToString::to_string);
         line(product.product.as_str(), format!("{running}, {}", product.state_text));
+        if let Some(RollbackStatus { answered, refused: Some(why) }) = &product.rollback {
+            line("refused", format!("{} does not go back: {why} (at {answered})", product.product));
+        }
     }
     for stop in &status.stops {
         line("stopped", stop.clone());
@@ -113,6 +118,9 @@ fn explain_product(text: &mut String, product: &ProductStatus) {
             writeln!(text, "  {running} is recalled, and it waits to go back to {to}: {why}")
         };
         explain_reasons(text, &recall.reasons);
+    }
+    if let Some(other) = &product.other {
+        let _ = writeln!(text, "  {other} lies in the other slot");
     }
     if product.candidates.is_empty() {
         let _ = writeln!(text, "  no release is on offer for it");

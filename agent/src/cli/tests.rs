@@ -2,7 +2,14 @@
 
 use std::{cell::RefCell, fs, path::Path};
 
+use lockgate_shared::{
+    id::{DeviceId, ModelId},
+    time::Moment,
+    wire::SlotState,
+};
+
 use super::*;
+use crate::status::{ContactStatus, ProductStatus, RefreshStatus, RollbackStatus, Status};
 
 #[test]
 fn every_command_takes_the_global_options_behind_it() {
@@ -105,6 +112,27 @@ fn going_back_is_asked_for_products_of_this_device_only() {
 }
 
 #[test]
+fn a_refused_rollback_ends_with_its_reason_and_status_shows_it_too() {
+    let folder = configured();
+    let state = folder.path().join("state");
+    let app: ProductId = "app".parse().expect("a name");
+    let mut status = snapshot();
+    status.write(&state).expect("written");
+    let report = rollback::answer(&state, &app).expect("it goes back");
+    assert_eq!(report.text, "app: 1.0.0 runs; gave up on 1.1.0: its owner asked\n");
+    let why = "1.0.0, which ran before, is recalled";
+    status.products[0].rollback =
+        Some(RollbackStatus { answered: status.taken, refused: Some(why.into()) });
+    status.write(&state).expect("written");
+    let error = rollback::answer(&state, &app).expect_err("it does not");
+    assert_eq!(error.exit(), 1);
+    let told = format!("`app` does not go back: {why}");
+    assert!(error.to_string().starts_with(&told), "{error}");
+    let shown = done(folder.path(), &["status"]).expect("a snapshot").text;
+    assert!(shown.contains(&format!("refused      app does not go back: {why}")), "{shown}");
+}
+
+#[test]
 fn the_doctor_names_every_fault_at_once() {
     let folder = configured();
     let report = done(folder.path(), &["doctor"]).expect("a report");
@@ -151,6 +179,40 @@ fn done(folder: &Path, words: &[&str]) -> Result<Report, CliError> {
     let result = dispatch(&args, &turns);
     assert_eq!(turns.0.into_inner(), [""; 0], "nothing was ready for a turn");
     result
+}
+
+/// A device that went back to 1.0.0.
+fn snapshot() -> Status {
+    let app = ProductStatus {
+        product: "app".parse().expect("a name"),
+        channel: None,
+        pins: vec![],
+        state: SlotState::Failed,
+        state_text: "gave up on 1.1.0: its owner asked".into(),
+        slot: Some("a".into()),
+        running: Some("1.0.0".parse().expect("a version")),
+        running_manifest: None,
+        other: None,
+        recall: None,
+        rollback: None,
+        failed: vec![],
+        trial: None,
+        candidates: vec![],
+    };
+    Status {
+        taken: Moment(1_795_000_000),
+        agent: "0.1.0".into(),
+        device: DeviceId([1; 32]),
+        tenant: "acme".parse().expect("a name"),
+        repository: "trial".parse().expect("a name"),
+        model: ModelId::of_hardware("Acme", "Slate"),
+        groups: vec![],
+        refresh: RefreshStatus::default(),
+        contact: ContactStatus::default(),
+        products: vec![app],
+        stops: vec![],
+        notices: vec![],
+    }
 }
 
 fn configured() -> tempfile::TempDir {

@@ -17,7 +17,6 @@ use lockgate_shared::{
 
 use super::{Agent, Product, RunError, Trouble, report::sentence};
 use crate::{
-    cli::Request,
     core::{
         choice::{self, Choice, Finding, Own, Situation},
         handover,
@@ -31,6 +30,7 @@ use crate::{
     perform::Performer,
     repository::Release,
     slots::{Contents, Slot},
+    status::RollbackStatus,
     world::World,
 };
 
@@ -72,6 +72,8 @@ pub struct ManagedProduct {
     pub(super) recalls: Recalls,
     /// The manifests that its last decision needed.
     pub(super) needs: Vec<Digest>,
+    /// What came of the owner's last request to go back.
+    pub(super) asked_back: Option<RollbackStatus>,
 }
 
 /// The key of a product's memory in the journal.
@@ -100,6 +102,7 @@ impl ManagedProduct {
             follows: None,
             recalls: Recalls::new(),
             needs: Vec::new(),
+            asked_back: None,
         })
     }
 
@@ -126,19 +129,6 @@ impl ManagedProduct {
         let ordered = orders.pins.get(&self.product).map(|pin| (Asker::Orders, pin));
         let all = [(Asker::Owner, &self.own_pin)].into_iter().chain(kept).chain(ordered);
         all.filter(|(_, pin)| **pin != Pin::Latest).collect()
-    }
-
-    /// The way back from the running version, while the other slot still holds what ran before.
-    pub(super) fn way_back(&self) -> Option<Plan> {
-        if let State::Trial { plan, .. } = &self.record.state {
-            return Some(plan.clone());
-        }
-        let plan = self.record.installed.clone()?;
-        if plan.previous.as_ref().is_some_and(|before| self.recalls.contains_key(before)) {
-            return None;
-        }
-        let held = self.performer.contents(plan.from?).ok().flatten()?;
-        (Some(held.version) == plan.previous).then_some(plan)
     }
 
     /// How the device stands to what it runs.
@@ -288,28 +278,6 @@ impl<W: World> Agent<W> {
         }
         let unread = !self.repository.knows(&managed.product, model);
         unread.then(|| refused("its rollout file could not be read"))
-    }
-
-    /// Carries out what the owner asked for, and takes the request away.
-    pub(super) fn heed_requests(&mut self) -> Result<(), RunError> {
-        for request in Request::waiting(&self.state)? {
-            let Request::Rollback(product, consent) = &request;
-            let found = self.products.iter().position(|managed| managed.product == *product);
-            let plan =
-                found.and_then(|index| self.products.get(index)).and_then(ManagedProduct::way_back);
-            match found.zip(plan) {
-                Some((index, plan)) => {
-                    self.drive(index, Event::GoBack(Box::new(plan), *consent))?
-                }
-                None => {
-                    let text = format!("{product}: there is no older version to go back to");
-                    log::warn(&text);
-                    self.notices.push(text);
-                }
-            }
-            request.withdraw(&self.state)?;
-        }
-        Ok(())
     }
 
     /// Takes an event and everything that follows from it.

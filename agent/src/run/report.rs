@@ -21,6 +21,9 @@ use crate::{
     world::World,
 };
 
+/// How long the answer to a request is shown: its owner looks the same day.
+const ANSWERS_LAST: Seconds = Seconds(86_400);
+
 impl<W: World> Agent<W> {
     /// Everything the agent knows and intends.
     pub fn snapshot(&self) -> Status {
@@ -102,6 +105,10 @@ impl<W: World> Agent<W> {
                 why: back.reason.clone(),
                 reasons: reasons(&back.finding),
             }),
+            rollback: managed
+                .asked_back
+                .clone()
+                .filter(|asked| self.now().clock.since(asked.answered) < ANSWERS_LAST),
             failed: managed.record.failed.clone(),
             trial: trial(&managed.record.state),
             candidates: candidates(&managed.choice),

@@ -123,6 +123,7 @@ fn a_recalled_version_goes_back_by_its_other_slot_and_never_comes_again() {
     crate::cli::Request::Rollback(app(), Consent::GoBack).leave(bench.folder.path()).expect("left");
     bench.turns(&mut agent, 3);
     assert_eq!(bench.running(), "1.0.0", "a rollback led to what is recalled");
+    assert_eq!(refusal(&agent).as_deref(), Some("1.1.0, which ran before, is recalled"));
 }
 
 #[test]
@@ -190,11 +191,29 @@ fn an_owner_who_wants_the_version_before_gets_it_and_keeps_it() {
     request.leave(bench.folder.path()).expect("left");
     bench.turns(&mut agent, 10);
     assert_eq!(bench.running(), "1.0.0");
+    assert_eq!(refusal(&agent), None);
     assert_eq!(bench.heard(), [OutcomeKind::Confirmed, OutcomeKind::RolledBack]);
     assert_eq!(crate::cli::Request::waiting(bench.folder.path()).expect("found"), []);
     request.leave(bench.folder.path()).expect("left");
     bench.turns(&mut agent, 3);
     assert_eq!(bench.running(), "1.0.0", "there is nothing before that");
+    assert_eq!(refusal(&agent).as_deref(), Some("1.0.0 runs already, and nothing older is kept"));
+    bench.with(|it| it.uptime += 2 * 86_400);
+    assert_eq!(refusal(&agent), None, "what was asked days ago is still told");
+}
+
+#[test]
+fn a_request_to_go_back_is_answered_before_it_is_gone() {
+    let bench = Bench::new();
+    let mut agent = bench.start().expect("started");
+    let state = bench.folder.path();
+    let request = crate::cli::Request::Rollback(app(), Consent::GoBack);
+    request.leave(state).expect("left");
+    agent.heed_requests().expect("heeded");
+    assert_eq!(crate::cli::Request::waiting(state).expect("found"), []);
+    let shown = crate::status::Status::read(state).expect("a snapshot").products.remove(0);
+    let refused = shown.rollback.expect("an answer").refused;
+    assert_eq!(refused.as_deref(), Some("there is no older version to go back to"));
 }
 
 #[test]
@@ -262,6 +281,11 @@ fn power_cut_after_any_write_or_effect_leaves_one_slot_good_and_one_outcome() {
             assert!(at >= least, "the power was cut only {at} times");
         }
     }
+}
+
+/// Why the agent does not go back, as its snapshot tells it.
+fn refusal<W: World>(agent: &Agent<W>) -> Option<String> {
+    agent.snapshot().products.remove(0).rollback?.refused
 }
 
 /// Runs the story with one power cut and holds it to its end. Says whether the cut came at all.
