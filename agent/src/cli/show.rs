@@ -12,7 +12,8 @@ use crate::{
     config::Settings,
     identity::{self, Enrolled},
     status::{
-        CandidateStatus, ProductStatus, ReasonStatus, RollbackStatus, Status, StatusError, Verdict,
+        CandidateStatus, ProductStatus, ReasonStatus, RecallStatus, RollbackStatus, Status,
+        StatusError, Verdict,
     },
 };
 
@@ -74,6 +75,9 @@ fn status_text(status: &Status, now: Moment) -> String {
     for product in &status.products {
         let running = product.running.as_ref().map_or("nothing".to_owned(), ToString::to_string);
         line(product.product.as_str(), format!("{running}, {}", product.state_text));
+        if let Some(recall) = &product.recall {
+            line("recalled", format!("{} {}", product.product, recall_text(product, recall)));
+        }
         if let Some(RollbackStatus { answered, refused: Some(why) }) = &product.rollback {
             line("refused", format!("{} does not go back: {why} (at {answered})", product.product));
         }
@@ -109,14 +113,7 @@ fn explain_product(text: &mut String, product: &ProductStatus) {
         product.product, product.state_text
     );
     if let Some(recall) = &product.recall {
-        let (to, why) = (&recall.to, &recall.why);
-        let _ = if product.running.as_ref() == Some(to) {
-            writeln!(text, "  what ran before was recalled, and {to} is the way back: {why}")
-        } else if recall.reasons.is_empty() {
-            writeln!(text, "  {running} is recalled, and it goes back to {to}: {why}")
-        } else {
-            writeln!(text, "  {running} is recalled, and it waits to go back to {to}: {why}")
-        };
+        let _ = writeln!(text, "  {}", recall_text(product, recall));
         explain_reasons(text, &recall.reasons);
     }
     if let Some(other) = &product.other {
@@ -130,6 +127,18 @@ fn explain_product(text: &mut String, product: &ProductStatus) {
     }
     for failed in &product.failed {
         let _ = writeln!(text, "  {failed} failed here and is not tried again");
+    }
+}
+
+fn recall_text(product: &ProductStatus, recall: &RecallStatus) -> String {
+    let (to, why) = (&recall.to, &recall.why);
+    let running = product.running.as_ref().map_or("nothing".to_owned(), ToString::to_string);
+    if product.running.as_ref() == Some(to) {
+        format!("what ran before was recalled, and {to} is the way back: {why}")
+    } else if recall.reasons.is_empty() {
+        format!("{running} is recalled, and it goes back to {to}: {why}")
+    } else {
+        format!("{running} is recalled, and it waits to go back to {to}: {why}")
     }
 }
 

@@ -9,7 +9,9 @@ use lockgate_shared::{
 };
 
 use super::*;
-use crate::status::{ContactStatus, ProductStatus, RefreshStatus, RollbackStatus, Status};
+use crate::status::{
+    ContactStatus, ProductStatus, ReasonStatus, RecallStatus, RefreshStatus, RollbackStatus, Status,
+};
 
 #[test]
 fn every_command_takes_the_global_options_behind_it() {
@@ -130,6 +132,33 @@ fn a_refused_rollback_ends_with_its_reason_and_status_shows_it_too() {
     assert!(error.to_string().starts_with(&told), "{error}");
     let shown = done(folder.path(), &["status"]).expect("a snapshot").text;
     assert!(shown.contains(&format!("refused      app does not go back: {why}")), "{shown}");
+}
+
+#[test]
+fn a_recall_stands_in_the_status_of_a_device_that_waits_for_its_turn() {
+    let folder = configured();
+    let mut status = snapshot();
+    let app = &mut status.products[0];
+    app.state = SlotState::Waiting;
+    app.state_text = "waits: its stage opens no earlier than tomorrow".into();
+    app.running = Some("1.1.0".parse().expect("a version"));
+    let turn = ReasonStatus {
+        code: 604,
+        question: "stage".into(),
+        text: "its stage opens no earlier than tomorrow".into(),
+        until: None,
+    };
+    app.recall = Some(RecallStatus {
+        to: "1.0.0".parse().expect("a version"),
+        why: "it loses data".into(),
+        reasons: vec![turn],
+    });
+    status.write(&folder.path().join("state")).expect("written");
+    let told = "1.1.0 is recalled, and it waits to go back to 1.0.0: it loses data\n";
+    let shown = done(folder.path(), &["status"]).expect("a snapshot").text;
+    assert!(shown.contains(&format!("recalled     app {told}")), "{shown}");
+    let explained = done(folder.path(), &["explain"]).expect("a snapshot").text;
+    assert!(explained.contains(told), "{explained}");
 }
 
 #[test]
