@@ -115,7 +115,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let code = exit_code(&*error);
-            exit::tell(&Chain(&*error).to_string(), code, json);
+            exit::tell(&Chain(&*error).to_string(), code, json.into());
             ExitCode::from(code)
         }
     }

@@ -48,6 +48,22 @@ pub enum Exit {
     False = 6,
 }
 
+/// Who reads what a program says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Text.
+    People,
+    /// JSON.
+    Programs,
+}
+
+impl From<bool> for Reader {
+    /// By the option `--json`.
+    fn from(json: bool) -> Self {
+        if json { Self::Programs } else { Self::People }
+    }
+}
+
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub enum CliError {
@@ -203,11 +219,12 @@ pub fn parsed<P: Parser>() -> Result<P, ExitCode> {
 
 /// Says why the program ends: to programs on standard output, to people on standard error. When both
 /// are gone, the exit code still speaks.
-pub fn tell(text: &str, code: u8, json: bool) {
-    if json {
-        print(&Failure::new(text, code));
-    } else {
-        let _ = writeln!(io::stderr(), "error: {text}");
+pub fn tell(text: &str, code: u8, reader: Reader) {
+    match reader {
+        Reader::Programs => print(&Failure::new(text, code)),
+        Reader::People => {
+            let _ = writeln!(io::stderr(), "error: {text}");
+        }
     }
 }
 

@@ -35,7 +35,7 @@ use serde::Serialize;
 
 use self::{
     client::{Access, Client},
-    exit::{CliError, Exit},
+    exit::{CliError, Exit, Reader},
     offline::Answer,
 };
 use crate::{api::admin::Caller, status::Status, stream::StopHow};
@@ -149,16 +149,16 @@ pub fn main() -> ExitCode {
     let session = Session { access, json };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&CliError::ours(error), json),
+        Err(error) => return fail(&CliError::ours(error), json.into()),
     };
     match runtime.block_on(run(command, &session)) {
         Ok(()) => Exit::Done.into(),
-        Err(error) => fail(&error, json),
+        Err(error) => fail(&error, json.into()),
     }
 }
 
-fn fail(error: &CliError, json: bool) -> ExitCode {
-    exit::tell(&error.to_string(), error.exit() as u8, json);
+fn fail(error: &CliError, reader: Reader) -> ExitCode {
+    exit::tell(&error.to_string(), error.exit() as u8, reader);
     error.exit().into()
 }
 

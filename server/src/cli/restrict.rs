@@ -152,7 +152,7 @@ pub async fn window(command: WindowCommand, session: &Session) -> Result<(), Cli
             let days = days.into_iter().collect();
             let new = Window { zone, days, hour, minute, length_s: length };
             new.check().map_err(|error| CliError::Usage(error.to_string()))?;
-            put(&client, &path, new, add).await?;
+            put(&client, &path, new, Place::of(add)).await?;
             session.done(&format!("set; {SOON}"))
         }
         WindowCommand::Clear { whom } => clear(session, &client, &whom, "windows").await,
@@ -185,7 +185,7 @@ pub async fn freeze(command: FreezeCommand, session: &Session) -> Result<(), Cli
     match command {
         FreezeCommand::Set { whom, from, until, reason, add } => {
             let path = whom.path(&client, "freezes", None).await?;
-            put(&client, &path, Freeze { from, until, reason }, add).await?;
+            put(&client, &path, Freeze { from, until, reason }, Place::of(add)).await?;
             session.done(&format!("set; {SOON}"))
         }
         FreezeCommand::Clear { whom } => clear(session, &client, &whom, "freezes").await,
@@ -220,16 +220,32 @@ async fn clear(
     session.done(&format!("cleared; {SOON}"))
 }
 
+/// Where something new goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In place of those that are set.
+    Instead,
+    /// Behind them.
+    Behind,
+}
+
+impl Place {
+    /// By the option `--add`.
+    const fn of(add: bool) -> Self {
+        if add { Self::Behind } else { Self::Instead }
+    }
+}
+
 /// Puts one thing in place of, or behind, those that are set.
 async fn put<T: serde::Serialize + serde::de::DeserializeOwned>(
     client: &Client,
     path: &str,
     new: T,
-    add: bool,
+    place: Place,
 ) -> Result<(), CliError> {
-    let mut all: Vec<T> = match add {
-        false => Vec::new(),
-        true => match client.get(path).await {
+    let mut all: Vec<T> = match place {
+        Place::Instead => Vec::new(),
+        Place::Behind => match client.get(path).await {
             Ok(set) => set,
             Err(CliError::Refused(problem)) if problem.status == 404 => Vec::new(),
             Err(error) => return Err(error),

@@ -118,8 +118,8 @@ pub async fn show(
     let known = caller.device(&admin, &device)?;
     let view = admin.registry.view();
     let ordered = view.book().of(&known.tenant, &known.device);
-    let held = holds(&known, ordered);
-    Ok(Json(DeviceShown { known, orders: ordered.orders().clone(), orders_held: held }))
+    let orders_held = Hold::of(&known, ordered) == Hold::These;
+    Ok(Json(DeviceShown { known, orders: ordered.orders().clone(), orders_held }))
 }
 
 /// `GET /v1/devices/<id>/explain`
@@ -132,7 +132,7 @@ pub async fn explain(
     let known = caller.device(&admin, &device)?;
     let view = admin.registry.view();
     let ordered = view.book().of(&known.tenant, &known.device);
-    let held = holds(&known, ordered);
+    let held = Hold::of(&known, ordered);
     let mut lines = Vec::new();
     if let Some(bar) = &known.barred {
         lines.push(Statement::of(Speaker::Server, bar.to_string().replace("\nhint: ", "; ")));
@@ -190,9 +190,22 @@ pub async fn revoke(
     Ok(Json(KnownDevice { barred: Some(bar), ..known }))
 }
 
-/// Whether the device's last letter names these orders.
-fn holds(known: &KnownDevice, ordered: &Prepared) -> bool {
-    known.letter.as_ref().is_some_and(|letter| letter.orders_digest == ordered.digest())
+/// Which orders the device's last letter names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// Those that it is given now.
+    These,
+    /// Others, or none.
+    Others,
+}
+
+impl Hold {
+    fn of(known: &KnownDevice, ordered: &Prepared) -> Self {
+        match &known.letter {
+            Some(letter) if letter.orders_digest == ordered.digest() => Self::These,
+            Some(_) | None => Self::Others,
+        }
+    }
 }
 
 fn device_says(letter: &LastLetter, lines: &mut Vec<Statement>) {
@@ -253,7 +266,7 @@ const fn state_text(state: SlotState) -> &'static str {
     }
 }
 
-fn server_says(orders: &Orders, held: bool, lines: &mut Vec<Statement>) {
+fn server_says(orders: &Orders, held: Hold, lines: &mut Vec<Statement>) {
     let mut say = |text: String| lines.push(Statement::of(Speaker::Server, text));
     for (product, pin) in &orders.pins {
         say(format!("`{product}` is pinned to `{pin}`"));
@@ -285,7 +298,7 @@ fn server_says(orders: &Orders, held: bool, lines: &mut Vec<Statement>) {
             ));
         }
     }
-    if !held {
+    if held == Hold::Others {
         say("the device does not hold these orders yet; it gets them at its next check-in".into());
     }
 }
