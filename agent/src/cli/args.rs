@@ -403,8 +403,9 @@ fn help(command: Option<&Entry>) -> String {
     };
     let mut row = |name: &str, about: &str| text.push_str(&format!("  {name:<18} {about}\n"));
     OPTIONS.iter().for_each(|(name, about)| row(name, about));
-    if command.is_none() {
-        text.push_str(&format!("\n{EXIT_CODES}\n"));
-    }
+    text.push_str(&match command {
+        Some(_) => "\nexit codes: `lockgate-agent --help` lists them\n".to_owned(),
+        None => format!("\n{EXIT_CODES}\n"),
+    });
     head + &text
 }

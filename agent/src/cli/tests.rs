@@ -74,6 +74,10 @@ fn help_names_every_command_option_and_exit_code_wherever_it_is_asked_for() {
     let enroll = shown("lockgate-agent enroll -h");
     assert!(enroll.contains("--token-file FILE") && !enroll.contains("Commands:"), "{enroll}");
     assert_eq!(shown("lockgate-agent help enroll"), enroll);
+    for line in ["lockgate-agent run --help", "lockgate-agent help status"] {
+        let help = shown(line);
+        assert!(help.ends_with("exit codes: `lockgate-agent --help` lists them\n"), "{help}");
+    }
     assert!(shown("lockgate-agent -V").starts_with("lockgate-agent "));
 }
 

@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, error::ErrorKind};
+use clap::{Command, Parser, error::ErrorKind};
 use lockgate_shared::{
     failure::{Chain, Failure},
     wire::Problem,
@@ -197,7 +197,11 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
 /// The command line, or the code with which the program ends when it only asked for help or cannot be
 /// understood: then it has been said.
 pub fn parsed<P: Parser>() -> Result<P, ExitCode> {
-    P::try_parse().map_err(|error| {
+    let mut command = pointed(P::command());
+    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let parsed = parsed.and_then(|matches| P::from_arg_matches(&matches));
+    parsed.map_err(|error| {
+        let error = error.format(&mut command);
         if !error.use_stderr() {
             // Help and version are asked for.
             let _ = error.print();
@@ -215,6 +219,16 @@ pub fn parsed<P: Parser>() -> Result<P, ExitCode> {
         }
         ExitCode::from(code)
     })
+}
+
+/// The command line, with the way to the exit codes in the help of each command below it.
+pub fn pointed(command: Command) -> Command {
+    let text = format!("exit codes: `{} --help` lists them", command.get_name());
+    command.mut_subcommands(|command| beneath(command, &text))
+}
+
+fn beneath(command: Command, text: &str) -> Command {
+    command.after_help(text.to_owned()).mut_subcommands(|command| beneath(command, text))
 }
 
 /// Says why the program ends: to programs on standard output, to people on standard error. When both

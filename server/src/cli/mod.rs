@@ -322,6 +322,20 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_every_command_says_where_the_exit_codes_stand() {
+        let mut waiting = vec![exit::pointed(Cli::command())];
+        let mut seen = 0;
+        while let Some(mut command) = waiting.pop() {
+            let help = command.render_help().to_string();
+            assert!(help.contains("exit codes:"), "{}: {help}", command.get_name());
+            seen += 1;
+            let beneath = command.get_subcommands().filter(|beneath| beneath.get_name() != "help");
+            waiting.extend(beneath.cloned());
+        }
+        assert!(seen > 50, "only {seen} commands were seen");
+    }
+
+    #[test]
     fn a_stop_needs_one_target_and_a_reason() {
         for bad in [
             "lockgate stop --reason x",
