@@ -26,7 +26,8 @@ exit codes:
   3  the server refused
   4  the server cannot be reached, or cannot answer now
   5  not yet: what was waited for has not happened in time, or something is due soon
-  6  a verification failed";
+  6  a verification failed
+  7  a rollout that was watched was halted or ended";
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub enum Exit {
     NotYet = 5,
     /// A verification failed.
     False = 6,
+    /// A rollout that was watched was halted or ended.
+    Stopped = 7,
 }
 
 /// Who reads what a program says.
@@ -96,6 +99,8 @@ pub enum CliError {
     NotYet(String),
     /// A verification failed.
     False(String),
+    /// A rollout that was watched will not get further by itself.
+    Stopped(String),
     /// What needs no server failed.
     Offline(Box<offline::CliError>),
     /// This program failed.
@@ -112,6 +117,7 @@ impl CliError {
             Self::Unreachable { .. } => Exit::Unreachable,
             Self::NotYet(_) => Exit::NotYet,
             Self::False(_) => Exit::False,
+            Self::Stopped(_) => Exit::Stopped,
             Self::Offline(error) => offline_exit(error),
             Self::Ours(_) => Exit::Ours,
         }
@@ -126,7 +132,9 @@ impl CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(text) | Self::NotYet(text) | Self::False(text) => f.write_str(text),
+            Self::Usage(text) | Self::NotYet(text) | Self::False(text) | Self::Stopped(text) => {
+                f.write_str(text)
+            }
             Self::File { path, source } => {
                 write!(f, "cannot read `{}`: {source}", path.display())
             }
@@ -284,6 +292,7 @@ mod tests {
             Exit::Unreachable,
             Exit::NotYet,
             Exit::False,
+            Exit::Stopped,
         ] {
             assert!(HELP.contains(&format!("\n  {}  ", exit as u8)), "{exit:?}");
         }

@@ -34,7 +34,7 @@ pub enum Command {
     Status {
         /// The rollout, or its first digits
         id: Option<String>,
-        /// Look again until it is complete, halted or ended
+        /// Look again until it is complete, halted or ended: ends well only if it is complete
         #[arg(long)]
         watch: bool,
     },
@@ -183,13 +183,33 @@ async fn watch(session: &Session, id: Option<&str>) -> Result<(), CliError> {
                 before = text;
             }
         }
-        let settled =
-            |rollout: &RolloutStatus| over(rollout.state) || rollout.state == RolloutState::Halted;
-        if status.rollouts.iter().all(settled) {
-            return Ok(());
+        if let Some(end) = end(&status.rollouts) {
+            return end;
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// How a watch ends, once none of its rollouts gets further by itself: well only where all are complete.
+fn end(rollouts: &[RolloutStatus]) -> Option<Result<(), CliError>> {
+    let mut stopped = Vec::new();
+    for rollout in rollouts {
+        let word = match rollout.state {
+            RolloutState::Running | RolloutState::Paused => return None,
+            RolloutState::Complete => continue,
+            RolloutState::Halted => "halted",
+            RolloutState::Ended => "ended for good",
+        };
+        stopped.push((rollout, word));
+    }
+    let Some((first, _)) = stopped.first() else { return Some(Ok(())) };
+    let hint = format!("`lockgate rollout explain {}` says why", table::short(first.rollout));
+    let each = stopped.iter().map(|(rollout, word)| {
+        let RolloutStatus { product, version, channel, .. } = rollout;
+        format!("{product} {version} on `{channel}` was {word}")
+    });
+    let text = each.collect::<Vec<_>>().join("; ");
+    Some(Err(CliError::Stopped(format!("{text}\nhint: {hint}"))))
 }
 
 async fn explain(session: &Session, id: &str) -> Result<(), CliError> {
@@ -344,6 +364,25 @@ mod tests {
             vec![rollout(1, RolloutState::Complete), rollout(2, RolloutState::Ended)];
         keep_in_progress(&mut rollouts, &mut followed);
         assert_eq!(rollouts, [rollout(1, RolloutState::Complete)]);
+    }
+
+    #[test]
+    fn a_watch_goes_on_while_something_climbs_and_ends_well_only_if_all_is_complete() {
+        use RolloutState as S;
+        let end = |states: &[RolloutState]| {
+            let rollouts: Vec<_> = states.iter().map(|state| rollout(1, *state)).collect();
+            end(&rollouts)
+        };
+        assert!(end(&[S::Complete, S::Running]).is_none());
+        assert!(end(&[S::Halted, S::Paused]).is_none());
+        assert!(matches!(end(&[]), Some(Ok(()))));
+        assert!(matches!(end(&[S::Complete]), Some(Ok(()))));
+        for (state, word) in [(S::Halted, "was halted"), (S::Ended, "was ended for good")] {
+            let Some(Err(error)) = end(&[S::Complete, state]) else { panic!("it ended well") };
+            assert_eq!(error.exit() as u8, 7);
+            let text = error.to_string();
+            assert!(text.contains(word) && text.contains("lockgate rollout explain"), "{text}");
+        }
     }
 
     fn rollout(id: u8, state: RolloutState) -> RolloutStatus {
