@@ -189,10 +189,12 @@ impl Yard {
         assert!(reasons.contains(words), "{reasons:?} lacks {words:?}");
     }
 
-    pub(super) fn accepted(&mut self, offset: u64) {
+    /// Sends, takes a turn, and expects it to be accepted; gives what is said of it.
+    pub(super) fn accepted(&mut self, offset: u64) -> String {
         self.turn();
         let (decision, reasons) = self.verdict(offset).expect("a verdict");
         assert_eq!(decision, Decision::Accepted, "{reasons}");
+        reasons
     }
 
     pub(super) fn status(&self) -> Status {

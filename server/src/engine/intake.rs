@@ -623,9 +623,29 @@ impl Intake<'_> {
                 Scope::Rollout(_) | Scope::Cohort(..) | Scope::Product(_) | Scope::Everything => {}
             }
         }
+        let (stand, past): (Vec<u64>, Vec<u64>) =
+            lift.numbers.iter().partition(|number| self.book.stops.contains_key(number));
+        let numbers = |numbers: &[u64]| {
+            let texts: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+            texts.join(", ")
+        };
+        if stand.is_empty() && self.book.lifts.iter().any(|known| known.text == signed.text) {
+            return Ok(format!("nothing changed: this act has lifted stop {}", numbers(&past)));
+        }
         self.book.lift(signed, &lift.numbers)?;
-        let numbers: Vec<String> = lift.numbers.iter().map(ToString::to_string).collect();
-        Ok(format!("stop {} is lifted: {}", numbers.join(", "), lift.reason))
+        let reason = &lift.reason;
+        Ok(match (stand.as_slice(), past.as_slice()) {
+            (stand, []) => format!("stop {} is lifted: {reason}", numbers(stand)),
+            ([], past) => format!(
+                "stop {} stood no more; devices that have not heard so are told again: {reason}",
+                numbers(past)
+            ),
+            (stand, past) => format!(
+                "stop {} is lifted, stop {} stood no more: {reason}",
+                numbers(stand),
+                numbers(past)
+            ),
+        })
     }
 
     fn waive(&mut self, waiver: &Waiver) -> Result<String, Refusal> {
@@ -753,15 +773,40 @@ impl Intake<'_> {
             .values()
             .find(|stop| stop.kind == StopKind::Pause && stop.scope == request.scope);
         if let Some(stop) = stands {
-            return Ok(format!("stop {} stands for this already", stop.number));
+            return Ok(format!(
+                "nothing changed: stop {} stands for this since {}: {}",
+                stop.number, stop.since, stop.reason
+            ));
         }
+        let over = match &request.scope {
+            Scope::Rollout(id) => self.over(id)?,
+            Scope::Groups(..)
+            | Scope::Cohort(..)
+            | Scope::Tenant(_)
+            | Scope::Product(_)
+            | Scope::Everything => "",
+        };
         let reason = format!("{} ({name})", request.reason);
         match self.book.stop(StopKind::Pause, request.scope.clone(), &reason, self.now)? {
-            Some(number) => Ok(format!("stop {number}: {reason}")),
+            Some(number) => Ok(format!("stop {number}: {reason}{over}")),
             None => rule(format!(
                 "{} stops stand, and a rollout file carries no more: lift some, or have them replaced by a wider one",
                 self.book.stops.len()
             )),
+        }
+    }
+
+    /// What a pause of a rollout comes too late for; refused where there is nothing left to pause.
+    fn over(&self, id: &RolloutId) -> Result<&'static str, Refusal> {
+        match self.book.rollouts.get(id) {
+            Some(Rollout { ended: Some(ended), .. }) => {
+                rule(format!("the rollout was ended for good at {ended}: nothing of it goes out"))
+            }
+            Some(rollout) if rollout.complete.is_some() => Ok(
+                "; the rollout is complete: devices that have it keep it, those that have not come yet wait",
+            ),
+            // A stop is never too early.
+            Some(_) | None => Ok(""),
         }
     }
 
@@ -773,7 +818,10 @@ impl Intake<'_> {
         let Some(rollout) = self.book.rollout_mut(id) else {
             return rule("there is no such rollout");
         };
-        rollout.ended.get_or_insert(now);
+        if let Some(ended) = rollout.ended {
+            return Ok(format!("nothing changed: rollout {id} was ended for good at {ended}"));
+        }
+        rollout.ended = Some(now);
         let reasons = vec![request.reason.clone()];
         self.book.verdict(now, About::Rollout(*id), Decision::End, reasons)?;
         Ok(format!("rollout {id} is ended for good: {}", request.reason))

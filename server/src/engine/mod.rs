@@ -579,6 +579,8 @@ mod hearing_stories;
 #[cfg(test)]
 mod key_stories;
 #[cfg(test)]
+mod stop_stories;
+#[cfg(test)]
 mod stories;
 #[cfg(test)]
 mod trial_stories;

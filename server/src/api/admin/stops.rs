@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Admin, Appended, Caller, Refusal, Said, accepted, auth};
 use crate::{
     registry::rows::{self, StopRow, TokenRole},
+    status::RolloutState,
     store::Table,
     stream::{EntryKind, StopHow, StopRequest},
 };
@@ -88,13 +89,27 @@ fn check(admin: &Admin, asked: &StopAsked) -> Result<(), Refusal> {
     if asked.how == StopHow::End && !matches!(asked.scope, Scope::Rollout(_)) {
         return Err(Refusal::invalid("only a rollout can be ended for good; pause the rest"));
     }
-    let status = admin.status();
-    if let (Some(rollout), Some(status)) = (rollout, status)
-        && !status.rollouts.iter().any(|known| known.rollout == *rollout)
-    {
-        return Err(Refusal::missing(format!(
-            "there is no rollout `{rollout}`\nhint: `lockgate rollout list` shows them; `lockgate stop --everything` needs no name"
-        )));
+    if let (Some(rollout), Some(status)) = (rollout, admin.status()) {
+        let known = status.rollouts.iter().find(|known| known.rollout == *rollout);
+        match known.map(|known| known.state) {
+            None => {
+                return Err(Refusal::missing(format!(
+                    "there is no rollout `{rollout}`\nhint: `lockgate rollout list` shows them; `lockgate stop --everything` needs no name"
+                )));
+            }
+            Some(RolloutState::Ended) if asked.how == StopHow::Pause => {
+                return Err(Refusal::conflict(
+                    "the rollout was ended for good: nothing of it goes out\nhint: `lockgate release recall` leads back the devices that have it",
+                ));
+            }
+            Some(
+                RolloutState::Ended
+                | RolloutState::Running
+                | RolloutState::Paused
+                | RolloutState::Halted
+                | RolloutState::Complete,
+            ) => {}
+        }
     }
     // Without a policy at hand a stop is passed on unchecked: it only restricts.
     let Some(current) = admin.desk.policy() else { return Ok(()) };
