@@ -17,7 +17,9 @@ use crate::{
     clock::Stopwatch,
 };
 
-/// How often to ask whether the gatekeeper has spoken.
+/// How soon to ask whether the gatekeeper has spoken: it usually has in a moment. Each time doubles this.
+const ASK_FIRST: Duration = Duration::from_millis(50);
+/// How often to ask at most, below any limit on requests.
 const ASK: Duration = Duration::from_secs(1);
 /// The largest file that is read as an act: its text may be escaped to twice its size.
 const FILE_BYTES: u64 = 2 * limits::ACT_BYTES as u64 + 16 * 1024;
@@ -76,6 +78,24 @@ fn read(path: &Path) -> Result<SignedAct, CliError> {
     })
 }
 
+/// The gatekeeper's word about an entry; none when it has not spoken within `patience`.
+pub async fn verdict(
+    client: &Client,
+    offset: u64,
+    patience: Duration,
+) -> Result<Option<EntryState>, CliError> {
+    let (waited, mut pause) = (Stopwatch::start(), ASK_FIRST);
+    loop {
+        let state: EntryState = client.get(&format!("/v1/entries/{offset}")).await?;
+        match state.state {
+            Standing::Accepted | Standing::Refused => return Ok(Some(state)),
+            Standing::Pending if waited.elapsed() >= patience => return Ok(None),
+            Standing::Pending => tokio::time::sleep(pause).await,
+        }
+        pause = ASK.min(pause * 2);
+    }
+}
+
 /// Says what became of an entry: at once, or when the gatekeeper has spoken.
 pub async fn finish(
     session: &Session,
@@ -90,34 +110,23 @@ pub async fn finish(
             format!("handed in: entry {offset}{}", rollout.unwrap_or_default())
         });
     }
-    let waited = Stopwatch::start();
-    let limit = Duration::from_secs(wait.timeout);
-    loop {
-        let state: EntryState = client.get(&format!("/v1/entries/{offset}")).await?;
-        match state.state {
-            Standing::Accepted => {
-                let whole = serde_json::json!({
-                    "offset": offset, "rollout": appended.rollout,
-                    "state": state.state, "reasons": state.reasons,
-                });
-                return session.print(&whole, |_| {
-                    let rollout = appended.rollout.map(|id| format!(", rollout {id}"));
-                    let mut text =
-                        format!("accepted: entry {offset}{}", rollout.unwrap_or_default());
-                    state.reasons.iter().for_each(|reason| text += &format!("\n  {reason}"));
-                    text
-                });
-            }
-            Standing::Refused => {
-                return Err(CliError::RefusedEntry { offset, reasons: state.reasons });
-            }
-            Standing::Pending if waited.elapsed() >= limit => {
-                return Err(CliError::NotYet(format!(
-                    "the gatekeeper has not spoken about entry {offset} in {} s\nhint: nothing is lost; is the gatekeeper running?",
-                    wait.timeout
-                )));
-            }
-            Standing::Pending => tokio::time::sleep(ASK).await,
-        }
+    let Some(state) = verdict(client, offset, Duration::from_secs(wait.timeout)).await? else {
+        return Err(CliError::NotYet(format!(
+            "the gatekeeper has not spoken about entry {offset} in {} s\nhint: nothing is lost; is the gatekeeper running?",
+            wait.timeout
+        )));
+    };
+    if state.state == Standing::Refused {
+        return Err(CliError::RefusedEntry { offset, reasons: state.reasons });
     }
+    let whole = serde_json::json!({
+        "offset": offset, "rollout": appended.rollout,
+        "state": state.state, "reasons": state.reasons,
+    });
+    session.print(&whole, |_| {
+        let rollout = appended.rollout.map(|id| format!(", rollout {id}"));
+        let mut text = format!("accepted: entry {offset}{}", rollout.unwrap_or_default());
+        state.reasons.iter().for_each(|reason| text += &format!("\n  {reason}"));
+        text
+    })
 }

@@ -29,6 +29,13 @@ exit codes:
   6  a verification failed
   7  a rollout that was watched was halted or ended";
 
+/// What stops a fleet whose letter box is down: nobody gets past these either.
+const WITHOUT_THE_SERVER: &str = "\
+check `--server` and `--ca`; what stops without it: `systemctl stop lockgate-gatekeeper`, and devices \
+activate nothing once its last word is older than their release allows (an hour, where it says nothing \
+else); or signed: `lockgate repo change --new-online DIR`, and the new root in `metadata/` of every \
+mirror, which has devices refuse the gatekeeper's keys at their next poll";
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -95,6 +102,13 @@ pub enum CliError {
         /// Why.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// A stop did not come to the server.
+    NotStopped {
+        /// Its address.
+        server: String,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// It has not happened in time.
     NotYet(String),
     /// A verification failed.
@@ -114,13 +128,19 @@ impl CliError {
             Self::Usage(_) | Self::File { .. } => Exit::Usage,
             Self::Refused(problem) if problem.status >= 500 => Exit::Unreachable,
             Self::Refused(_) | Self::RefusedEntry { .. } => Exit::Refused,
-            Self::Unreachable { .. } => Exit::Unreachable,
+            Self::Unreachable { .. } | Self::NotStopped { .. } => Exit::Unreachable,
             Self::NotYet(_) => Exit::NotYet,
             Self::False(_) => Exit::False,
             Self::Stopped(_) => Exit::Stopped,
             Self::Offline(error) => offline_exit(error),
             Self::Ours(_) => Exit::Ours,
         }
+    }
+
+    /// The same about a stop: a server that is down is no reason to give it up.
+    pub fn not_stopped(self) -> Self {
+        let Self::Unreachable { server, source } = self else { return self };
+        Self::NotStopped { server, source }
     }
 
     /// A failure of this program.
@@ -152,6 +172,10 @@ impl fmt::Display for CliError {
             Self::Unreachable { server, source } => {
                 write!(f, "`{server}` cannot be reached: {}", Chain(source.as_ref()))?;
                 f.write_str("\nhint: check `--server` and `--ca`, and that the server runs")
+            }
+            Self::NotStopped { server, source } => {
+                write!(f, "`{server}` cannot be reached: {}", Chain(source.as_ref()))?;
+                write!(f, ", and no device hears of this stop\nhint: {WITHOUT_THE_SERVER}")
             }
             Self::Offline(error) => Chain(error.as_ref()).fmt(f),
             Self::Ours(error) => Chain(error.as_ref()).fmt(f),
@@ -280,6 +304,17 @@ mod tests {
         assert_eq!(problem(404).exit(), Exit::Refused);
         assert_eq!(problem(503).exit(), Exit::Unreachable);
         assert_eq!(problem(404).to_string(), "no such thing\nhint: look");
+    }
+
+    #[test]
+    fn a_stop_that_cannot_reach_its_server_names_what_else_stops() {
+        let lost = CliError::Unreachable { server: "https://x".into(), source: "refused".into() };
+        let lost = lost.not_stopped();
+        assert_eq!(lost.exit(), Exit::Unreachable);
+        let text = lost.to_string();
+        for words in ["no device hears", "lockgate-gatekeeper", "repo change --new-online"] {
+            assert!(text.contains(words), "{text}");
+        }
     }
 
     #[test]

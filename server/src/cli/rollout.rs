@@ -10,13 +10,19 @@ use std::{
 use clap::Subcommand;
 use lockgate_shared::{id::RolloutId, rollout::Scope};
 
-use super::{Session, client::Client, exit::CliError, offline, say, table};
+use super::{Session, act, client::Client, exit::CliError, offline, say, table};
 use crate::{
-    api::admin::{Appended, stops::StopAsked},
+    api::admin::{
+        Appended,
+        acts::{EntryState, Standing},
+        stops::StopAsked,
+    },
     status::{Decision, RolloutState, RolloutStatus, StageStatus, Status, Verdict},
     stream::StopHow,
 };
 
+/// How long a stop waits for its number: the gatekeeper signs a stop at once, unless it is down.
+const NUMBERED: Duration = Duration::from_secs(5);
 /// How often `--watch` looks: the gatekeeper's shortest tick is a few seconds.
 const LOOK: Duration = Duration::from_secs(2);
 /// Verdicts that `explain` shows: the last few decisions of every stage.
@@ -76,11 +82,11 @@ pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Status { id, watch: true } => watch(session, id.as_deref()).await,
         Command::Explain { id } => explain(session, &id).await,
         Command::Pause { id, reason } => {
-            let id = resolve(&session.client()?, &id).await?;
+            let id = resolve(&session.client()?, &id).await.map_err(CliError::not_stopped)?;
             stop(session, Scope::Rollout(id), StopHow::Pause, reason).await
         }
         Command::Stop { id, reason } => {
-            let id = resolve(&session.client()?, &id).await?;
+            let id = resolve(&session.client()?, &id).await.map_err(CliError::not_stopped)?;
             stop(session, Scope::Rollout(id), StopHow::End, reason).await
         }
     }
@@ -94,19 +100,46 @@ pub async fn stop(
     reason: String,
 ) -> Result<(), CliError> {
     let asked = StopAsked { scope, how, reason };
-    let appended: Appended = session.client()?.post("/v1/stops", &asked).await?;
-    session.print(&appended, |appended| {
-        let lift = match asked.how {
-            StopHow::Pause => {
-                "\nhint: it ends with `lockgate rollout lift`, signed by approvers; `lockgate rollout status` shows its number"
-            }
-            StopHow::End => "",
-        };
-        format!(
-            "stopped: entry {}; every device it covers hears of it at its next check-in{lift}",
-            appended.offset
-        )
-    })
+    let client = session.client()?;
+    let appended: Result<Appended, CliError> = client.post("/v1/stops", &asked).await;
+    let Appended { offset, rollout } = appended.map_err(CliError::not_stopped)?;
+    if !session.json() {
+        // What counts is done; the number comes from another process.
+        say(&format!(
+            "stopped: entry {offset}; every device it covers hears of it at its next check-in"
+        ))?;
+    }
+    let verdict = act::verdict(&client, offset, NUMBERED).await.unwrap_or(None);
+    let (reasons, number) = match verdict {
+        Some(EntryState { state: Standing::Refused, reasons, .. }) => {
+            return Err(CliError::RefusedEntry { offset, reasons });
+        }
+        Some(EntryState { reasons, stop, .. }) => (reasons, stop),
+        None => (Vec::new(), None),
+    };
+    let whole = serde_json::json!({
+        "offset": offset, "rollout": rollout, "stop": number, "reasons": reasons,
+    });
+    session.print(&whole, |_| stopped_text(how, number, &reasons))
+}
+
+/// What a stop became, and how it ends.
+fn stopped_text(how: StopHow, number: Option<u64>, reasons: &[String]) -> String {
+    let said: String = reasons.iter().map(|reason| format!("  {reason}\n")).collect();
+    let next = match (how, number) {
+        (StopHow::End, _) if reasons.is_empty() => {
+            "hint: the gatekeeper has not signed it yet; `lockgate rollout list` shows when it has"
+                .to_owned()
+        }
+        (StopHow::End, _) => return said.trim_end().to_owned(),
+        (StopHow::Pause, Some(number)) => format!(
+            "next: `lockgate rollout lift {number} --reason WHY --repository DIR --out lift.json` ends it, signed by approvers"
+        ),
+        (StopHow::Pause, None) => {
+            "hint: the gatekeeper has not numbered it yet; `lockgate rollout status` shows its number, by which `lockgate rollout lift` ends it".to_owned()
+        }
+    };
+    said + &next
 }
 
 /// The rollout whose first digits were given.
@@ -383,6 +416,17 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(word) && text.contains("lockgate rollout explain"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_stop_says_its_number_or_where_to_find_it() {
+        let said = ["stop 3: it burns (olga)".to_owned()];
+        let text = stopped_text(StopHow::Pause, Some(3), &said);
+        assert!(text.starts_with("  stop 3: it burns (olga)\nnext: `lockgate rollout lift 3 "));
+        let text = stopped_text(StopHow::Pause, None, &[]);
+        assert!(text.contains("`lockgate rollout status` shows its number"), "{text}");
+        let said = ["rollout 1 is ended for good: it burns".to_owned()];
+        assert_eq!(stopped_text(StopHow::End, None, &said), format!("  {}", said[0]));
     }
 
     fn rollout(id: u8, state: RolloutState) -> RolloutStatus {

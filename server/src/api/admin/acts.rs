@@ -15,7 +15,7 @@ use lockgate_shared::{
     id::Digest,
     manifest::Manifest,
     policy::Policy,
-    rollout::Stop,
+    rollout::{Stop, StopKind},
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ use crate::{
     registry::rows::{self, GrantRow, Reach, TokenRole},
     status::{Decision, Verdict},
     store::Table,
-    stream::{EntryKind, Publication, StopRequest},
+    stream::{Entry, EntryKind, Publication, StopHow, StopRequest},
 };
 
 /// What became of an entry.
@@ -37,6 +37,9 @@ pub struct EntryState {
     pub state: Standing,
     /// The gatekeeper's reasons.
     pub reasons: Vec<String>,
+    /// The number under which a pause that was accepted stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<u64>,
 }
 
 /// How an entry stands.
@@ -226,7 +229,21 @@ pub async fn entry(
         return Err(none());
     }
     let verdict = admin.verdict(offset);
-    Ok(Json(state_of(offset, verdict.as_deref())))
+    let stop = number_of(&admin, &entry);
+    Ok(Json(EntryState { stop, ..state_of(offset, verdict.as_deref()) }))
+}
+
+/// The number of the pause that an entry asked for, where one stands: the gatekeeper reports it with its
+/// verdict.
+fn number_of(admin: &Admin, entry: &Entry) -> Option<u64> {
+    if entry.kind != EntryKind::Stop {
+        return None;
+    }
+    let asked: StopRequest = serde_json::from_slice(&entry.bytes).ok()?;
+    let status = admin.status()?;
+    let mut pauses = status.stops.iter().filter(|stop| stop.kind == StopKind::Pause);
+    let found = pauses.find(|stop| stop.scope == asked.scope);
+    found.filter(|_| asked.how == StopHow::Pause).map(|stop| stop.number)
 }
 
 fn state_of(offset: u64, verdict: Option<&Verdict>) -> EntryState {
@@ -247,6 +264,7 @@ fn state_of(offset: u64, verdict: Option<&Verdict>) -> EntryState {
         offset,
         state,
         reasons: verdict.map(|verdict| verdict.reasons.clone()).unwrap_or_default(),
+        stop: None,
     }
 }
 
@@ -308,5 +326,24 @@ mod tests {
         assert_eq!(bench.get("acme-admin", "/v1/entries/0").await.body["state"], "pending");
         assert_eq!(bench.get("globex-admin", "/v1/entries/0").await.status, 404);
         assert_eq!(bench.get("operator", "/v1/entries/1").await.status, 404);
+    }
+
+    #[tokio::test]
+    async fn an_entry_of_a_pause_gives_the_number_by_which_it_is_lifted() {
+        let bench = Bench::new();
+        for scope in [json!({"tenant": "globex"}), json!("everything")] {
+            let stop = json!({"scope": scope, "how": "pause", "reason": "odd"});
+            assert_eq!(bench.post("operator", "/v1/stops", &stop).await.status, 202);
+        }
+        let number = async |entry: u64| {
+            let state = bench.get("operator", &format!("/v1/entries/{entry}")).await.body;
+            state["stop"].as_u64()
+        };
+        assert_eq!(number(0).await, None, "the gatekeeper has not spoken");
+        bench.verdict(0, Decision::Accepted, "stop 8: odd").await;
+        bench.verdict(1, Decision::Refused, "no room").await;
+        bench.status_that_counts(2).await;
+        assert_eq!(number(0).await, Some(8));
+        assert_eq!(number(1).await, None, "the number is another stop's");
     }
 }

@@ -433,12 +433,12 @@ fn known(number: u8, tenant: &str) -> KnownDevice {
     }
 }
 
-/// A rollout that runs, a stop of everything and one of globex, an alarm about a device of each
+/// A rollout that runs, a hold of everything and a pause of globex, an alarm about a device of each
 /// tenant.
 fn status(letters_offset: u64) -> Status {
-    let stop = |number: u64, scope: Scope| Stop {
+    let stop = |number: u64, kind: StopKind, scope: Scope| Stop {
         number,
-        kind: StopKind::Hold,
+        kind,
         scope,
         since: NOW,
         reason: "look".into(),
@@ -479,8 +479,8 @@ fn status(letters_offset: u64) -> Status {
             groups: vec![],
         }],
         stops: vec![
-            stop(7, Scope::Everything),
-            stop(8, Scope::Tenant("globex".parse().expect("a name"))),
+            stop(7, StopKind::Hold, Scope::Everything),
+            stop(8, StopKind::Pause, Scope::Tenant("globex".parse().expect("a name"))),
         ],
         expiries: vec![],
         cohorts: vec![CohortStatus {
