@@ -75,6 +75,19 @@ fn a_recalled_release_leads_back_by_the_other_slot_and_goes_nowhere_any_more() {
     let shown = world.lockgate("olga-laptop", &["release", "show", PRODUCT, "1.1.0"]);
     let shown = shown.expect("shown");
     assert!(shown.contains("RECALLED to 1.0.0"), "{shown}");
+    for (arguments, words) in [
+        (&["rollout", "list"][..], "recalled"),
+        (&["rollout", "status"], "tools 1.1.0 is recalled to 1.0.0 until "),
+        (&["release", "list"], "to 1.0.0"),
+    ] {
+        let shown = world.lockgate("olga-laptop", arguments).expect("shown");
+        assert!(shown.contains(words), "{shown}");
+    }
+    let refused = device.command(&["rollback", PRODUCT]).expect_err("it leads nowhere");
+    let words = "does not go back: 1.1.0, which ran before, is recalled";
+    assert!(refused.to_string().contains(words), "{refused}");
+    let shown = device.command(&["status"]).expect("a status");
+    assert!(shown.contains(words), "{shown}");
     // Some polls later it is still there: the open rollout of 1.1.0 does not bring it back.
     let seen = device.status().expect("a status").refresh.last;
     until("two more refreshes", PATIENCE, || {

@@ -13,6 +13,7 @@ pub mod device;
 pub mod doctor;
 pub mod exit;
 pub mod offline;
+pub mod overview;
 pub mod release;
 pub mod repo;
 pub mod restrict;
@@ -37,8 +38,9 @@ use self::{
     client::{Access, Client},
     exit::{CliError, Exit, Reader},
     offline::Answer,
+    overview::Overview,
 };
-use crate::{api::admin::Caller, status::Status, stream::StopHow};
+use crate::{api::admin::Caller, stream::StopHow};
 
 /// Moves releases through a fleet: a gate opens only when what came before it is well.
 #[derive(Debug, Parser)]
@@ -187,8 +189,8 @@ async fn run(command: Command, session: &Session) -> Result<(), CliError> {
         }
         Command::Doctor(args) => doctor::run(args, session).await,
         Command::Status => {
-            let status: Status = session.client()?.get("/v1/status").await?;
-            session.print(&status, rollout::status_text)
+            let overview = Overview::ask(&session.client()?).await?;
+            session.print(&overview.status, |_| overview.text())
         }
         Command::Whoami => {
             let caller: Caller = session.client()?.get("/v1/whoami").await?;

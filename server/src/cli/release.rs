@@ -135,9 +135,16 @@ fn list_text(rows: &[ReleaseRow]) -> String {
                 |published| published.to_string(),
             ),
             table::short(row.manifest),
+            match &row.recall {
+                None => "-".to_owned(),
+                Some(RecallRow { published: None, offset, .. }) => {
+                    format!("not yet: entry {offset}")
+                }
+                Some(RecallRow { recall, .. }) => format!("to {}", recall.to),
+            },
         ]
     });
-    let header = ["product", "version", "severity", "published", "manifest"];
+    let header = ["product", "version", "severity", "published", "manifest", "recalled"];
     table::of(&header, rows.collect(), "no release was handed in yet")
 }
 

@@ -10,14 +10,16 @@ use std::{
 use clap::Subcommand;
 use lockgate_shared::{id::RolloutId, rollout::Scope};
 
-use super::{Session, act, client::Client, exit::CliError, offline, say, table};
+use super::{
+    Session, act, client::Client, exit::CliError, offline, overview, overview::Overview, say, table,
+};
 use crate::{
     api::admin::{
         Appended,
         acts::{EntryState, Standing},
         stops::StopAsked,
     },
-    status::{Decision, RolloutState, RolloutStatus, StageStatus, Status, Verdict},
+    status::{RolloutState, RolloutStatus, Verdict},
     stream::StopHow,
 };
 
@@ -72,12 +74,14 @@ pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     match command {
         Command::Offline(command) => session.offline(|_| offline::rollout::run(&command)),
         Command::List => {
-            let rollouts: Vec<RolloutStatus> = session.client()?.get("/v1/rollouts").await?;
-            session.print(&rollouts, |rollouts| list_text(rollouts))
+            let client = session.client()?;
+            let rollouts: Vec<RolloutStatus> = client.get("/v1/rollouts").await?;
+            let recalls = overview::recalls(&client).await?;
+            session.print(&rollouts, |rollouts| overview::list_text(rollouts, &recalls))
         }
         Command::Status { id, watch: false } => {
-            let status = look(&session.client()?, id.as_deref(), &mut BTreeSet::new()).await?;
-            session.print(&shown(&status), |_| status_text(&status))
+            let seen = look(&session.client()?, id.as_deref(), &mut BTreeSet::new()).await?;
+            session.print(&seen.json(), |_| seen.text())
         }
         Command::Status { id, watch: true } => watch(session, id.as_deref()).await,
         Command::Explain { id } => explain(session, &id).await,
@@ -172,16 +176,17 @@ async fn look(
     client: &Client,
     id: Option<&str>,
     followed: &mut BTreeSet<RolloutId>,
-) -> Result<Status, CliError> {
-    let mut status: Status = client.get("/v1/status").await?;
+) -> Result<Overview, CliError> {
+    let mut seen = Overview::ask(client).await?;
+    let rollouts = &mut seen.status.rollouts;
     match id {
         Some(text) => {
-            let id = pick(&status.rollouts, text)?;
-            status.rollouts.retain(|rollout| rollout.rollout == id);
+            let id = pick(rollouts, text)?;
+            rollouts.retain(|rollout| rollout.rollout == id);
         }
-        None => keep_in_progress(&mut status.rollouts, followed),
+        None => keep_in_progress(rollouts, followed),
     }
-    Ok(status)
+    Ok(seen)
 }
 
 fn keep_in_progress(rollouts: &mut Vec<RolloutStatus>, followed: &mut BTreeSet<RolloutId>) {
@@ -200,15 +205,15 @@ async fn watch(session: &Session, id: Option<&str>) -> Result<(), CliError> {
     let client = session.client()?;
     let (mut before, mut followed) = (String::new(), BTreeSet::new());
     loop {
-        let status = look(&client, id, &mut followed).await?;
+        let seen = look(&client, id, &mut followed).await?;
         if session.json() {
-            let line = serde_json::to_string(&shown(&status)).map_err(CliError::ours)?;
+            let line = serde_json::to_string(&seen.json()).map_err(CliError::ours)?;
             if line != before {
                 say(&line)?;
                 before = line;
             }
         } else {
-            let text = status_text(&status);
+            let text = seen.text();
             if text != before {
                 // Clears the screen, and what has scrolled stays where it is.
                 let clear = if stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
@@ -216,7 +221,7 @@ async fn watch(session: &Session, id: Option<&str>) -> Result<(), CliError> {
                 before = text;
             }
         }
-        if let Some(end) = end(&status.rollouts) {
+        if let Some(end) = end(&seen.status.rollouts) {
             return end;
         }
         tokio::time::sleep(LOOK).await;
@@ -247,8 +252,8 @@ fn end(rollouts: &[RolloutStatus]) -> Option<Result<(), CliError>> {
 
 async fn explain(session: &Session, id: &str) -> Result<(), CliError> {
     let client = session.client()?;
-    let status = look(&client, Some(id), &mut BTreeSet::new()).await?;
-    let Some(rollout) = status.rollouts.first() else { return Ok(()) };
+    let seen = look(&client, Some(id), &mut BTreeSet::new()).await?;
+    let Some(rollout) = seen.status.rollouts.first() else { return Ok(()) };
     let path = format!("/v1/verdicts?rollout={}", rollout.rollout);
     // Only the vendor's people read verdicts; the rest of the explanation is everybody's.
     let mut verdicts: Vec<Verdict> = match client.get(&path).await {
@@ -259,9 +264,9 @@ async fn explain(session: &Session, id: &str) -> Result<(), CliError> {
     let skip = verdicts.len().saturating_sub(VERDICTS_SHOWN);
     verdicts.drain(..skip);
     let whole =
-        serde_json::json!({ "rollout": rollout, "stops": status.stops, "verdicts": verdicts });
+        serde_json::json!({ "rollout": rollout, "stops": seen.status.stops, "verdicts": verdicts });
     session.print(&whole, |_| {
-        let mut text = status_text(&status);
+        let mut text = seen.text();
         for stage in &rollout.stages {
             text += &format!("\n\n{} ({}):", stage.cohort, table::word(&stage.decision));
             for reason in &stage.reasons {
@@ -281,104 +286,6 @@ async fn explain(session: &Session, id: &str) -> Result<(), CliError> {
         }
         text
     })
-}
-
-fn list_text(rollouts: &[RolloutStatus]) -> String {
-    let rows = rollouts.iter().map(|rollout| {
-        vec![
-            table::short(rollout.rollout),
-            rollout.product.to_string(),
-            rollout.channel.to_string(),
-            rollout.version.to_string(),
-            table::word(&rollout.risk),
-            table::word(&rollout.state),
-            rollout.owner.to_string(),
-            rollout.started.to_string(),
-        ]
-    });
-    table::of(
-        &["rollout", "product", "channel", "version", "risk", "state", "owner", "started"],
-        rows.collect(),
-        "no rollout was started yet",
-    )
-}
-
-/// What of a status is about rollouts, and changes only when they do.
-fn shown(status: &Status) -> serde_json::Value {
-    serde_json::json!({
-        "rollouts": status.rollouts, "stops": status.stops, "alarms": status.alarms,
-        "hearing": status.hearing,
-    })
-}
-
-/// Rollouts stage by stage, and what is stopped.
-pub(super) fn status_text(status: &Status) -> String {
-    let mut parts = Vec::new();
-    if status.rollouts.is_empty() {
-        parts.push("no rollout is in progress; `lockgate rollout list` shows the others".into());
-    }
-    for rollout in &status.rollouts {
-        parts.push(format!(
-            "{} {} on `{}`: {} ({})\n{}",
-            rollout.product,
-            rollout.version,
-            rollout.channel,
-            table::word(&rollout.state),
-            table::short(rollout.rollout),
-            table::of(
-                &[
-                    "stage", "devices", "let in", "treated", "kept", "back", "failed", "silent",
-                    "open to", "decision", "because",
-                ],
-                rollout.stages.iter().map(stage_row).collect(),
-                "it has no stage",
-            )
-        ));
-    }
-    if let Some(why) = &status.hearing {
-        parts.push(format!("the gatekeeper does not hear well: {why}"));
-    }
-    for stop in &status.stops {
-        parts.push(format!(
-            "stop {} ({}) of {} since {}: {}",
-            stop.number,
-            table::word(&stop.kind),
-            stop.scope,
-            stop.since,
-            stop.reason
-        ));
-    }
-    for alarm in &status.alarms {
-        let device = alarm.device.map(|id| format!(" device {}", table::short(id)));
-        parts.push(format!("alarm at {}{}: {}", alarm.at, device.unwrap_or_default(), alarm.text));
-    }
-    parts.join("\n\n")
-}
-
-fn stage_row(stage: &StageStatus) -> Vec<String> {
-    let closed = match stage.decision {
-        Decision::Complete => "complete",
-        Decision::Accepted
-        | Decision::Refused
-        | Decision::Open
-        | Decision::Wait
-        | Decision::Hold
-        | Decision::Halt
-        | Decision::End => "closed",
-    };
-    vec![
-        stage.cohort.to_string(),
-        stage.devices.to_string(),
-        stage.authorised.to_string(),
-        stage.treated.to_string(),
-        stage.confirmed.to_string(),
-        stage.rolled_back.to_string(),
-        stage.failed.to_string(),
-        stage.silent.to_string(),
-        stage.limit.map_or_else(|| closed.to_owned(), |limit| limit.to_string()),
-        table::word(&stage.decision),
-        stage.reasons.first().cloned().unwrap_or_default(),
-    ]
 }
 
 #[cfg(test)]

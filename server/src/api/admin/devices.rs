@@ -11,6 +11,7 @@ use axum::{
 use lockgate_shared::{
     id::{CohortId, DeviceId, IdError, ProductId, RolloutId},
     limits,
+    recall::Recall,
     rollout::ScopeOf,
     time::Moment,
     wire::{Orders, ProductState, RolloutView, SlotState},
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{Admin, Ask, Caller, Refusal, Said, auth, desk::KnownDevice, reports};
 use crate::{
     letters::{LastLetter, Prepared, bars::BarKind},
+    registry::View,
     status::{RolloutState, RolloutStatus, Status},
     stream::BarRequest,
 };
@@ -144,6 +146,7 @@ pub async fn explain(
         }
     }
     server_says(ordered.orders(), held, &mut lines);
+    recalls_say(&known, &view, &mut lines);
     // Without a report the rest still stands; the missing report is a line of its own.
     match reports::seen_by(&admin, &caller) {
         Ok(status) => gatekeeper_says(&known, &status, &mut lines),
@@ -300,6 +303,22 @@ fn server_says(orders: &Orders, held: Hold, lines: &mut Vec<Statement>) {
     }
     if held == Hold::Others {
         say("the device does not hold these orders yet; it gets them at its next check-in".into());
+    }
+}
+
+/// What runs on the device and leads back.
+fn recalls_say(known: &KnownDevice, view: &View, lines: &mut Vec<Statement>) {
+    for product in known.letter.iter().flat_map(|letter| &letter.products) {
+        let Some(running) = &product.running else { continue };
+        let row = view.releases.get(&(product.product.clone(), running.clone()));
+        let recall = row.and_then(|row| row.recall.as_ref());
+        let Some(recall) = recall.filter(|recall| recall.published.is_some()) else { continue };
+        let Recall { version, to, until, reason, .. } = &recall.recall;
+        let text = format!("{version}, which runs, is recalled to {to} until {until}: {reason}");
+        lines.push(Statement {
+            product: Some(product.product.clone()),
+            ..Statement::of(Speaker::Server, text)
+        });
     }
 }
 
