@@ -48,6 +48,8 @@ pub enum Grade {
     Good,
     /// Worth knowing; nothing has to be done.
     Note,
+    /// Stopped, by people or by the gate: somebody decides how it goes on.
+    Stopped,
     /// Something has to be done soon.
     Soon,
     /// Devices refuse it now, or soon will.
@@ -130,7 +132,9 @@ impl Finding {
     fn hint(self, hint: String) -> Self {
         match self.grade {
             Grade::Good => self,
-            Grade::Note | Grade::Soon | Grade::Bad => Self { hint: Some(hint), ..self },
+            Grade::Note | Grade::Stopped | Grade::Soon | Grade::Bad => {
+                Self { hint: Some(hint), ..self }
+            }
         }
     }
 }
@@ -200,7 +204,9 @@ fn age(issued: Moment, now: Moment) -> Finding {
     };
     let text = match grade {
         Grade::Bad => format!("its last word is {age} old: devices activate nothing"),
-        Grade::Good | Grade::Note | Grade::Soon => format!("its last word is {age} old"),
+        Grade::Good | Grade::Note | Grade::Stopped | Grade::Soon => {
+            format!("its last word is {age} old")
+        }
     };
     Finding::of(grade, "gatekeeper", text)
 }

@@ -25,7 +25,7 @@ exit codes:
   2  the command line is wrong
   3  the server refused
   4  the server cannot be reached, or cannot answer now
-  5  not yet: what was waited for has not happened in time, or something is due soon
+  5  not yet: what was waited for has not happened in time, or something is due soon or stopped
   6  a verification failed
   7  a rollout that was watched was halted or ended";
 

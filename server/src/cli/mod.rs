@@ -99,7 +99,7 @@ enum Command {
     Token(token::Command),
     /// Stop everything, a product, or a tenant's devices, at once
     Stop(Stop),
-    /// Say what of the repository ends soon, is missing or deserves a look
+    /// Say what of the repository ends soon or is missing, what is stopped and what alarms
     Doctor(doctor::DoctorArgs),
     /// Show everything that the gatekeeper last reported: every rollout, complete ones too
     Status,
