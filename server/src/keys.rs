@@ -87,7 +87,7 @@ pub enum KeyError {
     #[error("`{}` is not an Ed25519 private key in PKCS#8 PEM\nhint: make one with `lockgate key new`", .0.display())]
     NotAKey(PathBuf),
     /// The passphrase is wrong, or the file is damaged.
-    #[error("the passphrase does not open `{}`", .0.display())]
+    #[error("the passphrase does not open `{}`\nhint: try another one: with `--passphrase-file FILE`, or without it and without {PASSPHRASE_VARIABLE} to be asked; a key whose passphrase nobody knows is replaced with `lockgate repo change --replace OLD=NEW`", .0.display())]
     WrongPassphrase(PathBuf),
     /// The key lies open where it must not.
     #[error("`{}` is readable by others than its owner (mode {mode:04o})\nhint: run `chmod 600` on it, and replace the key if others may have read it", path.display())]

@@ -17,6 +17,7 @@ pub mod engine;
 pub mod gatekeeper_store;
 pub mod keys;
 pub mod letters;
+pub mod names;
 pub mod plain;
 pub mod registry;
 pub mod release;

@@ -37,12 +37,22 @@ fn an_operator_restricts_reads_and_is_told_what_does_not_work() {
     site.bad("mia", "audit tail", 3);
 
     // The gatekeeper takes up the stop, numbers it, and shows it.
-    site.good("ben", "stop --product app --reason crashes");
-    let waited = Stopwatch::start();
-    while !site.good("ben", "rollout status").contains("crashes") {
-        assert!(waited.elapsed() < Duration::from_secs(60), "the stop was never numbered");
-        thread::sleep(Duration::from_millis(100));
-    }
+    let stopped = site.good("ben", "stop --product app --reason crashes");
+    assert!(
+        stopped.contains("stop 1: crashes") && stopped.contains("rollout lift 1 "),
+        "{stopped}"
+    );
+    let again = site.good("ben", "stop --product app --reason crashes");
+    assert!(again.contains("nothing changed: stop 1 stands for this since"), "{again}");
+    assert!(site.good("ben", "rollout status").contains("crashes"));
+    let doctor = site.run("ben", "doctor");
+    assert_eq!(doctor.status.code(), Some(5), "{}", text(&doctor));
+    assert!(text(&doctor).contains("STOP pause 1: product `app` since"), "{}", text(&doctor));
+    let alone = site.bad("ben", "stop --everything --reason x --server https://127.0.0.1:1", 4);
+    assert!(alone.contains("systemctl stop lockgate-gatekeeper"), "{alone}");
+    let slip = site.bad("ben", "pin set * app n-1 --tenant acmee", 3);
+    assert!(slip.contains("hint: there is `acme`"), "{slip}");
+    site.bad("ben", "device list --tenant acmee", 3);
 
     assert!(site.good("ben", "audit tail --chain gatekeeper").contains("crashes"));
     let chain = site.good("ben", "audit tail --raw --lines 1000");

@@ -185,7 +185,9 @@ pub enum ChangeError {
     )]
     DoesNotFollow(String),
     /// A key that signs nothing here.
-    #[error("the key {0} may sign nothing of this change")]
+    #[error(
+        "the key {0} may sign nothing of this change\nhint: root keys sign a root, the old ones and the new ones; targets keys sign targets, authors' keys their product's role; `lockgate key show` says which key a file holds"
+    )]
     Stranger(PublicKey),
     /// Too few signatures.
     #[error(

@@ -218,7 +218,8 @@ fn person(
     key_lines(out, "", &keys(old), &keys(new))
 }
 
-const fn role_name(role: Role) -> &'static str {
+/// A person's role in a word.
+pub const fn role_name(role: Role) -> &'static str {
     match role {
         Role::Author => "author",
         Role::Approver => "approver",

@@ -205,7 +205,7 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
         | E::Signer(_)
         | E::Change(ChangeError::DoesNotFollow(_) | ChangeError::Charter(_))
         | E::Loosening(_)
-        | E::NoApprover(_)
+        | E::NoApprover { .. }
         | E::NoEnrolmentKey { .. } => Exit::False,
         E::Change(ChangeError::Threshold { .. }) => Exit::NotYet,
         E::Read { .. }
@@ -221,6 +221,7 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
         | E::Policy(_)
         | E::Acts(_)
         | E::NoPolicy
+        | E::NoTenant { .. }
         | E::NotConfirmed
         | E::Usage(_) => Exit::Usage,
     }

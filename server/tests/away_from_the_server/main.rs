@@ -174,7 +174,9 @@ fn a_start_goes_from_hand_to_hand_until_enough_approvers_have_signed() {
     assert!(shown.contains("cohort      `early` of 4 devices"), "{shown}");
     assert!(shown.contains("ben, approver") && shown.contains("1 missing"), "{shown}");
     assert!(signed(&desk).verify(&policy).is_err());
-    assert!(matches!(desk.run(&by("ada")), Err(CliError::NoApprover(_))));
+    let refused = desk.run(&by("ada")).expect_err("she is an author").to_string();
+    assert!(refused.contains("is no approver's: it belongs to `ada` (author)"), "{refused}");
+    assert!(refused.contains("there is `ben`, `eva`"), "{refused}");
     desk.run(&by("eva")).expect("signed");
     let verified = signed(&desk).verify(&policy).expect("enough");
     let Act::Start(start) = verified.act() else { panic!("a start") };
@@ -276,6 +278,8 @@ fn an_enrolment_token_is_good_for_its_tenant_only() {
     assert_eq!((token.tenant.as_str(), token.uses), ("acme", 12));
     assert!(signed.verify(&desk.policy(), now.plus(Seconds(8 * 86_400))).is_err());
     assert!(matches!(enrol("acme", "globex"), Err(CliError::NoEnrolmentKey { .. })));
+    let refused = enrol("acmee", "acme").expect_err("a slip").to_string();
+    assert_eq!(refused, "the policy names no tenant `acmee`\nhint: there is `acme`, `globex`");
 }
 
 #[test]

@@ -143,11 +143,11 @@ impl Caller {
                 "`*` means all devices of one tenant, and none is named\nhint: name it with `--tenant NAME`, in a request with `?tenant=NAME`",
             ));
         };
-        let known = admin.desk.policy().is_none_or(|p| p.policy.tenants.contains_key(&tenant));
-        if known {
-            Ok(Reach::all(tenant))
-        } else {
-            Err(Refusal::missing(format!("the policy names no tenant `{tenant}`")))
+        match admin.desk.policy() {
+            Some(current) if !current.policy.tenants.contains_key(&tenant) => {
+                Err(Refusal::no_tenant(&current.policy, &tenant))
+            }
+            Some(_) | None => Ok(Reach::all(tenant)),
         }
     }
 }

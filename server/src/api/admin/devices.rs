@@ -107,7 +107,15 @@ pub async fn list(
         .transpose()
         .map_err(|error: IdError| Refusal::malformed(error.to_string()))?;
     let limit = page.limit.unwrap_or(DEVICES_USUAL).min(DEVICES_MAX);
-    Ok(Json(admin.desk.devices(tenant.as_ref(), after.as_ref(), limit)))
+    let found = admin.desk.devices(tenant.as_ref(), after.as_ref(), limit);
+    // A tenant that was taken out of the policy may have devices still.
+    if let (true, Some(tenant), Some(current)) = (found.is_empty(), tenant, admin.desk.policy())
+        && after.is_none()
+        && !current.policy.tenants.contains_key(&tenant)
+    {
+        return Err(Refusal::no_tenant(&current.policy, &tenant));
+    }
+    Ok(Json(found))
 }
 
 /// `GET /v1/devices/<id>`

@@ -7,11 +7,13 @@ use axum::{
 };
 use lockgate_shared::{
     failure::Chain,
+    id::TenantId,
+    policy::Policy,
     wire::{PROBLEM, Problem},
 };
 
 use super::audit::AuditFailure;
-use crate::{letters::JournalError, registry::RegistryError};
+use crate::{letters::JournalError, names, registry::RegistryError};
 
 /// A refusal: a status, a stable name and what happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,12 @@ impl Refusal {
     /// There is no such thing, or none that the token may see.
     pub fn missing(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "there is no such thing", detail)
+    }
+
+    /// The policy names no such tenant; only the vendor's own people learn which it names.
+    pub fn no_tenant(policy: &Policy, tenant: &TenantId) -> Self {
+        let known = names::instead_of(tenant.as_str(), policy.tenants.keys().map(TenantId::as_str));
+        Self::missing(format!("the policy names no tenant `{tenant}`\nhint: {known}"))
     }
 
     /// The request cannot be read.

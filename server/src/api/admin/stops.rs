@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use axum::{extract::State, response::Response};
 use lockgate_shared::{
+    id::{CohortId, ProductId},
     limits,
+    policy::{Policy, Product},
     rollout::{PassedStop, Scope},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, Appended, Caller, Refusal, Said, accepted, auth};
 use crate::{
+    names,
     registry::rows::{self, StopRow, TokenRole},
     status::RolloutState,
     store::Table,
@@ -114,28 +117,30 @@ fn check(admin: &Admin, asked: &StopAsked) -> Result<(), Refusal> {
     // Without a policy at hand a stop is passed on unchecked: it only restricts.
     let Some(current) = admin.desk.policy() else { return Ok(()) };
     let policy = &current.policy;
-    let missing = match &asked.scope {
-        Scope::Product(product) | Scope::Cohort(product, _)
-            if !policy.products.contains_key(product) =>
-        {
-            format!("the policy names no product `{product}`")
-        }
-        Scope::Cohort(product, cohort)
-            if !policy.products.get(product).is_some_and(|p| p.cohorts.contains(cohort)) =>
-        {
-            format!("product `{product}` has no cohort `{cohort}`")
-        }
+    match &asked.scope {
         Scope::Tenant(tenant) if !policy.tenants.contains_key(tenant) => {
-            format!("the policy names no tenant `{tenant}`")
+            Err(Refusal::no_tenant(policy, tenant))
         }
-        Scope::Rollout(_)
-        | Scope::Groups(..)
-        | Scope::Cohort(..)
-        | Scope::Tenant(_)
-        | Scope::Product(_)
-        | Scope::Everything => return Ok(()),
-    };
-    Err(Refusal::missing(missing))
+        Scope::Product(product) => check_product(policy, product).map(drop),
+        Scope::Cohort(product, cohort) => {
+            let cohorts = &check_product(policy, product)?.cohorts;
+            if cohorts.contains(cohort) {
+                return Ok(());
+            }
+            let known = names::instead_of(cohort.as_str(), cohorts.iter().map(CohortId::as_str));
+            let text = format!("product `{product}` has no cohort `{cohort}`\nhint: {known}");
+            Err(Refusal::missing(text))
+        }
+        Scope::Rollout(_) | Scope::Groups(..) | Scope::Tenant(_) | Scope::Everything => Ok(()),
+    }
+}
+
+fn check_product<'p>(policy: &'p Policy, product: &ProductId) -> Result<&'p Product, Refusal> {
+    policy.products.get(product).ok_or_else(|| {
+        let known = policy.products.keys().map(ProductId::as_str);
+        let known = names::instead_of(product.as_str(), known);
+        Refusal::missing(format!("the policy names no product `{product}`\nhint: {known}"))
+    })
 }
 
 #[cfg(test)]
@@ -207,6 +212,9 @@ mod tests {
             let body = json!({"scope": scope, "how": how, "reason": reason});
             let answer = bench.post("operator", "/v1/stops", &body).await;
             assert_eq!(answer.status, status, "{scope} {how}");
+            if status == 404 {
+                assert!(answer.hint().starts_with("there is `"), "{scope}: {}", answer.hint());
+            }
         }
         assert_eq!(bench.entries().len(), 0);
     }

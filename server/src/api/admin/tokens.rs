@@ -108,7 +108,7 @@ pub async fn create(
     if let (Some(tenant), Some(current)) = (&tenant, admin.desk.policy())
         && !current.policy.tenants.contains_key(tenant)
     {
-        return Err(Refusal::missing(format!("the policy names no tenant `{tenant}`")));
+        return Err(Refusal::no_tenant(&current.policy, tenant));
     }
     check_name(&admin, &caller, &asked.name, tenant.as_ref())?;
     let text = token_text(&admin.desk.random());

@@ -92,11 +92,10 @@ pub fn run(command: &ActCommand, desk: &mut dyn Write) -> Result<Answer, CliErro
             write!(desk, "{}", acts_text::describe_signed(&signed, policy.as_ref(), &at_hand)?)?;
             confirm(Confirmation::from(args.yes), desk)?;
             let key = args.key.open(&args.passphrase.source())?;
-            let counts = policy.as_ref().is_none_or(|policy| {
-                policy.person_with_key(&key.public(), Role::Approver).is_some()
-            });
-            if !counts {
-                return Err(CliError::NoApprover(args.key.clone()));
+            if let Some(policy) = &policy
+                && policy.person_with_key(&key.public(), Role::Approver).is_none()
+            {
+                return Err(CliError::no_approver(policy, args.key.clone(), &key.public()));
             }
             let signature = signer::signed_for(&*key, Domain::ActV1, signed.text.as_bytes())?;
             signed.add(ActSignature { key: key.public(), signature });

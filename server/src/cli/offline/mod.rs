@@ -20,11 +20,11 @@ use std::{
 use clap::Args;
 use lockgate_shared::{
     act::{Act, ActError, SignedAct},
-    id::Digest,
+    id::{Digest, PublicKey, TenantId},
     limits,
     loosening::LooseningError,
     manifest::{Manifest, ManifestError},
-    policy::{Policy, PolicyError},
+    policy::{Policy, PolicyError, Role},
     time::Moment,
     wire::{CodecError, TokenError},
 };
@@ -33,8 +33,12 @@ use thiserror::Error;
 
 use crate::{
     acts::{self, ActsError},
-    ceremony::{CeremonyError, change::ChangeError, metadata::MetadataError, plan::PlanError},
+    ceremony::{
+        CeremonyError, change::ChangeError, metadata::MetadataError, plan::PlanError,
+        words::role_name,
+    },
     keys::{KeyError, PassphraseSource},
+    names,
     release::{
         CreateError, plan::PlanError as ReleasePlanError, recall, role::LocalRepository,
         role::RoleError, sign::SignError,
@@ -152,10 +156,29 @@ pub enum CliError {
     #[error("nothing was signed\nhint: read the text above, then answer `yes` or pass `--yes`")]
     NotConfirmed,
     /// A key whose signature would not count.
-    #[error("the key of `{}` is no approver's\nhint: approvers and their keys stand in policy.json", .0)]
-    NoApprover(KeyRef),
+    #[error(
+        "the key of `{key}` is no approver's: {whose}\nhint: an act is signed by approvers, each with a key of their own: {approvers}"
+    )]
+    NoApprover {
+        /// The key.
+        key: KeyRef,
+        /// Whose it is.
+        whose: String,
+        /// Whose keys count.
+        approvers: String,
+    },
+    /// A tenant that is not there.
+    #[error("the policy names no tenant `{tenant}`\nhint: {known}")]
+    NoTenant {
+        /// Its name.
+        tenant: TenantId,
+        /// Those that are.
+        known: String,
+    },
     /// A key that enrols nobody.
-    #[error("the key of `{}` is no enrolment key of tenant `{tenant}`", path)]
+    #[error(
+        "the key of `{path}` is no enrolment key of tenant `{tenant}`\nhint: the ceremony wrote it to `tenants/{tenant}.key`; policy.json lists the public halves of those that count"
+    )]
     NoEnrolmentKey {
         /// The key.
         path: KeyRef,
@@ -194,6 +217,23 @@ impl PolicyArgs {
     /// The policy, which must be named.
     pub fn require(&self) -> Result<Policy, CliError> {
         self.load()?.ok_or(CliError::NoPolicy)
+    }
+}
+
+impl CliError {
+    /// That a key may not sign acts: whose it is, and whose would count.
+    fn no_approver(policy: &Policy, key: KeyRef, public: &PublicKey) -> Self {
+        let owner = policy.people.iter().find(|(_, person)| person.keys.contains(public));
+        let whose = owner.map_or_else(
+            || "nobody in policy.json has it".to_owned(),
+            |(name, person)| {
+                let roles: Vec<&str> = person.roles.iter().map(|role| role_name(*role)).collect();
+                format!("it belongs to `{name}` ({})", roles.join(", "))
+            },
+        );
+        let approvers = policy.people.iter().filter(|(_, p)| p.roles.contains(&Role::Approver));
+        let approvers = names::instead_of("", approvers.map(|(name, _)| name.as_str()));
+        Self::NoApprover { key, whose, approvers }
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Answer, CliError, PassphraseArgs, PolicyArgs};
 use crate::{
-    clock, dice,
+    clock, dice, names,
     signer::{self, KeyRef},
     span::Span,
 };
@@ -51,12 +51,13 @@ pub fn run(command: &TokenCommand) -> Result<Answer, CliError> {
     match command {
         TokenCommand::Enrol(args) => {
             let policy = args.policy.require()?;
+            let Some(tenant) = policy.tenants.get(&args.tenant) else {
+                let known = policy.tenants.keys().map(TenantId::as_str);
+                let known = names::instead_of(args.tenant.as_str(), known);
+                return Err(CliError::NoTenant { tenant: args.tenant.clone(), known });
+            };
             let key = args.key.open(&args.passphrase.source())?;
-            let known = policy
-                .tenants
-                .get(&args.tenant)
-                .is_some_and(|tenant| tenant.enrolment_keys.contains(&key.public()));
-            if !known {
+            if !tenant.enrolment_keys.contains(&key.public()) {
                 let (path, tenant) = (args.key.clone(), args.tenant.to_string());
                 return Err(CliError::NoEnrolmentKey { path, tenant });
             }
