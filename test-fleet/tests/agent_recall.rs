@@ -66,6 +66,11 @@ fn a_recalled_release_leads_back_by_the_other_slot_and_goes_nowhere_any_more() {
     assert_eq!(device.version_on_disk(PRODUCT).as_deref(), Some("1.1.0"));
     sign(&world, &out, "alan");
     publish().expect("published");
+    let again = publish().expect("no failure");
+    assert!(
+        again.contains("nothing changed: the recall of tools 1.1.0 was published at"),
+        "{again}"
+    );
 
     rests(&device, "1.0.0");
     let status = device.product(PRODUCT).expect("the product");

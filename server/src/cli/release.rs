@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use lockgate_shared::{
     id::{Digest, ProductId},
+    recall::Recall,
     time::Seconds,
     version::Version,
 };
 
-use super::{Session, act, exit::CliError, offline, table};
+use super::{Session, act, client::Client, exit::CliError, offline, table};
 use crate::{
     api::admin::Appended,
     registry::rows::{RecallRow, ReleaseRow},
@@ -88,6 +89,9 @@ async fn publish(session: &Session, dir: &Path, wait: &act::Wait) -> Result<(), 
         ))
     })?;
     let client = session.client()?;
+    if let Some(text) = published_already(&client, &publication).await? {
+        return session.done(&format!("nothing changed: {text}"));
+    }
     for (digest, file) in artifacts(&dir.join("artifacts"))? {
         let new = client.upload(&format!("/v1/artifacts/{digest}"), &file).await?;
         if !session.json() {
@@ -97,6 +101,49 @@ async fn publish(session: &Session, dir: &Path, wait: &act::Wait) -> Result<(), 
     }
     let appended: Appended = client.post("/v1/publications", &publication).await?;
     act::finish(session, &client, appended, wait).await
+}
+
+/// When all that a publication brings was published before, byte for byte: it would only be refused. What
+/// is not a release's or a recall's is the gatekeeper's to judge.
+async fn published_already(
+    client: &Client,
+    publication: &Publication,
+) -> Result<Option<String>, CliError> {
+    if publication.targets.is_empty() || !publication.with.is_empty() {
+        return Ok(None);
+    }
+    let mut said = Vec::new();
+    for (path, text) in &publication.targets {
+        let Some((product, version)) = released(path) else { return Ok(None) };
+        let row: ReleaseRow = match client.get(&format!("/v1/releases/{product}/{version}")).await {
+            Ok(row) => row,
+            Err(CliError::Refused(problem)) if problem.status == 404 => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(line) = same(&row, path, text) else { return Ok(None) };
+        said.push(line);
+    }
+    Ok(Some(said.join("; ")))
+}
+
+/// Product and version of which a target of a release role tells.
+fn released(path: &str) -> Option<(&str, &str)> {
+    let (product, name) = path.strip_prefix("releases/")?.split_once('/')?;
+    let name = name.strip_suffix(".json")?;
+    Some((product, name.strip_prefix("recall-").unwrap_or(name)))
+}
+
+/// What a row says of a target that was published with these very bytes.
+fn same(row: &ReleaseRow, path: &str, text: &str) -> Option<String> {
+    let of = format!("{} {}", row.product, row.version);
+    if path == Recall::path(&row.product, &row.version) {
+        let known = row.recall.as_ref()?;
+        let same = Recall::from_json(text.as_bytes()).is_ok_and(|recall| recall == known.recall);
+        let at = known.published.filter(|_| same)?;
+        return Some(format!("the recall of {of} was published at {at}"));
+    }
+    let at = row.published.filter(|_| Digest::of(text.as_bytes()) == row.manifest)?;
+    Some(format!("{of} was published at {at}"))
 }
 
 /// The files of a folder that are named by their hash. Without a folder there are none: a root or a
@@ -201,4 +248,43 @@ fn show_text(row: &ReleaseRow) -> String {
     text += "\n\n";
     text += &table::of(&["stage", "ceiling", "floor", "bake", "approval"], stages.collect(), "");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use lockgate_shared::time::Moment;
+
+    use super::*;
+    use crate::registry::rows::ReleaseSummary;
+
+    #[test]
+    fn a_release_counts_as_published_only_with_the_very_bytes_that_were() {
+        assert_eq!(released("releases/app/1.0.0.json"), Some(("app", "1.0.0")));
+        assert_eq!(released("releases/app/recall-1.0.0.json"), Some(("app", "1.0.0")));
+        assert_eq!(released("policy.json"), None);
+        let row = |published| ReleaseRow {
+            product: "app".parse().expect("a name"),
+            version: "1.0.0".parse().expect("a version"),
+            manifest: Digest::of(b"{}"),
+            offset: 3,
+            submitted: Moment(0),
+            published,
+            summary: ReleaseSummary {
+                severity: "routine".into(),
+                artifacts: vec![],
+                stages: vec![],
+                irreversible: false,
+                barrier: None,
+                end_of_support: None,
+                notes: String::new(),
+            },
+            recall: None,
+        };
+        let path = "releases/app/1.0.0.json";
+        assert!(same(&row(Some(Moment(5))), path, "{}").is_some());
+        assert!(same(&row(Some(Moment(5))), path, "{ }").is_none(), "other bytes");
+        assert!(same(&row(None), path, "{}").is_none(), "the gatekeeper has not spoken");
+        let recall = "releases/app/recall-1.0.0.json";
+        assert!(same(&row(Some(Moment(5))), recall, "{}").is_none(), "it is not recalled");
+    }
 }
