@@ -177,9 +177,12 @@ pub fn standing(signed: &SignedAct, policy: &Policy) -> Result<String, ActError>
 fn write_standing(out: &mut String, signed: &SignedAct, act: &Act, policy: &Policy) -> fmt::Result {
     let needed = policy.needed(act);
     match signed.verify(policy) {
-        Ok(verified) => {
-            writeln!(out, "enough: {} of {needed} approvers signed", verified.people().len())
-        }
+        Ok(verified) => match verified.people().len() {
+            more if more > usize::from(needed) => {
+                writeln!(out, "enough: {more} approvers signed, {needed} had to")
+            }
+            just => writeln!(out, "enough: {just} of {needed} approvers signed"),
+        },
         Err(ActError::Threshold { valid, needed }) => {
             let missing = usize::from(needed).saturating_sub(valid);
             writeln!(out, "{valid} of {needed} approvers signed, {missing} missing")

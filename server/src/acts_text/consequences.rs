@@ -10,6 +10,7 @@ use std::{
 
 use lockgate_shared::{
     act::{Act, Approval, Lift, Start},
+    count::count,
     id::Digest,
     manifest::{Gate, Manifest, Stage, StageApproval},
     rollout::Stop,
@@ -67,10 +68,8 @@ fn of_start(out: &mut String, start: &Start, at_hand: &AtHand<'_>) -> fmt::Resul
         stage_line(out, index, stage, Some((reached, devices)), Some(start.moment))?;
         evidence(out, stage)?;
     }
-    writeln!(
-        out,
-        "in all      at most {all} devices that are known now, and those that come later"
-    )?;
+    let all = count(all, "device", "devices");
+    writeln!(out, "in all      at most {all} known now, and those that come later")?;
     writeln!(out, "strata      a stage holds for any of: {STRATA}")?;
     let (age, coverage) = (manifest.ladder.timestamp_max_age_s, manifest.ladder.coverage_max);
     writeln!(out, "stop        reaches every device before it activates within {age}")?;
@@ -104,7 +103,9 @@ fn stage_line(
 ) -> fmt::Result {
     write!(out, "stage {index}     `{}`", stage.cohort)?;
     match devices {
-        Some((reached, all)) => write!(out, ": at most {reached} of {all} devices")?,
+        Some((reached, all)) => {
+            write!(out, ": at most {reached} of {}", count(all, "device", "devices"))?;
+        }
         None => write!(out, ": at most {} ppm of its devices", stage.ceiling_ppm)?,
     }
     match started {
@@ -140,8 +141,10 @@ fn evidence(out: &mut String, stage: &Stage) -> fmt::Result {
     };
     writeln!(
         out,
-        "            {} devices first, {} more for each that is well; the next stage needs {} well",
-        gate.first_devices, gate.growth, gate.min_devices
+        "            {} first, {} more for each that is well; the next stage needs {} well",
+        count(gate.first_devices, "device", "devices"),
+        gate.growth,
+        gate.min_devices
     )?;
     writeln!(
         out,

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockgate_shared::{
+    count::count,
     id::PublicKey,
     policy::{Policy, Role},
     time::{Moment, Seconds},
@@ -153,7 +154,7 @@ fn expiry(role: &str, version: u64, expires: Moment, now: Moment) -> Finding {
 fn days(span: Seconds) -> String {
     match span.0 / 86_400 {
         0 => format!("{} h", span.0 / 3_600),
-        days => format!("{days} days"),
+        days => count(days, "day", "days"),
     }
 }
 

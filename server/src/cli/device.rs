@@ -116,7 +116,7 @@ async fn list(
 }
 
 fn row(known: &KnownDevice) -> Vec<String> {
-    let model = known.facts.as_ref().map(|facts| known_words(&[&facts.vendor, &facts.model]));
+    let model = known.facts.as_ref().and_then(|facts| words(&[&facts.vendor, &facts.model]));
     let products = known.letter.iter().flat_map(|letter| &letter.products).map(|product| {
         format!(
             "{} {} ({})",
@@ -168,9 +168,10 @@ fn identity_rows(known: &KnownDevice) -> Vec<(&'static str, String)> {
         rows.push(("replayed", text));
     }
     if let Some(facts) = &known.facts {
-        rows.push(("hardware", known_words(&[&facts.vendor, &facts.model, &facts.arch])));
-        rows.push(("system", known_words(&[&facts.os_id, &facts.os_version])));
-        rows.push(("firmware", known_words(&[&facts.firmware_version])));
+        let told = |facts: &[&str]| words(facts).unwrap_or_else(|| NOT_TOLD.to_owned());
+        rows.push(("hardware", told(&[&facts.vendor, &facts.model, &facts.arch])));
+        rows.push(("system", told(&[&facts.os_id, &facts.os_version])));
+        rows.push(("firmware", told(&[&facts.firmware_version])));
     }
     rows
 }
@@ -211,10 +212,13 @@ fn orders_text(shown: &DeviceShown) -> String {
     )
 }
 
+/// In the place of what a device could not find out.
+const NOT_TOLD: &str = "the device could not find out";
+
 /// What a device could find out about itself: a machine without firmware tables names no vendor.
-fn known_words(words: &[&str]) -> String {
-    let known: Vec<&str> = words.iter().copied().filter(|word| !word.is_empty()).collect();
-    if known.is_empty() { "not known to the device".to_owned() } else { known.join(" ") }
+fn words(facts: &[&str]) -> Option<String> {
+    let known: Vec<&str> = facts.iter().copied().filter(|word| !word.is_empty()).collect();
+    (!known.is_empty()).then(|| known.join(" "))
 }
 
 fn explain_text(explanation: &Explanation) -> String {

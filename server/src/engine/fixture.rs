@@ -197,8 +197,15 @@ impl Yard {
         reasons
     }
 
+    /// The state of everything, whose numbers fit together at any moment.
     pub(super) fn status(&self) -> Status {
-        self.engine.as_ref().expect("an engine").status(self.now)
+        let status = self.engine.as_ref().expect("an engine").status(self.now);
+        for stage in status.rollouts.iter().flat_map(|rollout| &rollout.stages) {
+            let known = stage.confirmed + stage.rolled_back + stage.failed + stage.silent;
+            assert!(stage.authorised <= stage.devices, "more are let in than there are: {stage:?}");
+            assert!(known <= stage.treated, "more came to an end than began: {stage:?}");
+        }
+        status
     }
 
     pub(super) fn token(&self, enrolment_key: u8, uses: u32) -> SignedToken {

@@ -6,6 +6,7 @@ use lockgate_shared::{
         Act, ActError, Approval, Grant, Lift, SignedAct, Start, VerifiedAct, WaivedRule, Waiver,
     },
     bucket::Bucket,
+    count::count,
     group::Habit,
     id::{Digest, PersonId, RolloutId, TenantId},
     limits,
@@ -172,7 +173,8 @@ impl Intake<'_> {
             return Ok(None);
         }
         if self.book.token_uses(&token.id) >= token.uses {
-            return rule(format!("the enrolment token was good for {} devices", token.uses));
+            let devices = count(token.uses, "device", "devices");
+            return rule(format!("the enrolment token was good for {devices}"));
         }
         self.book.use_token(token.id)?;
         self.count_enrolment(&token.tenant)?;

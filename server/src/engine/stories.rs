@@ -168,7 +168,7 @@ fn tokens_of_unknown_keys_or_used_up_enrol_nobody() {
     yard.enrol(&phone(61), token.clone());
     yard.enrol(&phone(61), token.clone());
     let offset = yard.enrol(&phone(62), token);
-    yard.refused(offset, "good for 1 devices");
+    yard.refused(offset, "good for 1 device");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use lockgate_shared::{
     bucket::Limit,
+    count::count,
     id::RolloutId,
     manifest::Gate,
     policy::Policy,
@@ -177,6 +178,7 @@ fn stage(book: &Book, id: &RolloutId, index: usize, limit: Limit) -> Option<(Abo
     let cohort = &rollout.ladder.stages.get(index)?.cohort;
     let known = rollout.evidence.buckets(cohort);
     let inside = limits::authorised(&known, limit);
-    let reach = format!("{inside} of {} devices in `{cohort}`, limit {limit}", known.len());
+    let devices = count(known.len(), "device", "devices");
+    let reach = format!("{inside} of {devices} in `{cohort}`, limit {limit}");
     Some((About::Stage(*id, cohort.clone()), reach))
 }

@@ -19,6 +19,7 @@
 //! not waited for and appear in no share.
 
 use lockgate_shared::{
+    count::count,
     manifest::{Gate, GateRule, Ladder, Stage, StageApproval},
     time::Moment,
 };
@@ -89,8 +90,11 @@ pub fn decide(
     let mut reasons = Vec::new();
     match timing.full {
         None => reasons.push(format!(
-            "`{}` is not open as far as its ceiling: {} of {} devices are let in, {} confirmed",
-            stage.cohort, evidence.authorised, evidence.devices, evidence.tally.confirmed
+            "`{}` is not open as far as its ceiling: {} of {} let in, {} confirmed",
+            stage.cohort,
+            evidence.authorised,
+            count(evidence.devices, "device", "devices"),
+            evidence.tally.confirmed
         )),
         Some(_) => enough(stage, rule, evidence, timing, now, &mut reasons),
     }
@@ -196,10 +200,10 @@ fn enough(
     }
     let to_come = evidence.authorised.saturating_sub(tally.treated);
     reasons.push(format!(
-        "{} devices in `{}` are still at it and {to_come} have not begun; {} healthy ones do not yet show with {} confidence that at most {} fail",
-        tally.pending(),
+        "still at it in `{}`: {}; not begun: {to_come}; what is known of {} does not yet show with {} confidence that at most {} fail",
         stage.cohort,
-        tally.confirmed,
+        tally.pending(),
+        count(tally.judged(), "device", "devices"),
         share(rule.confidence_ppm),
         share(rule.max_failure_ppm)
     ));
