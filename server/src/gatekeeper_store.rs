@@ -34,6 +34,8 @@ pub enum Table {
     Trials,
     /// Grants, by device, product and channel.
     Grants,
+    /// Until which moment of issue grants were taken back, by device and product.
+    Withdrawn,
     /// Numbered stops that no lift has ended, by number.
     Stops,
     /// Signed lifts, by number.
@@ -93,13 +95,14 @@ pub enum GatekeeperStoreError {
 }
 
 impl Table {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Meta,
         Self::Devices,
         Self::Rollouts,
         Self::Cases,
         Self::Trials,
         Self::Grants,
+        Self::Withdrawn,
         Self::Stops,
         Self::Lifts,
         Self::TokenUses,
@@ -116,6 +119,7 @@ impl Table {
             Self::Cases => "cases",
             Self::Trials => "trials",
             Self::Grants => "grants",
+            Self::Withdrawn => "withdrawn",
             Self::Stops => "stops",
             Self::Lifts => "lifts",
             Self::TokenUses => "token_uses",

@@ -5,7 +5,7 @@
 //! A frame is a length (four bytes, little-endian) and a bincode message of at most [`FRAME_BYTES`].
 
 use lockgate_shared::{
-    id::{DeviceId, Digest, TenantId},
+    id::{DeviceId, Digest, ProductId, TenantId},
     rollout::Scope,
     time::Moment,
     wire::Format,
@@ -68,6 +68,8 @@ pub enum EntryKind {
     Stop,
     /// A [`BarRequest`] as JSON: a device whose letters are not taken any more.
     Bar,
+    /// A [`WithdrawRequest`] as JSON: a device's grants that count no more.
+    Withdraw,
 }
 
 impl EntryKind {
@@ -75,7 +77,12 @@ impl EntryKind {
     pub const fn is_letter(self) -> bool {
         match self {
             Self::Letter(_) | Self::Record => true,
-            Self::Enrolment(_) | Self::Act | Self::Publish | Self::Stop | Self::Bar => false,
+            Self::Enrolment(_)
+            | Self::Act
+            | Self::Publish
+            | Self::Stop
+            | Self::Bar
+            | Self::Withdraw => false,
         }
     }
 }
@@ -136,6 +143,22 @@ pub struct BarRequest {
     /// Why, in a sentence.
     pub reason: String,
     /// Who says so: a token's name, or the letter box.
+    pub by: String,
+}
+
+/// A device's grants that count no more: it is in the last cohort again, in rollouts that it has not seen
+/// yet. That restricts, so nobody signs it, and to the gatekeeper it is the letter box's word.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithdrawRequest {
+    /// The device.
+    pub device: DeviceId,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// The product.
+    pub product: ProductId,
+    /// Grants that were issued until then.
+    pub issued: Moment,
+    /// Who says so: a token's name.
     pub by: String,
 }
 

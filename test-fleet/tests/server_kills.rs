@@ -363,7 +363,8 @@ fn compare(desks: &[Desk], path: &Path) {
                 | EntryKind::Act
                 | EntryKind::Publish
                 | EntryKind::Stop
-                | EntryKind::Bar) => panic!("entry {} is {kind:?}", known.offset),
+                | EntryKind::Bar
+                | EntryKind::Withdraw) => panic!("entry {} is {kind:?}", known.offset),
             }
         }
     }
@@ -397,7 +398,8 @@ fn no_letter_twice(entries: &[Entry]) {
             | EntryKind::Act
             | EntryKind::Publish
             | EntryKind::Stop
-            | EntryKind::Bar => {
+            | EntryKind::Bar
+            | EntryKind::Withdraw => {
                 continue;
             }
         };

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lockgate_shared::{
-    act::SignedAct,
+    act::{Grant, SignedAct},
     facts::Facts,
     group::{Habit, groups_of},
     id::{
@@ -20,7 +20,7 @@ use lockgate_shared::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{presence::Presence, trials};
+use super::{grants::Grants, presence::Presence, trials};
 use crate::{
     gatekeeper_store::{GatekeeperStore, GatekeeperStoreError, Table, Write},
     rollout::{
@@ -79,7 +79,7 @@ pub struct Book {
     /// Files whose devices wait to be told that their first letter was counted.
     pub fresh: BTreeSet<(ProductId, ModelId)>,
     devices: BTreeMap<DeviceId, Device>,
-    grants: BTreeMap<(DeviceId, ProductId, ChannelId), CohortId>,
+    grants: Grants,
     token_uses: BTreeMap<TokenId, u32>,
     counters: Counters,
     unreported: VecDeque<Verdict>,
@@ -215,10 +215,7 @@ impl Book {
             }
         }
         book.read_trials(store)?;
-        for (_, row) in store.table(Table::Grants)? {
-            let (key, cohort) = decode(&row)?;
-            book.grants.insert(key, cohort);
-        }
+        book.grants = Grants::load(store)?;
         for (_, row) in store.table(Table::Stops)? {
             let stop: Stop = decode(&row)?;
             book.stops.insert(stop.number, stop);
@@ -374,19 +371,32 @@ impl Book {
         Ok(())
     }
 
+    /// What devices were granted.
+    pub const fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
     /// Remembers a grant.
-    pub fn grant(
+    pub fn grant(&mut self, grant: &Grant) -> Result<(), BookError> {
+        self.writes.push(self.grants.give(grant)?);
+        Ok(())
+    }
+
+    /// Takes grants of a device for a product back that were issued until the first moment; those that
+    /// were not given yet until the second only.
+    pub fn withdraw(
         &mut self,
-        device: DeviceId,
-        product: ProductId,
-        channel: ChannelId,
-        cohort: CohortId,
+        device: &DeviceId,
+        product: &ProductId,
+        until: (Moment, Moment),
     ) -> Result<(), BookError> {
-        let key = (device, product, channel);
-        let row = encode(&(&key, &cohort))?;
-        let name = encode(&key)?;
-        self.writes.push(Write::put(Table::Grants, name, row));
-        self.grants.insert(key, cohort);
+        self.writes.extend(self.grants.withdraw(device, product, until)?);
+        Ok(())
+    }
+
+    /// A letter of a device was taken: it has heard of what was taken back.
+    pub fn heard_of_withdrawals(&mut self, device: &DeviceId) -> Result<(), BookError> {
+        self.writes.extend(self.grants.heard(device)?);
         Ok(())
     }
 
@@ -398,7 +408,7 @@ impl Book {
         product: &ProductId,
         channel: &ChannelId,
     ) -> Option<CohortId> {
-        let granted = self.grants.get(&(*device, product.clone(), channel.clone()));
+        let granted = self.grants.cohort(device, product, channel);
         granted.or_else(|| policy.products.get(product)?.cohorts.last()).cloned()
     }
 
@@ -721,11 +731,11 @@ fn kind(facts: &Facts) -> [&str; 9] {
     ]
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     codec::encode(value, ROW_BYTES)
 }
 
-fn decode<T: DeserializeOwned>(row: &[u8]) -> Result<T, CodecError> {
+pub(super) fn decode<T: DeserializeOwned>(row: &[u8]) -> Result<T, CodecError> {
     codec::decode_frame(row, ROW_BYTES)
 }
 

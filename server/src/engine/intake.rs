@@ -35,7 +35,10 @@ use crate::{
         trial::stage::Age,
     },
     status::{About, Decision},
-    stream::{BarRequest, Entry, EntryKind, LetterRecord, Publication, StopHow, StopRequest},
+    stream::{
+        BarRequest, Entry, EntryKind, LetterRecord, Publication, StopHow, StopRequest,
+        WithdrawRequest,
+    },
     tuf::{TufError, trusted::Trusted},
 };
 
@@ -125,6 +128,7 @@ impl Intake<'_> {
             EntryKind::Publish => self.publication(entry),
             EntryKind::Stop => self.stop(entry),
             EntryKind::Bar => self.bar(entry),
+            EntryKind::Withdraw => self.withdraw(entry),
         };
         self.book.offset = entry.offset + 1;
         let about = About::Entry(entry.offset);
@@ -279,6 +283,7 @@ impl Intake<'_> {
             }
         }
         self.outcomes(&letter, &mut known, late)?;
+        self.book.heard_of_withdrawals(&letter.device)?;
         self.book.put_device(letter.device, known);
         Ok(None)
     }
@@ -295,10 +300,10 @@ impl Intake<'_> {
         let stages = &rollout.ladder.stages;
         let place = |cohort| stages.iter().position(|stage| stage.cohort == cohort);
         let claimed = place(view.cohort.clone());
-        let expected = self
-            .book
-            .expected_cohort(self.policy(), &letter.device, &start.product, &start.channel)
-            .and_then(place);
+        let of = (&letter.device, &start.product, &start.channel);
+        let expected = self.book.expected_cohort(self.policy(), of.0, of.1, of.2).and_then(place);
+        let leaving = self.book.grants().last_cohort(of.0, of.1, of.2).cloned().and_then(place);
+        let earliest = expected.into_iter().chain(leaving).min();
         let Some(claimed) = claimed else {
             self.alarm(letter, "it names a cohort that the ladder does not have");
             return;
@@ -306,7 +311,7 @@ impl Intake<'_> {
         let counts = device.enrolled < rollout.offset;
         // Its place was settled by the first letter; grants may have changed since.
         let known = rollout.evidence.case(&letter.device).is_some();
-        if !known && expected.is_some_and(|expected| claimed < expected) {
+        if !known && earliest.is_some_and(|earliest| claimed < earliest) {
             self.alarm(letter, "it claims an earlier cohort than anybody granted");
             return;
         }
@@ -702,12 +707,10 @@ impl Intake<'_> {
                 grant.product, grant.channel, grant.cohort
             ));
         }
-        self.book.grant(
-            grant.device,
-            grant.product.clone(),
-            grant.channel.clone(),
-            grant.cohort.clone(),
-        )?;
+        if let Some(why) = self.book.grants().outdated(grant) {
+            return rule(why);
+        }
+        self.book.grant(grant)?;
         Ok(format!(
             "device {} may be in `{}` of `{}` until {}: {}",
             grant.device, grant.cohort, grant.product, grant.expires, grant.reason
@@ -765,6 +768,28 @@ impl Intake<'_> {
         self.book.alarm(self.now, Some(request.device), format!("it {text}"));
         let what = format!("device {} {text}", request.device);
         self.book.note(self.now, &request.by, word, &what)?;
+        Ok(Some(what))
+    }
+
+    /// A device is in the last cohort again. Who said so is the letter box's word; it only restricts.
+    fn withdraw(&mut self, entry: &Entry) -> Result<Option<String>, Refusal> {
+        let request: WithdrawRequest = serde_json::from_slice(&entry.bytes)?;
+        let Some(device) = self.book.device(&request.device) else {
+            return rule("no enrolment of this device was verified");
+        };
+        if device.tenant != request.tenant {
+            return rule(format!("the device is of another tenant than `{}`", request.tenant));
+        }
+        if !self.policy().products.contains_key(&request.product) {
+            return rule(format!("the policy names no product `{}`", request.product));
+        }
+        let until = (request.issued, self.now.plus(CLOCK_SKEW));
+        self.book.withdraw(&request.device, &request.product, until)?;
+        let what = format!(
+            "device {} is in the last cohort of `{}` again: its grant of {} is withdrawn",
+            request.device, request.product, request.issued
+        );
+        self.book.note(self.now, &request.by, "withdraw", &what)?;
         Ok(Some(what))
     }
 

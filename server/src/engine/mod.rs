@@ -6,11 +6,13 @@
 //! | how an entry is verified, and what it changes | [`intake`] |
 //! | what a gate tick does | [`mod@tick`] |
 //! | what is kept, and in which rows | [`book`] |
+//! | in which cohort a device is expected | [`grants`] |
 //! | whether the letter box is heard, and what follows | [`hearing`] |
 //! | when which file of the repository is written | [`publish`] |
 //! | how entries come | [`mod@source`] |
 
 pub mod book;
+pub mod grants;
 pub mod hearing;
 pub mod intake;
 pub mod presence;
@@ -574,6 +576,8 @@ mod beside;
 mod fixture;
 #[cfg(test)]
 pub(crate) use fixture::manifest as sample_manifest;
+#[cfg(test)]
+mod grant_stories;
 #[cfg(test)]
 mod hearing_stories;
 #[cfg(test)]

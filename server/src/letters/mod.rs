@@ -393,7 +393,11 @@ fn replay(entry: &Entry, devices: &Devices) -> Result<(), RecordError> {
             let update = Update { device, sequence, digest, received, said: None };
             devices.letter(update, entry.offset);
         }
-        EntryKind::Act | EntryKind::Publish | EntryKind::Stop | EntryKind::Bar => {}
+        EntryKind::Act
+        | EntryKind::Publish
+        | EntryKind::Stop
+        | EntryKind::Bar
+        | EntryKind::Withdraw => {}
     }
     Ok(())
 }

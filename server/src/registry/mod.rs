@@ -25,7 +25,7 @@ use crate::{
     letters::{JournalError, OrdersBook},
     status::{Decision, RolloutState, Status, Verdict},
     store::{Change, Store, StoreError, Table},
-    stream::StopHow,
+    stream::{EntryKind, StopHow},
 };
 
 /// How a token's text begins: it is found in logs and by scanners for leaked secrets.
@@ -53,6 +53,15 @@ pub type Later<'a, T> = Pinned<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Tables: Send + Sync {
     /// Writes changes together; they are on disk when it answers.
     fn put(&self, changes: Vec<Change>) -> Later<'_, Result<(), JournalError>>;
+
+    /// Writes changes and appends an entry to the stream, together or not at all; they are on disk when
+    /// it answers with the entry's offset.
+    fn put_and_append(
+        &self,
+        changes: Vec<Change>,
+        kind: EntryKind,
+        bytes: Vec<u8>,
+    ) -> Later<'_, Result<u64, JournalError>>;
 
     /// Shows check-ins what devices are told from now on. Called after `put`, one change at a time.
     fn tell(&self, book: Arc<OrdersBook>);
@@ -173,6 +182,24 @@ impl Registry {
         self.view.store(Arc::clone(&next));
         tables.tell(Arc::clone(next.book()));
         Ok(next)
+    }
+
+    /// Makes a change of which the gatekeeper hears, by an entry that is on disk with it or not at all:
+    /// `plan` gives its rows and the entry. Returns the entry's offset.
+    pub async fn change_and_append<E: From<RegistryError>>(
+        &self,
+        tables: &dyn Tables,
+        plan: impl FnOnce(&View) -> Result<(Vec<Change>, EntryKind, Vec<u8>), E> + Send,
+    ) -> Result<u64, E> {
+        let _turn = self.turn.lock().await;
+        let now = self.view.load_full();
+        let (changes, kind, bytes) = plan(&now)?;
+        let next = Arc::new(now.with(&changes)?);
+        let offset =
+            tables.put_and_append(changes, kind, bytes).await.map_err(RegistryError::from)?;
+        self.view.store(Arc::clone(&next));
+        tables.tell(Arc::clone(next.book()));
+        Ok(offset)
     }
 
     /// Draws the consequences of what the gatekeeper reported: stops that have a number leave the

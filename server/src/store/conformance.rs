@@ -47,6 +47,7 @@ fn every_kind_comes_back_as_it_went(open: &mut impl FnMut() -> Box<dyn Store>) {
         EntryKind::Publish,
         EntryKind::Stop,
         EntryKind::Bar,
+        EntryKind::Withdraw,
     ];
     let entries: Vec<NewEntry> = (0..)
         .zip(kinds)

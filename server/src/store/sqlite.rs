@@ -270,6 +270,7 @@ const fn kind_number(kind: EntryKind) -> i64 {
         EntryKind::Publish => 6,
         EntryKind::Stop => 7,
         EntryKind::Bar => 8,
+        EntryKind::Withdraw => 9,
     }
 }
 
@@ -284,6 +285,7 @@ fn kind(number: i64) -> Result<EntryKind, StoreError> {
         6 => EntryKind::Publish,
         7 => EntryKind::Stop,
         8 => EntryKind::Bar,
+        9 => EntryKind::Withdraw,
         other => {
             return Err(StoreError::Backend {
                 what: "read: an entry's kind",

@@ -79,6 +79,16 @@ impl Tables for LetterDesk {
         Box::pin(self.letter_box.put(changes))
     }
 
+    fn put_and_append(
+        &self,
+        changes: Vec<Change>,
+        kind: EntryKind,
+        bytes: Vec<u8>,
+    ) -> Later<'_, Result<u64, JournalError>> {
+        let entry = NewEntry { received: clock::now(), kind, bytes };
+        Box::pin(self.letter_box.put_and_append(changes, entry))
+    }
+
     fn tell(&self, book: Arc<OrdersBook>) {
         self.letter_box.orders.store(book);
     }

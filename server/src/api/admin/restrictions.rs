@@ -28,6 +28,7 @@ use crate::{
         rows::{self, Reach},
     },
     store::{Change, Table},
+    stream::{EntryKind, WithdrawRequest},
 };
 
 /// Versions that a message names: the newest, as many as fit a line.
@@ -413,8 +414,8 @@ pub async fn grants(
     ))
 }
 
-/// `DELETE /v1/grants/<device>/<product>`: the device is in the last cohort again. That restricts, so
-/// no signature is asked for.
+/// `DELETE /v1/grants/<device>/<product>`: the device is in the last cohort again, and the gatekeeper
+/// expects it there. That restricts, so no signature is asked for.
 pub async fn revoke_grant(
     State(admin): State<Arc<Admin>>,
     caller: Caller,
@@ -425,17 +426,25 @@ pub async fn revoke_grant(
     let product = product_named(&product)?;
     let id: DeviceId = known.device;
     let reach = Reach { tenant: known.tenant, device: Some(id) };
-    change(&admin, |view| {
+    let plan = |view: &View| {
         let grant = view.grants.get(&reach).and_then(|grants| grants.get(&product));
         let Some(row) = grant else {
             return Err(Refusal::missing(format!("device `{id}` has no grant for `{product}`")));
         };
         let key = rows::product_key(&reach, &product);
         let revoked = rows::write(Table::RevokedGrants, key.clone(), &row.grant.issued)?;
-        Ok(vec![rows::remove(Table::Grants, key), revoked])
-    })
-    .await?;
-    admin.record(&caller, "grant revoked", &format!("{reach}, `{product}`"))?;
+        let request = WithdrawRequest {
+            device: id,
+            tenant: reach.tenant.clone(),
+            product: product.clone(),
+            issued: row.grant.issued,
+            by: caller.name.clone(),
+        };
+        let bytes = serde_json::to_vec(&request).map_err(|e| Refusal::malformed(e.to_string()))?;
+        Ok((vec![rows::remove(Table::Grants, key), revoked], EntryKind::Withdraw, bytes))
+    };
+    let offset = admin.registry.change_and_append(admin.tables(), plan).await?;
+    admin.record(&caller, "grant revoked", &format!("entry {offset}, {reach}, `{product}`"))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -577,7 +586,14 @@ mod tests {
         assert_eq!(bench.delete("globex-admin", &path).await.status, 404);
         assert_eq!(bench.delete("auditor", &path).await.status, 403);
         assert_eq!(bench.get("globex-admin", "/v1/grants").await.body, json!([]));
+        assert_eq!(bench.entries().len(), 1);
         assert_eq!(bench.delete("acme-admin", &path).await.status, 204);
         assert!(bench.orders("acme", 1).grants.is_empty());
+        let told = bench.entries().pop().expect("an entry");
+        assert_eq!(told.kind, EntryKind::Withdraw, "the gatekeeper hears of it");
+        let told: WithdrawRequest = serde_json::from_slice(&told.bytes).expect("a request");
+        let expected = (device(1), "acme", "app", "acme-admin");
+        let found = (told.device, told.tenant.as_str(), told.product.as_str(), told.by.as_str());
+        assert_eq!(found, expected);
     }
 }

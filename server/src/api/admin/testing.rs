@@ -260,6 +260,18 @@ impl Tables for Memory {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    fn put_and_append(
+        &self,
+        changes: Vec<Change>,
+        kind: EntryKind,
+        bytes: Vec<u8>,
+    ) -> Later<'_, Result<u64, JournalError>> {
+        Box::pin(async move {
+            self.put(changes).await?;
+            self.append(kind, bytes).await
+        })
+    }
+
     fn tell(&self, book: Arc<OrdersBook>) {
         *self.told.lock().expect("lock") = book;
     }
