@@ -7,7 +7,10 @@ use lockgate_shared::{
 };
 
 use super::{Turn, fixture::Yard};
-use crate::status::RolloutState;
+use crate::{
+    status::RolloutState,
+    stream::{Entry, EntryKind},
+};
 
 #[test]
 fn a_treated_device_that_says_nothing_halts_and_a_deaf_gatekeeper_blames_nobody() {
@@ -152,4 +155,45 @@ fn an_outcome_that_never_arrived_counts_as_harm() {
     assert_eq!(status.rollouts[0].stages[1].silent, 1);
     assert_eq!(status.rollouts[0].state, RolloutState::Halted);
     assert!(status.alarms.iter().any(|alarm| alarm.text.contains("never arrived")));
+}
+
+#[test]
+fn a_letter_box_cannot_push_the_gatekeeper_beyond_what_its_successor_will_ever_have() {
+    let mut yard = Yard::new();
+    let mut phones = yard.phones(1, "Slate 3");
+    yard.tick();
+    let reached = yard.status().letters_offset;
+    let (received, kind) = (yard.now, EntryKind::Record);
+    for offset in [u64::MAX, u64::MAX - 1, 1 << 40] {
+        yard.letters.entries.push(Entry { offset, received, kind, bytes: Vec::new() });
+        yard.turn();
+        yard.letters.entries.pop();
+        let status = yard.status();
+        assert_eq!(status.letters_offset, reached, "it followed to {offset}");
+        let said = status.alarms.iter().filter(|alarm| alarm.text.contains("not passed over"));
+        assert_eq!(said.count(), 1, "{:?}", status.alarms);
+    }
+    let noted = yard.letters.audit.iter().filter(|line| line.contains("not passed over"));
+    assert_eq!(noted.count(), 1, "who repeats it fills no chain");
+    // The true letter box takes its place, with the entry that is due.
+    let next = phones[0].letter(&yard);
+    yard.post(&mut phones[0], next);
+    yard.turn();
+    assert_eq!(yard.status().letters_offset, reached + 1);
+}
+
+#[test]
+fn letters_that_an_honest_letter_box_has_taken_away_hold_nobody_up() {
+    let mut yard = Yard::new();
+    let mut phones = yard.phones(1, "Slate 3");
+    yard.tick();
+    // As after a restore of the gatekeeper's store: what lay between was counted, and is gone.
+    let gone = 1_000_000_000;
+    let next = phones[0].letter(&yard);
+    let place = usize::try_from(yard.post(&mut phones[0], next)).expect("small");
+    yard.letters.entries[place].offset += gone;
+    yard.turn();
+    let status = yard.status();
+    assert_eq!(status.letters_offset, place as u64 + gone + 1);
+    assert!(status.alarms.iter().any(|alarm| alarm.text.contains("are missing")));
 }

@@ -8,10 +8,12 @@
 //! | what is kept, and in which rows | [`book`] |
 //! | in which cohort a device is expected | [`grants`] |
 //! | whether the letter box is heard, and what follows | [`hearing`] |
+//! | how many entries may be missing | [`gaps`] |
 //! | when which file of the repository is written | [`publish`] |
 //! | how entries come | [`mod@source`] |
 
 pub mod book;
+pub mod gaps;
 pub mod grants;
 pub mod hearing;
 pub mod intake;
@@ -36,6 +38,7 @@ use thiserror::Error;
 
 use self::{
     book::{Book, BookError},
+    gaps::{Gaps, MISSING_HOURLY},
     hearing::{Condition, Hearing},
     intake::{Intake, Urgency},
     publish::{Occasion, PublishError, Publisher, PublisherTerms},
@@ -78,6 +81,7 @@ pub struct Engine {
     tick: Seconds,
     next_tick: Moment,
     hearing: Hearing,
+    gaps: Gaps,
     /// What people were told of the hearing; nothing before the second tick, because a gatekeeper that
     /// has just started has yet to connect.
     told: Option<Condition>,
@@ -214,6 +218,7 @@ impl Engine {
             tick: config.tick_s,
             next_tick: now,
             hearing,
+            gaps: Gaps::default(),
             told: None,
             ticked: false,
             lines,
@@ -357,6 +362,10 @@ impl Engine {
                 // The letter box can lose letters, and takes old ones away that were counted. To wait
                 // for them would stop everything for good; that they are missing is said.
                 let (from, to) = (self.book.offset, entry.offset - 1);
+                if !self.gaps.pass(entry.offset - from, now) {
+                    self.refuse_gap(now)?;
+                    break;
+                }
                 let text = format!("entries {from} to {to} of the letter box are missing");
                 self.book.alarm(now, None, text.clone());
                 self.book.note(now, "gatekeeper", "missing", &text)?;
@@ -391,6 +400,21 @@ impl Engine {
             }
         }
         Ok((occasion, harm))
+    }
+
+    /// Calls people because more entries are missing than an honest letter box leaves out. Nothing is
+    /// passed over: the entry that is due is asked for again.
+    fn refuse_gap(&mut self, now: Moment) -> Result<(), BookError> {
+        let text = format!(
+            "more than {MISSING_HOURLY} entries of the letter box are missing from {} on: that many are not passed over, and what follows waits: is it the true letter box?",
+            self.book.offset
+        );
+        if !self.book.alarms.iter().any(|alarm| alarm.text == text) {
+            tracing::error!(text, "the letter box is not followed");
+            self.book.note(now, "gatekeeper", "missing", &text)?;
+        }
+        self.book.alarm(now, None, text);
+        Ok(())
     }
 
     /// Calls people when the hearing turns poor or deaf, and says so when it is good again.
