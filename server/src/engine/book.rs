@@ -57,7 +57,7 @@ pub const CLOCK_SKEW: Seconds = Seconds(300);
 const SUPERSEDED: usize = 1_024;
 
 /// Single rows that are written when they changed.
-const SMALL: [&str; 3] = ["counters", "alarms", "superseded"];
+const SMALL: [&str; 4] = ["counters", "alarms", "superseded", "unsigned"];
 
 /// Everything the gatekeeper knows.
 #[derive(Debug, Default)]
@@ -74,6 +74,8 @@ pub struct Book {
     pub lifts: VecDeque<SignedAct>,
     /// What an operator should look at.
     pub alarms: VecDeque<Alarm>,
+    /// Why nothing can be signed, while that is so; its alarm ends with it, also after a restart.
+    pub unsigned: Option<String>,
     /// Words of groups.
     pub labels: Labels,
     /// Files whose devices wait to be told that their first letter was counted.
@@ -85,7 +87,7 @@ pub struct Book {
     unreported: VecDeque<Verdict>,
     notes: Vec<Note>,
     writes: Vec<Write>,
-    saved: [Vec<u8>; 3],
+    saved: [Vec<u8>; 4],
     superseded: BTreeMap<u64, Moment>,
     enrolments: BTreeMap<TenantId, (i64, u32)>,
     label_uses: BTreeMap<GroupId, u32>,
@@ -194,6 +196,9 @@ impl Book {
         if let Some(row) = store.row(Table::Meta, b"superseded")? {
             book.superseded = decode(&row)?;
         }
+        if let Some(row) = store.row(Table::Meta, b"unsigned")? {
+            book.unsigned = decode(&row)?;
+        }
         for (key, row) in store.table(Table::Devices)? {
             let device: Device = decode(&row)?;
             book.learn_words(&device.facts);
@@ -258,7 +263,12 @@ impl Book {
             }
         }
         self.trial_writes(&mut writes)?;
-        let small = [encode(&self.counters)?, encode(&self.alarms)?, encode(&self.superseded)?];
+        let small = [
+            encode(&self.counters)?,
+            encode(&self.alarms)?,
+            encode(&self.superseded)?,
+            encode(&self.unsigned)?,
+        ];
         for ((name, row), saved) in SMALL.iter().zip(&small).zip(&self.saved) {
             if row != saved {
                 writes.push(Write::put(Table::Meta, *name, row.clone()));
@@ -529,9 +539,18 @@ impl Book {
         Ok(())
     }
 
-    /// Ends an alarm about the repository whose cause is gone.
-    pub fn end_alarm(&mut self, text: &str) {
-        self.alarms.retain(|alarm| alarm.device.is_some() || alarm.text != text);
+    /// Ends the alarm about what cannot be signed: it can be.
+    pub fn signable(&mut self) {
+        if let Some(text) = self.unsigned.take() {
+            self.alarms.retain(|alarm| alarm.device.is_some() || alarm.text != text);
+        }
+    }
+
+    /// Alarms people because nothing can be signed, instead of an alarm for another reason.
+    pub fn unsignable(&mut self, at: Moment, text: String) {
+        self.signable();
+        self.alarm(at, None, text.clone());
+        self.unsigned = Some(text);
     }
 
     /// Something an operator should look at.

@@ -15,6 +15,7 @@ use tough::schema::{RoleType, Root};
 
 use super::fixture::{Yard, first_targets, key, root_role, sign_role, signed};
 use crate::{
+    status::About,
     stream::{EntryKind, Publication},
     tuf::{
         repository::{Repository, Terms},
@@ -48,6 +49,26 @@ fn a_key_that_comes_after_its_root_is_taken_up_without_a_restart() {
     assert!(versions(&yard)["snapshot"] > before["snapshot"]);
     assert!(versions(&yard)["timestamp"] > before["timestamp"]);
     assert!(yard.status().alarms.is_empty(), "the cause is gone: {:?}", yard.status().alarms);
+}
+
+#[test]
+fn the_alarm_about_a_missing_key_ends_with_it_though_the_gatekeeper_restarted_in_between() {
+    for comes_with_the_restart in [true, false] {
+        let mut yard = Yard::new();
+        let offset = yard.json(EntryKind::Publish, &root(root_role(2, 1, 7), &[1]));
+        yard.accepted(offset);
+        yard.start_engine();
+        yard.tick();
+        assert_eq!(yard.status().alarms.len(), 1, "{:?}", yard.status().alarms);
+        let said = yard.letters.verdicts.iter().filter(|one| one.about == About::Repository);
+        assert_eq!(said.count(), 1, "a restart is no news");
+        put_key(&yard, "later", 7);
+        if comes_with_the_restart {
+            yard.start_engine();
+        }
+        yard.tick();
+        assert!(yard.status().alarms.is_empty(), "the cause is gone: {:?}", yard.status().alarms);
+    }
 }
 
 #[test]

@@ -89,7 +89,6 @@ pub struct Engine {
     ticked: bool,
     /// Lines of the chain that the letter box does not have yet.
     lines: VecDeque<String>,
-    unsigned: Option<String>,
     /// Where the keys are, to take up new ones.
     keys: OnlineKeySource,
 }
@@ -222,7 +221,6 @@ impl Engine {
             told: None,
             ticked: false,
             lines,
-            unsigned: None,
             keys: config.keys.clone(),
         };
         engine.write_down()?;
@@ -488,7 +486,7 @@ impl Engine {
             self.publisher.repository().restore(&people_files(&self.store)?)?;
             self.book.follow_keys(self.trusted.online_keys()?, now);
         }
-        let occasion = if self.unsigned.is_some() { Occasion::Publication } else { occasion };
+        let occasion = if self.book.unsigned.is_some() { Occasion::Publication } else { occasion };
         let mut due = self.publisher.due(&self.book, &self.trusted, occasion, now);
         if unsignable(&due).is_some() && self.read_keys_again() {
             due = self.publisher.due(&self.book, &self.trusted, Occasion::Publication, now);
@@ -496,9 +494,7 @@ impl Engine {
         if let Some(text) = unsignable(&due) {
             return self.cannot_sign(text, now);
         }
-        if let Some(text) = self.unsigned.take() {
-            self.book.end_alarm(&text);
-        }
+        self.book.signable();
         let due = due?;
         let Some(due) = due else { return Ok(()) };
         self.book.take_versions(due.versions, now);
@@ -526,11 +522,10 @@ impl Engine {
     }
 
     fn cannot_sign(&mut self, text: String, now: Moment) -> Result<(), EngineError> {
-        if self.unsigned.as_ref() != Some(&text) {
+        if self.book.unsigned.as_ref() != Some(&text) {
             tracing::error!(error = %text, "the repository cannot be signed");
-            self.book.alarm(now, None, text.clone());
             self.book.verdict(now, About::Repository, Decision::Refused, vec![text.clone()])?;
-            self.unsigned = Some(text);
+            self.book.unsignable(now, text);
             self.write_down()?;
         }
         Ok(())
