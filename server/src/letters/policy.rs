@@ -15,14 +15,16 @@ use lockgate_shared::{
     policy::{POLICY_PATH, Policy, PolicyError},
 };
 use thiserror::Error;
-use tough::schema::{Root, Signed, Targets};
+use tough::schema::{Signed, Targets};
 
-use crate::tuf::metadata::{digest_of, listed, target_path};
+use crate::tuf::{
+    TufError,
+    metadata::{digest_of, listed, target_path},
+    trusted::Roots,
+};
 
 /// The largest root or targets file: a thousand keys and delegations stay below a quarter of it.
 const METADATA_BYTES: u64 = 4 << 20;
-/// New roots that are followed in one go: one a day for thirty years.
-const ROOTS: u64 = 10_000;
 
 /// The policy in force.
 #[derive(Clone, Debug)]
@@ -61,6 +63,11 @@ pub enum PolicyFileError {
         #[source]
         source: serde_json::Error,
     },
+    /// The roots do not verify from the anchor on.
+    #[error(
+        "the roots from the trust anchor on do not hold\nhint: anchor and repository must come from one ceremony"
+    )]
+    Roots(#[from] TufError),
     /// Its signatures do not hold.
     #[error(
         "the signatures of `{path}` do not hold\nhint: anchor and repository must come from one ceremony"
@@ -99,7 +106,8 @@ pub enum PolicyFileError {
 /// Reads the newest policy.
 pub fn read(repository: &Path, anchor: &Path) -> Result<CurrentPolicy, PolicyFileError> {
     let metadata = repository.join("metadata");
-    let root = newest_root(&metadata, anchor)?;
+    let anchor = bytes(anchor, METADATA_BYTES)?;
+    let root = Roots::walk(&anchor, |path| optional(&repository.join(path)))?.newest;
     let (path, version) = newest_targets(&metadata)?;
     let targets: Signed<Targets> = parse(&path)?;
     root.signed.verify_role(&targets).map_err(|source| PolicyFileError::Signature {
@@ -120,35 +128,6 @@ pub fn read(repository: &Path, anchor: &Path) -> Result<CurrentPolicy, PolicyFil
     Ok(CurrentPolicy { policy: Policy::from_json(&text)?, digest, text, targets_version: version })
 }
 
-/// The newest root, each verified by the one before it, and by itself.
-fn newest_root(metadata: &Path, anchor: &Path) -> Result<Signed<Root>, PolicyFileError> {
-    let mut root: Signed<Root> = parse(anchor)?;
-    verify_root(&root, &root, anchor)?;
-    for _ in 0..ROOTS {
-        let version = root.signed.version.get() + 1;
-        let path = metadata.join(format!("{version}.root.json"));
-        if !path.exists() {
-            break;
-        }
-        let next: Signed<Root> = parse(&path)?;
-        verify_root(&root, &next, &path)?;
-        verify_root(&next, &next, &path)?;
-        let found = next.signed.version.get();
-        if found != version {
-            return Err(PolicyFileError::Version { path, found });
-        }
-        root = next;
-    }
-    Ok(root)
-}
-
-fn verify_root(by: &Signed<Root>, root: &Signed<Root>, path: &Path) -> Result<(), PolicyFileError> {
-    by.signed.verify_role(root).map_err(|source| PolicyFileError::Signature {
-        path: path.to_owned(),
-        source: source.into(),
-    })
-}
-
 fn newest_targets(metadata: &Path) -> Result<(PathBuf, u64), PolicyFileError> {
     let read = |source| PolicyFileError::Read { path: metadata.to_owned(), source };
     let mut newest = None;
@@ -167,6 +146,10 @@ fn newest_targets(metadata: &Path) -> Result<(PathBuf, u64), PolicyFileError> {
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, PolicyFileError> {
     serde_json::from_slice(&bytes(path, METADATA_BYTES)?)
         .map_err(|source| PolicyFileError::Json { path: path.to_owned(), source })
+}
+
+fn optional(path: &Path) -> Result<Option<Vec<u8>>, PolicyFileError> {
+    if path.exists() { bytes(path, METADATA_BYTES).map(Some) } else { Ok(None) }
 }
 
 fn bytes(path: &Path, max: u64) -> Result<Vec<u8>, PolicyFileError> {

@@ -22,9 +22,9 @@ use tough::schema::{Delegations, Root, Signed, Targets};
 use crate::{
     ceremony::plan::release_role,
     tuf::{
-        METADATA_BYTES,
+        METADATA_BYTES, TufError,
         metadata::{self, KeyId, MetadataError, digest_of, listed, metadata_path, target_path},
-        trusted::ROLLOUTS,
+        trusted::{ROLLOUTS, Roots},
     },
 };
 
@@ -76,6 +76,9 @@ pub enum RoleError {
         /// Where it was looked for.
         folder: PathBuf,
     },
+    /// The roots do not verify.
+    #[error("the roots of this copy are not what their signers signed")]
+    Roots(#[from] TufError),
     /// Metadata that does not verify.
     #[error("the metadata of `{role}` in this copy is not what its signers signed: {reason}")]
     Unverified {
@@ -121,17 +124,11 @@ impl LocalRepository {
         let Some(start) = anchor.map(Path::to_owned).or_else(oldest) else {
             return Err(RoleError::Missing { role: "root".into(), folder });
         };
-        let mut root: Signed<Root> = read(&start)?;
-        root.signed.verify_role(&root).map_err(|error| unverified("root", &error))?;
-        for version in versions {
-            if version != root.signed.version.get() + 1 {
-                continue;
-            }
-            let next: Signed<Root> = read(&folder.join(metadata_path("root", version)))?;
-            root.signed.verify_role(&next).map_err(|error| unverified("root", &error))?;
-            next.signed.verify_role(&next).map_err(|error| unverified("root", &error))?;
-            root = next;
-        }
+        let root = Roots::walk(&read_file(&start)?, |path| {
+            let path = folder.join(path);
+            if path.exists() { read_file(&path).map(Some) } else { Ok(None) }
+        })?
+        .newest;
         let targets: Signed<Targets> = newest(&folder, "targets")?;
         root.signed.verify_role(&targets).map_err(|error| unverified("targets", &error))?;
         Ok(Self { folder, root, targets })

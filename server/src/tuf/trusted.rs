@@ -30,6 +30,9 @@ pub const RELEASES: &str = "releases-";
 /// Roles that come with another at most: a product's each, as many as a policy names.
 const TOGETHER: usize = limits::PRODUCTS + 1;
 
+/// New roots that are followed in one go: one a day for thirty years.
+const ROOTS: usize = 10_000;
+
 /// Files of the repository by path (`metadata/…`, `targets/…`).
 pub type Files = BTreeMap<String, Vec<u8>>;
 
@@ -72,21 +75,48 @@ pub struct Release {
     pub authors: BTreeSet<PublicKey>,
 }
 
+/// The roots from the trust anchor on, each verified by the one before it and by itself.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// The newest.
+    pub newest: Signed<Root>,
+    /// Those before it, oldest first.
+    pub earlier: Vec<Signed<Root>>,
+}
+
+impl Roots {
+    /// Walks from the anchor's text on as far as there are roots. `read` gives a file of the repository
+    /// by its path, where there is one.
+    pub fn walk<E: From<TufError>>(
+        anchor: &[u8],
+        read: impl Fn(&str) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<Self, E> {
+        let newest = roles::parse::<Root>("root", anchor)?;
+        Holder::of_root(&newest.signed, RoleType::Root)?.verify(&newest)?;
+        let mut roots = Self { newest, earlier: Vec::new() };
+        while roots.earlier.len() < ROOTS {
+            let due = roots.newest.signed.version.get() + 1;
+            let Some(bytes) = read(&metadata_path("root", due))? else { break };
+            let next = next_root(&roots.newest, &bytes)?;
+            roots.earlier.push(std::mem::replace(&mut roots.newest, next));
+        }
+        Ok(roots)
+    }
+
+    fn in_files(anchor: &[u8], files: &Files) -> Result<Self, TufError> {
+        Self::walk(anchor, |path| Ok(files.get(path).cloned()))
+    }
+}
+
 /// Every key that people ever gave to the role `rollouts`, by the repository's files from the trust
 /// anchor on: the keys that an audit chain's heads may be signed by. Targets that no root of the chain
 /// verifies name nobody.
 pub fn gatekeeper_keys(anchor: &[u8], files: &Files) -> Result<BTreeSet<PublicKey>, TufError> {
-    let mut root = roles::parse::<Root>("root", anchor)?;
-    Holder::of_root(&root.signed, RoleType::Root)?.verify(&root)?;
-    let mut roots = vec![root.clone()];
-    while let Some(bytes) = files.get(&metadata_path("root", root.signed.version.get() + 1)) {
-        root = next_root(&root, bytes)?;
-        roots.push(root.clone());
-    }
+    let roots = Roots::in_files(anchor, files)?;
     let mut keys = BTreeSet::new();
     for (_, bytes) in files.iter().filter(|(path, _)| path.ends_with(".targets.json")) {
         let signed = roles::parse::<Targets>("targets", bytes)?;
-        let good = roots.iter().any(|root| {
+        let good = roots.earlier.iter().chain([&roots.newest]).any(|root| {
             Holder::of_root(&root.signed, RoleType::Targets)
                 .is_ok_and(|holder| holder.verify(&signed).is_ok())
         });
@@ -102,11 +132,7 @@ pub fn gatekeeper_keys(anchor: &[u8], files: &Files) -> Result<BTreeSet<PublicKe
 impl Trusted {
     /// Reads what is in a repository's files, beginning at the trust anchor.
     pub fn read(anchor: &[u8], files: &Files) -> Result<Self, TufError> {
-        let mut root = roles::parse::<Root>("root", anchor)?;
-        Holder::of_root(&root.signed, RoleType::Root)?.verify(&root)?;
-        while let Some(bytes) = files.get(&metadata_path("root", root.signed.version.get() + 1)) {
-            root = next_root(&root, bytes)?;
-        }
+        let root = Roots::in_files(anchor, files)?.newest;
         let bytes = newest(files, "targets")?;
         let signed = roles::parse::<Targets>("targets", bytes)?;
         let signers = Holder::of_root(&root.signed, RoleType::Targets)?.verify(&signed)?;
