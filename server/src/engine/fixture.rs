@@ -373,34 +373,11 @@ impl Phone {
     pub(super) fn letter(&mut self, yard: &Yard) -> Letter {
         self.sequence += 1;
         Letter {
-            repository: yard.policy.repository.clone(),
-            tenant: "acme".parse().expect("a name"),
-            device: self.id(),
             sequence: self.sequence,
-            previous: Digest([0; 32]),
             sent: yard.now,
-            uptime: Seconds(60),
-            agent: "0.1.0".parse().expect("a version"),
-            facts_digest: Digest([0; 32]),
-            facts: None,
-            orders_digest: Digest([0; 32]),
-            timestamp_version: 1,
-            highest_stop: 0,
-            products: vec![ProductState {
-                product: "app".parse().expect("a name"),
-                channel: "stable".parse().expect("a name"),
-                pin: lockgate_shared::pin::Pin::Latest,
-                state: SlotState::Idle,
-                running: None,
-                running_manifest: None,
-                other: None,
-            }],
-            rollouts: Vec::new(),
-            beacons: Vec::new(),
             outcomes_count: self.outcomes.count,
             outcomes_digest: self.outcomes.digest,
-            outcomes: Vec::new(),
-            notices: Vec::new(),
+            ..letter(self.id())
         }
     }
 
@@ -433,6 +410,40 @@ impl Phone {
         };
         self.outcomes = self.outcomes.with(&outcome).expect("an outcome");
         OutcomeRecord { number: self.outcomes.count, outcome }
+    }
+}
+
+/// A device's first letter, of one product that runs nothing and has nothing to do.
+pub(crate) fn letter(device: DeviceId) -> Letter {
+    Letter {
+        repository: "trial".parse().expect("a name"),
+        tenant: "acme".parse().expect("a name"),
+        device,
+        sequence: 1,
+        previous: Digest([0; 32]),
+        sent: BEGIN,
+        uptime: Seconds(60),
+        agent: "0.1.0".parse().expect("a version"),
+        facts_digest: Digest([0; 32]),
+        facts: None,
+        orders_digest: Digest([0; 32]),
+        timestamp_version: 1,
+        highest_stop: 0,
+        products: vec![ProductState {
+            product: "app".parse().expect("a name"),
+            channel: "stable".parse().expect("a name"),
+            pin: lockgate_shared::pin::Pin::Latest,
+            state: SlotState::Idle,
+            running: None,
+            running_manifest: None,
+            other: None,
+        }],
+        rollouts: Vec::new(),
+        beacons: Vec::new(),
+        outcomes_count: 0,
+        outcomes_digest: Digest([0; 32]),
+        outcomes: Vec::new(),
+        notices: Vec::new(),
     }
 }
 

@@ -594,7 +594,7 @@ mod beside;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
-pub(crate) use fixture::manifest as sample_manifest;
+pub(crate) use fixture::{letter as sample_letter, manifest as sample_manifest};
 #[cfg(test)]
 mod grant_stories;
 #[cfg(test)]

@@ -372,16 +372,16 @@ mod tests {
         facts::Facts,
         group::Habit,
         id::{PublicKey, RolloutId, TokenId},
-        pin::Pin,
-        wire::{ProductState, RolloutView},
+        wire::RolloutView,
     };
 
     use super::*;
+    use crate::engine::sample_letter;
 
     #[test]
     fn a_device_that_was_let_in_is_heard_whole_until_its_outcome_came() {
         let rollout = RolloutId([7; 32]);
-        let mut letter = letter();
+        let mut letter = sample_letter(DeviceId([5; 32]));
         assert_eq!(weight(&letter, &identity(&[])), Weight::Ordinary);
         letter.rollouts.push(view(rollout));
         // Back to waiting, with nothing decided: the gatekeeper still counts it among those at it.
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn facts_that_the_server_has_make_no_letter_heavier() {
-        let mut letter = letter();
+        let mut letter = sample_letter(DeviceId([5; 32]));
         letter.facts = Some(Facts::default());
         assert_eq!(weight(&letter, &identity(&[])), Weight::Ordinary);
         letter.facts_digest = Digest([2; 32]);
@@ -408,7 +408,7 @@ mod tests {
             key: PublicKey([3; 32]),
             token: TokenId([4; 16]),
             enrolled: 0,
-            facts_digest: Digest([1; 32]),
+            facts_digest: Digest([0; 32]),
             settled: settled.to_vec(),
             whole: Moment(0),
         }
@@ -423,39 +423,6 @@ mod tests {
             groups: Vec::new(),
             treated: true,
             reasons: Vec::new(),
-        }
-    }
-
-    fn letter() -> Letter {
-        Letter {
-            repository: "trial".parse().expect("a name"),
-            tenant: "acme".parse().expect("a name"),
-            device: DeviceId([5; 32]),
-            sequence: 1,
-            previous: Digest([0; 32]),
-            sent: Moment(0),
-            uptime: Seconds(1),
-            agent: "0.1.0".parse().expect("a version"),
-            facts_digest: Digest([1; 32]),
-            facts: None,
-            orders_digest: Digest([0; 32]),
-            timestamp_version: 1,
-            highest_stop: 0,
-            products: vec![ProductState {
-                product: "app".parse().expect("a name"),
-                channel: "stable".parse().expect("a name"),
-                pin: Pin::Latest,
-                state: SlotState::Waiting,
-                running: None,
-                running_manifest: None,
-                other: None,
-            }],
-            rollouts: Vec::new(),
-            beacons: Vec::new(),
-            outcomes_count: 0,
-            outcomes_digest: Digest([0; 32]),
-            outcomes: Vec::new(),
-            notices: Vec::new(),
         }
     }
 }
