@@ -79,13 +79,17 @@ pub enum LooseningError {
 }
 
 impl SignedLoosening {
+    /// The text to be signed, for [`Domain::LooseningV1`].
+    pub fn text_of(loosening: &Loosening) -> Result<String, LooseningError> {
+        let text = serde_json::to_string_pretty(loosening)?;
+        if text.len() > LOOSENING_BYTES { Err(LooseningError::TooLarge) } else { Ok(text) }
+    }
+
     /// Signs a loosening.
     pub fn make(loosening: &Loosening, key: &SigningKey) -> Result<Self, LooseningError> {
-        let text = serde_json::to_string_pretty(loosening)?;
+        let text = Self::text_of(loosening)?;
         let signature = sign::sign(key, Domain::LooseningV1, text.as_bytes());
-        let signed = Self { text, signature };
-        signed.unverified()?;
-        Ok(signed)
+        Ok(Self { text, signature })
     }
 
     /// What it says, unverified: to show it, never to act on it.

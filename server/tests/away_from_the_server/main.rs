@@ -12,14 +12,16 @@ use std::{
 use clap::{Parser, Subcommand};
 use lockgate_server::{
     acts_text::{self, consequences::AtHand},
-    cli::offline::{CliError, act, grant, key, release, repo, rollout, token},
+    cli::offline::{CliError, act, grant, key, release, repo, rollout, tenant, token},
     clock,
-    release::sign::SignError,
+    keys::{self, Protection},
+    release::{role::LocalRepository, sign::SignError},
     stream::Publication,
 };
 use lockgate_shared::{
     act::{Act, SignedAct},
     id::Digest,
+    loosening::SignedLoosening,
     manifest::Manifest,
     policy::Policy,
     time::Seconds,
@@ -31,6 +33,16 @@ const ADA: &str = "@repo/people/ada.key --passphrase-file @passphrase";
 
 const PLAN: &str = include_str!("../../testdata/repository.toml");
 const RELEASE: &str = include_str!("../../testdata/release.toml");
+
+/// A program that signs with `tenant.key` beside it.
+const SIGNS: &str = r#"#!/bin/sh
+set -e
+cd "$(dirname "$0")"
+case "$1" in
+public) openssl pkey -in tenant.key -pubout -outform DER | tail -c 32 | od -An -v -tx1 | tr -d ' \n' ;;
+sign) cat >message; openssl pkeyutl -sign -inkey tenant.key -rawin -in message ;;
+esac
+"#;
 
 #[test]
 fn a_release_is_published_only_when_two_authors_have_signed_it() {
@@ -283,6 +295,39 @@ fn an_enrolment_token_is_good_for_its_tenant_only() {
 }
 
 #[test]
+fn a_tenants_key_behind_a_program_loosens_and_another_key_does_not() {
+    let desk = Desk::new();
+    let key = keys::generate();
+    keys::write(&desk.path("tenant.key"), &key, Protection::Plain).expect("written");
+    let public = lockgate_shared::sign::public(&key);
+    let plan =
+        PLAN.replace("[tenants.acme]", &format!("[tenants.acme]\ntenant_key = \"{public}\""));
+    fs::write(desk.path("keyed.toml"), plan).expect("written");
+    desk.run("repo init --plan @keyed.toml --out @keyed --passphrase-file @passphrase")
+        .expect("made");
+    let signs = desk.path("signs");
+    fs::write(&signs, SIGNS).expect("written");
+    fs::set_permissions(&signs, fs::Permissions::from_mode(0o755)).expect("changed");
+    let loosen = |key: &str, out: &str| {
+        desk.run(&format!(
+            "tenant loosen --tenant acme --windows --reason fair --key {key} \
+             --passphrase-file @passphrase --repository @keyed/repository --out @{out}"
+        ))
+    };
+    let program = format!("command:{}", signs.display());
+    let said = loosen(&program, "loosened.json").expect("signed");
+    assert!(said.contains("LOOSEN the windows of all devices of tenant `acme`"), "{said}");
+    let signed: SignedLoosening =
+        serde_json::from_slice(&desk.read("loosened.json")).expect("a loosening");
+    let copy = LocalRepository::open(&desk.path("keyed/repository"), None).expect("a copy");
+    let loosening = signed.verify(&copy.policy().expect("a policy")).expect("the tenant's");
+    assert_eq!(loosening.reason, "fair");
+    let other = loosen("@keyed/tenants/acme.key", "other.json");
+    assert!(matches!(other, Err(CliError::Loosening(_))), "{other:?}");
+    assert!(!desk.path("other.json").exists());
+}
+
+#[test]
 fn a_key_changes_its_passphrase_and_stays_the_same_key() {
     let desk = Desk::new();
     let before =
@@ -322,6 +367,8 @@ enum Noun {
     Act(act::ActCommand),
     #[command(subcommand)]
     Token(token::TokenCommand),
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
 }
 
 /// A person's desk: a folder with a ceremony's result, files to pack and a plan.
@@ -391,6 +438,7 @@ impl Desk {
             Noun::Cohort(command) => grant::run(command)?,
             Noun::Act(command) => act::run(command, &mut out)?,
             Noun::Token(command) => token::run(command)?,
+            Noun::Tenant(command) => tenant::run(command)?,
         };
         assert!(answer.json.is_object(), "{}", answer.json);
         Ok(String::from_utf8(out).expect("text") + &answer.text)

@@ -9,6 +9,7 @@ pub mod key;
 pub mod release;
 pub mod repo;
 pub mod rollout;
+pub mod tenant;
 pub mod token;
 
 use std::{
