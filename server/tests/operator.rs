@@ -116,7 +116,11 @@ const EVERY_COMMAND: &[(&str, i32)] = &[
         0,
     ),
     ("act show @start.json", 0),
-    ("act sign @start.json --key @repo/people/ben.key --passphrase-file @passphrase --yes", 0),
+    ("act sign @start.json --key @repo/people/ben.key --passphrase-file @passphrase --yes", 2),
+    (
+        "act sign @start.json --key @repo/people/ben.key --passphrase-file @passphrase --manifest @r1 --yes",
+        0,
+    ),
     ("act submit @start.json", 0),
     ("rollout list", 0),
     ("rollout status", 0),

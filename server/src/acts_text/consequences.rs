@@ -31,10 +31,43 @@ pub struct AtHand<'a> {
     pub stops: Option<&'a BTreeMap<u64, Stop>>,
 }
 
+/// What an act's consequences cannot be shown without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unseen {
+    /// The manifest with this SHA-256.
+    Manifest(Digest),
+    /// The rollout files in which the stops stand.
+    Stops,
+}
+
 impl AtHand<'_> {
+    /// What is missing to show what follows from an act, if anything is.
+    pub fn unseen(&self, act: &Act) -> Option<Unseen> {
+        match act {
+            Act::Start(Start { manifest, .. }) | Act::Approve(Approval { manifest, .. }) => {
+                let missing = self.manifest_of(manifest).is_none();
+                missing.then_some(Unseen::Manifest(*manifest))
+            }
+            Act::Lift(_) => self.stops.is_none().then_some(Unseen::Stops),
+            Act::Waive(_) | Act::Grant(_) => None,
+        }
+    }
+
     /// The manifest, if it is the one whose hash was signed.
     fn manifest_of(&self, signed: &Digest) -> Option<&Manifest> {
         self.manifest.filter(|(digest, _)| digest == signed).map(|(_, manifest)| manifest)
+    }
+}
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Manifest(digest) => write!(
+                f,
+                "devices, times, evidence and what cannot be undone: the manifest with SHA-256 {digest} is not at hand"
+            ),
+            Self::Stops => f.write_str("what these stops say: no rollout files are at hand"),
+        }
     }
 }
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use lockgate_shared::{act::SignedAct, limits};
+use lockgate_shared::{
+    act::{Act, SignedAct},
+    limits,
+};
 
 use super::{Session, client::Client, exit::CliError, offline};
 use crate::{
@@ -59,7 +62,12 @@ pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
             let signed = read(&file)?;
             let client = session.client()?;
             let appended: Appended = client.post("/v1/acts", &signed).await?;
-            finish(session, &client, appended, &wait).await
+            let next = match (appended.rollout, signed.unverified()) {
+                (Some(rollout), _) => format!("lockgate rollout status {rollout} --watch"),
+                (None, Ok(Act::Grant(_))) => "lockgate cohort list".to_owned(),
+                (None, _) => "lockgate rollout status".to_owned(),
+            };
+            finish(session, &client, appended, (&wait, &next)).await
         }
     }
 }
@@ -96,18 +104,19 @@ pub async fn verdict(
     }
 }
 
-/// Says what became of an entry: at once, or when the gatekeeper has spoken.
+/// Says what became of an entry, at once or when the gatekeeper has spoken, and which command is next.
 pub async fn finish(
     session: &Session,
     client: &Client,
     appended: Appended,
-    wait: &Wait,
+    (wait, next): (&Wait, &str),
 ) -> Result<(), CliError> {
     let offset = appended.offset;
     if !wait.wait {
         return session.print(&appended, |appended| {
             let rollout = appended.rollout.map(|id| format!(", rollout {id}"));
-            format!("handed in: entry {offset}{}", rollout.unwrap_or_default())
+            let rollout = rollout.unwrap_or_default();
+            format!("handed in: entry {offset}{rollout}\nnext: `{next}`")
         });
     }
     let Some(state) = verdict(client, offset, Duration::from_secs(wait.timeout)).await? else {
@@ -127,6 +136,6 @@ pub async fn finish(
         let rollout = appended.rollout.map(|id| format!(", rollout {id}"));
         let mut text = format!("accepted: entry {offset}{}", rollout.unwrap_or_default());
         state.reasons.iter().for_each(|reason| text += &format!("\n  {reason}"));
-        text
+        text + &format!("\nnext: `{next}`")
     })
 }

@@ -222,6 +222,7 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
         | E::Acts(_)
         | E::NoPolicy
         | E::NoTenant { .. }
+        | E::Unseen(_)
         | E::NotConfirmed
         | E::Usage(_) => Exit::Usage,
     }

@@ -100,7 +100,22 @@ async fn publish(session: &Session, dir: &Path, wait: &act::Wait) -> Result<(), 
         }
     }
     let appended: Appended = client.post("/v1/publications", &publication).await?;
-    act::finish(session, &client, appended, wait).await
+    act::finish(session, &client, appended, (wait, &next(dir, &publication))).await
+}
+
+/// The command that follows a publication: a release is started, a recall is looked at.
+fn next(dir: &Path, publication: &Publication) -> String {
+    let named = publication.targets.last().and_then(|(path, _)| {
+        path.strip_prefix("releases/")?.strip_suffix(".json")?.split_once('/')
+    });
+    match named.map(|(product, version)| (product, version.strip_prefix("recall-"), version)) {
+        Some((product, Some(recalled), _)) => format!("lockgate release show {product} {recalled}"),
+        Some((product, None, version)) => format!(
+            "lockgate rollout start --product {product} --version {version} --channel CHANNEL --manifest {} --risk RISK --owner PERSON --cohort COHORT=DEVICES --repository DIR --plan FILE --out start.json",
+            offline::word(dir)
+        ),
+        None => "lockgate doctor".to_owned(),
+    }
 }
 
 /// When all that a publication brings was published before, byte for byte: it would only be refused. What

@@ -56,7 +56,7 @@ pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
             let publication = offline::repo::publication(&change)?;
             let client = session.client()?;
             let appended: Appended = client.post("/v1/publications", &publication).await?;
-            act::finish(session, &client, appended, &wait).await
+            act::finish(session, &client, appended, (&wait, "lockgate doctor")).await
         }
     }
 }

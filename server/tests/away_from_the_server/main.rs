@@ -178,7 +178,7 @@ fn a_start_goes_from_hand_to_hand_until_enough_approvers_have_signed() {
     };
     let by = |person: &str| {
         format!(
-            "act sign @start.json --repository @repo/repository --key @repo/people/{person}.key --passphrase-file @passphrase --yes"
+            "act sign @start.json --repository @repo/repository --manifest @1.1.0 --key @repo/people/{person}.key --passphrase-file @passphrase --yes"
         )
     };
     desk.run(&by("ben")).expect("signed");
@@ -248,6 +248,75 @@ fn what_a_signer_reads_comes_from_the_signed_bytes_and_from_no_description_besid
 }
 
 #[test]
+fn what_cannot_be_shown_is_signed_only_by_who_says_unseen() {
+    let desk = Desk::new();
+    desk.create();
+    desk.run(
+        "rollout start --product app --version 1.1.0 --channel stable --manifest @1.1.0          --cohort dogfood=3 --cohort early=4 --cohort general=20 --owner eva --risk routine          --plan @plan.toml --repository @repo/repository --out @start.json",
+    )
+    .expect("written");
+    desk.run("rollout lift 3 --reason checked --repository @repo/repository --out @lift.json")
+        .expect("written");
+    let by_ben = "--key @repo/people/ben.key --passphrase-file @passphrase --yes";
+    let policy = fs::read_dir(desk.path("repo/repository/targets")).expect("readable");
+    let policy = policy.map(|file| file.expect("readable").path()).next().expect("the policy");
+    let signers = |file: &str| -> usize {
+        let act: SignedAct = serde_json::from_slice(&desk.read(file)).expect("an act");
+        act.signatures.len()
+    };
+    desk.create_version("1.2.0").expect("made");
+    for (file, at_hand, names) in [
+        ("start.json", "--repository @repo/repository".to_owned(), "`--manifest`"),
+        ("start.json", "--manifest @1.2.0".to_owned(), "`--repository DIR`"),
+        ("lift.json", format!("--policy {}", policy.display()), "`--repository DIR`"),
+    ] {
+        let line = format!("act sign @{file} {at_hand} {by_ben}");
+        let error = desk.run(&line).expect_err("refused").to_string();
+        let (said, hint) = error.split_once("hint: ").expect("a hint");
+        assert!(said.contains("nothing was signed"), "{error}");
+        assert!(hint.contains(names) && hint.contains("`--unseen`"), "{error}");
+        assert_eq!(signers(file), 0, "{file}");
+    }
+    for file in ["start.json", "lift.json"] {
+        desk.run(&format!("act sign @{file} {by_ben} --unseen")).expect("signed unseen");
+        assert_eq!(signers(file), 1, "{file}");
+    }
+}
+
+#[test]
+fn every_step_of_an_act_and_a_release_names_the_next_command() {
+    let desk = Desk::new();
+    desk.create();
+    let at = desk.path("");
+    let next = |said: &str| -> String {
+        let line = said.lines().last().expect("a line");
+        let command = line.strip_prefix("next: `").and_then(|line| line.strip_suffix('`'));
+        let command = command.unwrap_or_else(|| panic!("{line:?} names no command"));
+        command.replace(&at.display().to_string(), "@")
+    };
+    let sign = "release sign @1.1.0 --repository @repo/repository --key";
+    let said = desk.sign("ada").expect("signed");
+    assert_eq!(next(&said), format!("lockgate {sign} people/<author>.key"));
+    // What it says is typed as it stands, with the key's file in its place.
+    desk.run(&format!("{sign} @repo/people/alan.key --passphrase-file @passphrase --yes"))
+        .map(|said| assert_eq!(next(&said), "lockgate release publish --dir @1.1.0 --wait"))
+        .expect("signed");
+    let start = "rollout start --product app --version 1.1.0 --channel stable --manifest @1.1.0          --cohort dogfood=3 --cohort early=4 --cohort general=20 --owner eva --risk routine          --plan @plan.toml --repository @repo/repository --out @start.json";
+    let said = desk.run(start).expect("written");
+    let sign = "act sign @start.json --repository @repo/repository --key";
+    assert_eq!(next(&said), format!("lockgate {sign} people/<approver>.key"));
+    let by = |person: &str| {
+        format!("{sign} @repo/people/{person}.key --passphrase-file @passphrase --yes --unseen")
+    };
+    let said = desk.run(&by("ben")).expect("signed");
+    assert_eq!(next(&said), format!("lockgate {sign} people/<approver>.key"));
+    let said = desk.run(&by("eva")).expect("signed");
+    assert_eq!(next(&said), "lockgate act submit @start.json --wait");
+    let said = desk.run("act show @start.json --repository @repo/repository").expect("shown");
+    assert_eq!(next(&said), "lockgate act submit @start.json --wait");
+}
+
+#[test]
 fn lifts_grants_and_waivers_are_acts_like_any_other() {
     let desk = Desk::new();
     let device = "07".repeat(32);
@@ -269,7 +338,7 @@ fn lifts_grants_and_waivers_are_acts_like_any_other() {
         desk.run(&format!("{command} --repository @repo/repository --out @{file}"))
             .expect("written");
         desk.run(&format!(
-            "act sign @{file} --key @repo/people/ben.key --passphrase-file @passphrase --yes"
+            "act sign @{file} --repository @repo/repository --key @repo/people/ben.key --passphrase-file @passphrase --yes"
         ))
         .expect("signed");
         let signed: SignedAct = serde_json::from_slice(&desk.read(file)).expect("an act");

@@ -377,8 +377,8 @@ impl World {
                 act,
                 "--key",
                 &key,
-                "--policy",
-                &self.policy()?,
+                "--repository",
+                "repository",
                 "--yes",
             ])?;
         }

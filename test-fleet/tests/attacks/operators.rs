@@ -81,9 +81,11 @@ fn e45_the_signer_is_shown_exactly_what_is_signed_and_a_changed_act_loses_its_si
     // What the signer signs, and what is left of it when the text is swapped afterwards.
     write(&act).expect("written");
     let key = "ceremony/people/ben.key";
-    let said = world
-        .offline(&["act", "sign", "deceived.json", "--policy", &policy, "--key", key, "--yes"])
-        .expect("signed");
+    let sign = ["act", "sign", "deceived.json", "--policy", &policy, "--key", key, "--yes"];
+    // What follows from it cannot be shown, because nobody has the release: that is no case for `--yes`.
+    let refused = world.offline(&sign).expect_err("signed unseen").to_string();
+    assert!(refused.contains("nothing was signed") && refused.contains("--unseen"), "{refused}");
+    let said = world.offline(&[&sign[..], &["--unseen"]].concat()).expect("signed");
     assert!(said.contains("START the rollout of tools 6.6.6"), "{said}");
     let bytes = fs::read(&file).expect("an act");
     let mut signed: SignedAct = serde_json::from_slice(&bytes).expect("an act");

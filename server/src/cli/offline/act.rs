@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
-    act::{Act, ActSignature, SignedAct},
+    act::{Act, ActError, ActSignature, SignedAct},
     id::Digest,
     limits,
     manifest::Manifest,
@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::{
     Answer, CliError, Confirmation, ManifestSource, PassphraseArgs, PolicyArgs, act_bytes, confirm,
-    read,
+    confirm_unseen, copy_word, read, word,
 };
 use crate::{
     acts_text::{self, consequences::AtHand},
@@ -74,6 +74,9 @@ pub struct SignArgs {
     /// Sign without asking
     #[arg(long)]
     pub yes: bool,
+    /// Sign although what follows from it cannot be shown
+    #[arg(long)]
+    pub unseen: bool,
 }
 
 /// Does what was asked. What is to be read before anybody confirms goes to `desk`.
@@ -82,31 +85,65 @@ pub fn run(command: &ActCommand, desk: &mut dyn Write) -> Result<Answer, CliErro
         ActCommand::Show(args) => {
             let (policy, signed) = (args.policy.load()?, read_act(&args.file)?);
             let known = Known::of(&signed, &args.policy, args.manifest.as_deref())?;
-            let text = acts_text::describe_signed(&signed, policy.as_ref(), &known.at_hand())?;
+            let mut text = acts_text::describe_signed(&signed, policy.as_ref(), &known.at_hand())?;
+            text += &next(&args.file, &signed, policy.as_ref(), &args.policy);
             Ok(Answer { text, json: shown(&signed, policy.as_ref())? })
         }
-        ActCommand::Sign(args) => {
-            let (policy, mut signed) = (args.policy.load()?, read_act(&args.file)?);
-            let known = Known::of(&signed, &args.policy, args.manifest.as_deref())?;
-            let at_hand = known.at_hand();
-            write!(desk, "{}", acts_text::describe_signed(&signed, policy.as_ref(), &at_hand)?)?;
-            confirm(Confirmation::from(args.yes), desk)?;
-            let key = args.key.open(&args.passphrase.source())?;
-            if let Some(policy) = &policy
-                && policy.person_with_key(&key.public(), Role::Approver).is_none()
-            {
-                return Err(CliError::no_approver(policy, args.key.clone(), &key.public()));
-            }
-            let signature = signer::signed_for(&*key, Domain::ActV1, signed.text.as_bytes())?;
-            signed.add(ActSignature { key: key.public(), signature });
-            whole_folder::replace(&args.file, &act_bytes(&signed)?, Readers::Everybody)?;
-            let mut text = format!("signed by {}\n", key.public());
-            if let Some(policy) = &policy {
-                text += &acts_text::standing(&signed, policy)?;
-            }
-            Ok(Answer { text, json: shown(&signed, policy.as_ref())? })
+        ActCommand::Sign(args) => sign(args, desk),
+    }
+}
+
+fn sign(args: &SignArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
+    let (policy, mut signed) = (args.policy.load()?, read_act(&args.file)?);
+    let known = Known::of(&signed, &args.policy, args.manifest.as_deref())?;
+    let at_hand = known.at_hand();
+    write!(desk, "{}", acts_text::describe_signed(&signed, policy.as_ref(), &at_hand)?)?;
+    let yes = Confirmation::from(args.yes);
+    match at_hand.unseen(&signed.unverified()?) {
+        Some(unseen) if !args.unseen => confirm_unseen(unseen, yes, desk)?,
+        Some(_) | None => confirm(yes, desk)?,
+    }
+    let key = args.key.open(&args.passphrase.source())?;
+    if let Some(policy) = &policy
+        && policy.person_with_key(&key.public(), Role::Approver).is_none()
+    {
+        return Err(CliError::no_approver(policy, args.key.clone(), &key.public()));
+    }
+    let signature = signer::signed_for(&*key, Domain::ActV1, signed.text.as_bytes())?;
+    signed.add(ActSignature { key: key.public(), signature });
+    whole_folder::replace(&args.file, &act_bytes(&signed)?, Readers::Everybody)?;
+    let mut text = format!("signed by {}\n", key.public());
+    if let Some(policy) = &policy {
+        text += &acts_text::standing(&signed, policy)?;
+    }
+    text += &next(&args.file, &signed, policy.as_ref(), &args.policy);
+    Ok(Answer { text, json: shown(&signed, policy.as_ref())? })
+}
+
+/// The line that says what comes next: another signature, or the way to the server. Without a policy
+/// nobody knows which.
+fn next(file: &Path, signed: &SignedAct, policy: Option<&Policy>, copy: &PolicyArgs) -> String {
+    match policy.map(|policy| signed.verify(policy)) {
+        Some(Ok(_)) => format!("next: `lockgate act submit {} --wait`\n", word(file)),
+        Some(Err(ActError::Threshold { .. })) => sign_next(file, copy.repository.as_deref()),
+        // It says above what is wrong with it.
+        Some(Err(_)) => String::new(),
+        None => {
+            format!(
+                "next: `lockgate act show {} --repository DIR` says who is missing\n",
+                word(file)
+            )
         }
     }
+}
+
+/// The line that says how the next approver signs.
+pub(super) fn sign_next(file: &Path, repository: Option<&Path>) -> String {
+    format!(
+        "next: `lockgate act sign {} --repository {} --key people/<approver>.key`\n",
+        word(file),
+        copy_word(repository)
+    )
 }
 
 /// What is at hand about an act besides its own text: from a verified copy, or from a file.

@@ -68,7 +68,8 @@ pub fn run(command: &CohortCommand) -> Result<Answer, CliError> {
                 life,
                 reason: args.reason.clone(),
             };
-            write_act(&acts::grant(&args.policy.require()?, options)?, &args.out)
+            let act = acts::grant(&args.policy.require()?, options)?;
+            write_act(&act, &args.out, &args.policy)
         }
     }
 }

@@ -34,6 +34,7 @@ use thiserror::Error;
 
 use crate::{
     acts::{self, ActsError},
+    acts_text::consequences::Unseen,
     ceremony::{
         CeremonyError, change::ChangeError, metadata::MetadataError, plan::PlanError,
         words::role_name,
@@ -153,6 +154,15 @@ pub enum CliError {
     /// No policy was named.
     #[error("this needs the policy\nhint: pass `--policy policy.json` or `--repository DIR`")]
     NoPolicy,
+    /// What follows from an act could not be shown, and nobody said that it is to be signed unseen.
+    #[error(
+        "nothing was signed. Not shown: {0}\nhint: {hint}; `--unseen` signs all the same",
+        hint = match .0 {
+            Unseen::Manifest(_) => "pass the release's folder with `--manifest`, or a copy of the repository with `--repository DIR`",
+            Unseen::Stops => "pass a copy of the repository with `--repository DIR`",
+        }
+    )]
+    Unseen(Unseen),
     /// Nobody said yes.
     #[error("nothing was signed\nhint: read the text above, then answer `yes` or pass `--yes`")]
     NotConfirmed,
@@ -282,14 +292,13 @@ impl ManifestSource {
 }
 
 /// Writes an unsigned act to a new file and says what comes next.
-fn write_act(act: &Act, path: &Path) -> Result<Answer, CliError> {
+fn write_act(act: &Act, path: &Path, policy: &PolicyArgs) -> Result<Answer, CliError> {
     let signed = acts::to_file(act)?;
     whole_folder::write_new(path, act_bytes(&signed)?.as_slice(), Readers::Everybody)?;
     let (said, at) = (crate::acts_text::describe(act), path.display());
+    let next = act::sign_next(path, policy.repository.as_deref());
     Ok(Answer {
-        text: format!(
-            "{said}\nwritten to `{at}`, signed by nobody yet\nnext: `lockgate act sign {at} --key people/<approver>.key`\n"
-        ),
+        text: format!("{said}\nwritten to `{at}`, signed by nobody yet\n{next}"),
         json: json!({ "act": act, "file": path, "sha256": signed.digest() }),
     })
 }
@@ -302,16 +311,49 @@ fn act_bytes(signed: &SignedAct) -> Result<Vec<u8>, CliError> {
 
 /// Asks a person to confirm what was shown; without a terminal only `--yes` confirms.
 fn confirm(yes: Confirmation, out: &mut dyn Write) -> Result<(), CliError> {
-    match yes {
-        Confirmation::Given => return Ok(()),
-        Confirmation::Ask if !io::stdin().is_terminal() => return Err(CliError::NotConfirmed),
-        Confirmation::Ask => {}
+    let confirmed = match yes {
+        Confirmation::Given => true,
+        Confirmation::Ask => answered(out, "sign exactly this? Type `yes`: ", "yes")?,
+    };
+    if confirmed { Ok(()) } else { Err(CliError::NotConfirmed) }
+}
+
+/// Asks a person to confirm an act although what follows from it was not shown. `--yes` is no answer to
+/// that: it confirms what was.
+fn confirm_unseen(unseen: Unseen, yes: Confirmation, out: &mut dyn Write) -> Result<(), CliError> {
+    let question = format!("not shown: {unseen}\nsign it unseen? Type `unseen`: ");
+    let confirmed = match yes {
+        Confirmation::Given => false,
+        Confirmation::Ask => answered(out, &question, "unseen")?,
+    };
+    if confirmed { Ok(()) } else { Err(CliError::Unseen(unseen)) }
+}
+
+/// Whether a person at a terminal answers with this word.
+fn answered(out: &mut dyn Write, question: &str, word: &str) -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Ok(false);
     }
-    write!(out, "sign exactly this? Type `yes`: ")?;
+    write!(out, "{question}")?;
     out.flush()?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
-    if answer.trim() == "yes" { Ok(()) } else { Err(CliError::NotConfirmed) }
+    Ok(answer.trim() == word)
+}
+
+/// A path as a shell takes it for one word.
+pub(super) fn word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// The copy of the repository that was named, or a word for the one to name.
+pub(super) fn copy_word(repository: Option<&Path>) -> String {
+    repository.map_or_else(|| "DIR".to_owned(), word)
 }
 
 /// Whether the person has confirmed already.

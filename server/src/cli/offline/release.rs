@@ -16,7 +16,9 @@ use lockgate_shared::{
 };
 use serde_json::json;
 
-use super::{Answer, CliError, Confirmation, PassphraseArgs, PolicyArgs, confirm, read};
+use super::{
+    Answer, CliError, Confirmation, PassphraseArgs, PolicyArgs, confirm, copy_word, read, word,
+};
 use crate::{
     clock,
     release::{
@@ -172,10 +174,8 @@ fn create(args: &CreateArgs) -> Result<Answer, CliError> {
     for warning in &made.warnings {
         text += &format!("warning: {warning}\n");
     }
-    let at = args.out.display();
-    text += &format!("\nwritten to `{at}`, signed by nobody yet\n");
-    text +=
-        &format!("next: `lockgate release sign {at} --repository DIR --key people/<author>.key`\n");
+    text += &format!("\nwritten to `{}`, signed by nobody yet\n", args.out.display());
+    text += &sign_next(&args.out, args.policy.repository.as_deref());
     let json = json!({
         "folder": args.out,
         "manifest_sha256": made.digest,
@@ -202,10 +202,8 @@ fn recall(args: &RecallArgs) -> Result<Answer, CliError> {
     let text = read(&args.out.join(recall::RECALL_FILE), limits::RECALL_BYTES)?;
     let digest = Digest::of(&text);
     let mut text = recall::describe(&made, &digest);
-    let at = args.out.display();
-    text += &format!("\nwritten to `{at}`, signed by nobody yet\n");
-    text +=
-        &format!("next: `lockgate release sign {at} --repository DIR --key people/<author>.key`\n");
+    text += &format!("\nwritten to `{}`, signed by nobody yet\n", args.out.display());
+    text += &sign_next(&args.out, None);
     let json = json!({ "folder": args.out, "recall_sha256": digest, "recall": made });
     Ok(Answer { text, json })
 }
@@ -226,7 +224,16 @@ fn sign(args: &SignArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
     confirm(Confirmation::from(args.yes), desk)?;
     let key = args.key.open(&args.passphrase.source())?;
     let standing = draft.sign(&current, &*key)?;
-    Ok(report(&draft, &standing, &args.folder.join(PUBLICATION_FILE)))
+    Ok(report(&draft, &standing, (&args.folder, &args.copy.repository)))
+}
+
+/// The line that says how an author signs.
+fn sign_next(folder: &Path, repository: Option<&Path>) -> String {
+    format!(
+        "next: `lockgate release sign {} --repository {} --key people/<author>.key`\n",
+        word(folder),
+        copy_word(repository)
+    )
 }
 
 fn check(args: &CheckArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
@@ -234,7 +241,7 @@ fn check(args: &CheckArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
     let (draft, current) = open(&args.folder, &args.copy, clock::now(), Seconds(86_400))?;
     show(&draft, &current, desk)?;
     let standing = draft.settle(&current)?;
-    let answer = report(&draft, &standing, &args.folder.join(PUBLICATION_FILE));
+    let answer = report(&draft, &standing, (&args.folder, &args.copy.repository));
     if let Err(error) = draft.publication(&current) {
         // Who has signed is worth reading all the same.
         write!(desk, "{}", answer.text)?;
@@ -295,14 +302,18 @@ fn show(draft: &Draft, current: &CurrentRole, out: &mut dyn Write) -> Result<(),
     Ok(())
 }
 
-fn report(draft: &Draft, standing: &Standing, publication: &Path) -> Answer {
+fn report(draft: &Draft, standing: &Standing, (folder, copy): (&Path, &Path)) -> Answer {
+    let publication = folder.join(PUBLICATION_FILE);
     let mut text: String =
         standing.signers.iter().map(|key| format!("signed by {key}\n")).collect();
     text += &format!("{} of {} signatures hold\n", standing.signers.len(), standing.needed);
     text += &if standing.complete() {
-        format!("enough: `{}` is written\n", publication.display())
+        let (at, folder) = (publication.display(), word(folder));
+        format!(
+            "enough: `{at}` is written\nnext: `lockgate release publish --dir {folder} --wait`\n"
+        )
     } else {
-        "next: another author runs `lockgate release sign` on the same folder\n".to_owned()
+        sign_next(folder, Some(copy))
     };
     let (product, version, what) = match draft.content() {
         Content::Release(manifest) => (&manifest.product, &manifest.version, "manifest_sha256"),

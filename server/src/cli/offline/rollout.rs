@@ -150,12 +150,12 @@ pub fn run(command: &RolloutCommand) -> Result<Answer, CliError> {
             let (policy, manifest) = (args.policy.require()?, ManifestSource::of(&args.manifest)?);
             let act =
                 acts::approve(&policy, manifest.release(), &args.channel, args.cohort.clone())?;
-            write_act(&act, &args.out)
+            write_act(&act, &args.out, &args.policy)
         }
         RolloutCommand::Lift(args) => {
             let numbers: BTreeSet<u64> = args.numbers.iter().copied().collect();
             let act = acts::lift(&args.policy.require()?, numbers, args.reason.clone());
-            write_act(&act, &args.out)
+            write_act(&act, &args.out, &args.policy)
         }
         RolloutCommand::Waive(args) => {
             let Span(span) = args.expires;
@@ -166,7 +166,7 @@ pub fn run(command: &RolloutCommand) -> Result<Answer, CliError> {
                 args.reason.clone(),
                 clock::now().plus(span),
             );
-            write_act(&act, &args.out)
+            write_act(&act, &args.out, &args.policy)
         }
     }
 }
@@ -188,7 +188,7 @@ fn start(args: &StartArgs) -> Result<Answer, CliError> {
         },
         plan: Digest::of(&read(&args.plan, MAX_PLAN)?),
     };
-    write_act(&acts::start(&policy, options)?, &args.out)
+    write_act(&acts::start(&policy, options)?, &args.out, &args.policy)
 }
 
 fn cohort_size(text: &str) -> Result<CohortSize, String> {
