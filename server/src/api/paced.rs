@@ -1,6 +1,6 @@
-//! A connection whose reader must take what it asked for: whoever takes less than the least rate, or
-//! takes too long over one answer, is cut off, so that idle readers cannot hold every place. It counts
-//! bytes that reached the socket and looks at nothing else.
+//! Who takes or sends a long body keeps to a pace: a connection whose reader takes less than the least
+//! rate, or takes too long over one answer, is cut off, and so is a body whose sender dawdles. Otherwise
+//! those who do nothing could hold every place. It counts bytes and looks at nothing else.
 
 use std::{
     io,
@@ -9,21 +9,24 @@ use std::{
     time::Duration,
 };
 
+use axum::body::Body;
+use http_body_util::BodyExt as _;
+use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 
 use crate::clock::Stopwatch;
 
-/// What a reader must keep to.
+/// What a reader, or a sender, must keep to.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// How long a reader that holds up an answer is watched before it is judged.
+    /// How long one that holds up the other is watched before it is judged.
     pub window: Duration,
-    /// Bytes that it must have taken by then.
+    /// Bytes that it must have taken, or sent, by then.
     pub least: u64,
-    /// The longest that one answer may take.
+    /// The longest that one answer, or one body, may take.
     pub total: Duration,
 }
 
@@ -35,6 +38,56 @@ pub const PACE: Pace = Pace {
     least: 15 * 1024,
     total: Duration::from_secs(6 * 3_600),
 };
+
+/// For artifacts on their way in: they come from people's and build machines, whose lines are no worse
+/// than a device's. A body cannot go on with a range, so it has a day: sixty-four gibibytes, the largest
+/// artifact, at 0.8 megabytes a second.
+pub const UPLOAD: Pace = Pace { total: Duration::from_secs(24 * 3_600), ..PACE };
+
+/// Bytes of a body that came in time.
+#[derive(Debug)]
+pub enum Came {
+    /// The next part: at least [`Pace::least`] bytes, unless it is the last.
+    Part(Vec<u8>),
+    /// There is no more.
+    End,
+}
+
+/// Why there is no next part of a body.
+#[derive(Debug, Error)]
+pub enum Stalled {
+    /// The sender is too slow.
+    #[error("fewer than {least} bytes came within {} s", window.as_secs_f32())]
+    Slow {
+        /// How many must come.
+        least: u64,
+        /// Within how long.
+        window: Duration,
+    },
+    /// It broke off.
+    #[error("it broke off: {0}")]
+    Broken(#[from] axum::Error),
+}
+
+/// The next part of a body whose sender must keep to a pace. How long the receiver takes between two
+/// parts is not held against the sender.
+pub async fn part(body: &mut Body, pace: &Pace) -> Result<Came, Stalled> {
+    let mut came = Vec::new();
+    let gather = async {
+        while (came.len() as u64) < pace.least {
+            let Some(frame) = body.frame().await else { break };
+            if let Ok(bytes) = frame?.into_data() {
+                came.extend_from_slice(&bytes);
+            }
+        }
+        Ok::<(), axum::Error>(())
+    };
+    match timeout(pace.window, gather).await {
+        Ok(gathered) => gathered?,
+        Err(_) => return Err(Stalled::Slow { least: pace.least, window: pace.window }),
+    }
+    Ok(if came.is_empty() { Came::End } else { Came::Part(came) })
+}
 
 /// A stream whose writes keep to a pace.
 #[derive(Debug)]

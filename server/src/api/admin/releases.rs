@@ -15,7 +15,6 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use http_body_util::BodyExt;
 use lockgate_shared::{
     id::{Digest, IdError, ProductId},
     limits,
@@ -30,6 +29,7 @@ use tokio::{fs, io::AsyncWriteExt};
 
 use super::{Admin, Appended, Ask, Caller, Refusal, accepted, read_json};
 use crate::{
+    api::paced::{self, Came, Pace, Stalled, UPLOAD},
     registry::rows::{
         self, ArtifactSummary, RecallRow, ReleaseRow, ReleaseSummary, StageSummary, TokenRole,
     },
@@ -64,7 +64,7 @@ pub async fn upload(
     }
     // A name of its own for each upload: two at once do not write into one another.
     let part = admin.artifacts.join(format!("{wanted}.{}.part", hex_name(&admin)));
-    let written = receive(request.into_body(), &part).await;
+    let written = receive(request.into_body(), &part, &UPLOAD).await;
     let size = match written {
         Ok((found, size)) if found == wanted => size,
         Ok((found, _)) => {
@@ -88,14 +88,19 @@ fn hex_name(admin: &Admin) -> String {
     format!("{a:02x}{b:02x}{c:02x}{d:02x}")
 }
 
-/// Writes the body as it comes and hashes it on the way: memory stays the same for any size.
-async fn receive(mut body: Body, part: &FilePath) -> Result<(Digest, u64), Refusal> {
+/// Writes the body as it comes and hashes it on the way, as long as its sender keeps to the pace.
+async fn receive(body: Body, part: &FilePath, pace: &Pace) -> Result<(Digest, u64), Refusal> {
+    let late = |_| Refusal::malformed(format!("it took over {} s", pace.total.as_secs()));
+    tokio::time::timeout(pace.total, write(body, part, pace)).await.map_err(late)?
+}
+
+/// Memory stays the same for any size.
+async fn write(mut body: Body, part: &FilePath, pace: &Pace) -> Result<(Digest, u64), Refusal> {
     let mut file = fs::File::create(part).await.map_err(|error| disk("creating it", &error))?;
     let mut hash = Sha256::new();
     let mut size = 0u64;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Refusal::malformed(format!("it broke off: {error}")))?;
-        let Ok(bytes) = frame.into_data() else { continue };
+    let stalled = |error: Stalled| Refusal::malformed(error.to_string());
+    while let Came::Part(bytes) = paced::part(&mut body, pace).await.map_err(stalled)? {
         size = size.saturating_add(bytes.len() as u64);
         if size > limits::ARTIFACT_BYTES {
             return Err(Refusal::invalid("an artifact is larger than 64 GiB"));
@@ -365,7 +370,15 @@ pub async fn show(
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll, ready},
+        time::Duration,
+    };
+
+    use hyper::body::{Bytes, Frame};
     use serde_json::json;
+    use tokio::time::{Sleep, sleep};
 
     use super::super::testing::{Bench, manifest_text};
     use super::*;
@@ -384,6 +397,52 @@ mod tests {
         assert_eq!(bench.files(), vec![digest.to_string()]);
         let escape = bench.put_bytes("publisher", "/v1/artifacts/..%2f..%2fx", b"bytes").await;
         assert_eq!((escape.status, escape.kind()), (400, "malformed"));
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_stands_still_drips_or_never_ends_is_cut_off() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("part");
+        let ms = Duration::from_millis;
+        let pace = Pace { window: ms(200), least: 1_000, total: Duration::from_secs(60) };
+        for (size, pause, pace, whole) in [
+            (1_000, ms(1), pace, true),
+            (1_000, Duration::from_secs(600), pace, false),
+            (10, ms(20), pace, false),
+            (1_000, ms(20), Pace { total: ms(500), ..pace }, false),
+        ] {
+            let chunk = Bytes::from(vec![7; size]);
+            let left = if whole { 30 } else { u32::MAX };
+            let body = Body::new(Sender { chunk, left, pause, rest: Box::pin(sleep(pause)) });
+            let receive = receive(body, &place, &pace);
+            let received = tokio::time::timeout(Duration::from_secs(30), receive).await;
+            let received = received.expect("it held its place for ever");
+            assert_eq!(received.is_ok(), whole, "{size} bytes every {pause:?}: {received:?}");
+        }
+    }
+
+    /// So many chunks, with a pause before each.
+    struct Sender {
+        chunk: Bytes,
+        left: u32,
+        pause: Duration,
+        rest: Pin<Box<Sleep>>,
+    }
+
+    impl hyper::body::Body for Sender {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            let Some(left) = self.left.checked_sub(1) else { return Poll::Ready(None) };
+            ready!(self.rest.as_mut().poll(context));
+            self.left = left;
+            self.rest = Box::pin(sleep(self.pause));
+            Poll::Ready(Some(Ok(Frame::data(self.chunk.clone()))))
+        }
     }
 
     #[tokio::test]
