@@ -15,7 +15,7 @@ use axum::{
     body::Body,
     http::{HeaderValue, Request, Response, header},
     response::IntoResponse,
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -60,16 +60,24 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Every route.
 pub fn router(letter_box: Arc<LetterBox>, admin: Arc<Admin>) -> Router {
-    Router::new()
-        .route("/v1/enroll", post(device::enroll))
-        .route("/v1/checkin", post(device::checkin))
-        .route("/repo/metadata/{file}", get(repository::metadata))
-        .route("/repo/targets/{*path}", get(repository::target))
-        .route("/artifacts/{sha256}", get(artifacts::artifact))
-        .with_state(letter_box)
+    let add = |router: Router<Arc<LetterBox>>, (path, methods)| router.route(path, methods);
+    let open = open_routes().into_iter().fold(Router::new(), add);
+    open.with_state(letter_box)
         .merge(admin::router(admin))
         .fallback(|| async { Trouble::not_found("nothing is served at this path") })
         .method_not_allowed_fallback(|| async { Trouble::method() })
+}
+
+/// The routes that take no token: a device's signature stands for it in what it sends, and what is served
+/// is the same for everybody.
+fn open_routes() -> Vec<(&'static str, MethodRouter<Arc<LetterBox>>)> {
+    vec![
+        ("/v1/enroll", post(device::enroll)),
+        ("/v1/checkin", post(device::checkin)),
+        ("/repo/metadata/{file}", get(repository::metadata)),
+        ("/repo/targets/{*path}", get(repository::target)),
+        ("/artifacts/{sha256}", get(artifacts::artifact)),
+    ]
 }
 
 /// Serves until the server is to stop, and then until the last answer is out or ten seconds over.

@@ -27,6 +27,8 @@ pub mod reports;
 pub mod restrictions;
 pub mod stops;
 #[cfg(test)]
+mod tenancy;
+#[cfg(test)]
 mod testing;
 pub mod tokens;
 
@@ -38,7 +40,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Query, Request, State},
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
-    routing::{delete, get, post, put},
+    routing::{MethodRouter, delete, get, post, put},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -75,55 +77,61 @@ pub struct Appended {
     pub rollout: Option<lockgate_shared::id::RolloutId>,
 }
 
-/// The routes. Whoever serves them adds TLS and `Strict-Transport-Security`.
+/// Whoever serves it adds TLS and `Strict-Transport-Security`.
 pub fn router(admin: Arc<Admin>) -> Router {
-    Router::new()
-        .route("/v1/health", get(health))
-        .route("/metrics", get(metrics::metrics))
-        .route("/v1/whoami", get(tokens::whoami))
-        .route("/v1/tokens", get(tokens::list).post(tokens::create))
-        .route("/v1/tokens/{name}", delete(tokens::revoke))
-        .route("/v1/artifacts/{sha256}", put(releases::upload))
-        .route("/v1/publications", post(releases::publish))
-        .route("/v1/releases", get(releases::list))
-        .route("/v1/releases/{product}/{version}", get(releases::show))
-        .route("/v1/acts", post(acts::submit))
-        .route("/v1/acts/text", post(acts::text))
-        .route("/v1/entries/{offset}", get(acts::entry))
-        .route("/v1/stops", post(stops::stop))
-        .route("/v1/status", get(reports::status))
-        .route("/v1/rollouts", get(reports::rollouts))
-        .route("/v1/rollouts/{id}", get(reports::rollout))
-        .route("/v1/verdicts", get(reports::verdicts))
-        .route("/v1/policy", get(reports::policy))
-        .route("/v1/devices", get(devices::list))
-        .route("/v1/devices/{device}", get(devices::show))
-        .route("/v1/devices/{device}/explain", get(devices::explain))
-        .route("/v1/devices/{device}/revoke", post(devices::revoke))
-        .route("/v1/pins", get(restrictions::pins))
-        .route(
+    let add = |router: Router<Arc<Admin>>, (path, methods)| router.route(path, methods);
+    routes().into_iter().fold(Router::new(), add).with_state(admin)
+}
+
+/// The routes, in a list that tests can hold against theirs.
+fn routes() -> Vec<(&'static str, MethodRouter<Arc<Admin>>)> {
+    vec![
+        ("/v1/health", get(health)),
+        ("/metrics", get(metrics::metrics)),
+        ("/v1/whoami", get(tokens::whoami)),
+        ("/v1/tokens", get(tokens::list).post(tokens::create)),
+        ("/v1/tokens/{name}", delete(tokens::revoke)),
+        ("/v1/artifacts/{sha256}", put(releases::upload)),
+        ("/v1/publications", post(releases::publish)),
+        ("/v1/releases", get(releases::list)),
+        ("/v1/releases/{product}/{version}", get(releases::show)),
+        ("/v1/acts", post(acts::submit)),
+        ("/v1/acts/text", post(acts::text)),
+        ("/v1/entries/{offset}", get(acts::entry)),
+        ("/v1/stops", post(stops::stop)),
+        ("/v1/status", get(reports::status)),
+        ("/v1/rollouts", get(reports::rollouts)),
+        ("/v1/rollouts/{id}", get(reports::rollout)),
+        ("/v1/verdicts", get(reports::verdicts)),
+        ("/v1/policy", get(reports::policy)),
+        ("/v1/devices", get(devices::list)),
+        ("/v1/devices/{device}", get(devices::show)),
+        ("/v1/devices/{device}/explain", get(devices::explain)),
+        ("/v1/devices/{device}/revoke", post(devices::revoke)),
+        ("/v1/pins", get(restrictions::pins)),
+        (
             "/v1/pins/{device}/{product}",
             get(restrictions::pin).put(restrictions::set_pin).delete(restrictions::clear_pin),
-        )
-        .route("/v1/windows", get(restrictions::all_windows))
-        .route(
+        ),
+        ("/v1/windows", get(restrictions::all_windows)),
+        (
             "/v1/windows/{device}",
             get(restrictions::windows)
                 .put(restrictions::set_windows)
                 .delete(restrictions::clear_windows),
-        )
-        .route("/v1/freezes", get(restrictions::all_freezes))
-        .route(
+        ),
+        ("/v1/freezes", get(restrictions::all_freezes)),
+        (
             "/v1/freezes/{device}",
             get(restrictions::freezes)
                 .put(restrictions::set_freezes)
                 .delete(restrictions::clear_freezes),
-        )
-        .route("/v1/loosenings", post(loosenings::submit))
-        .route("/v1/grants", get(restrictions::grants))
-        .route("/v1/grants/{device}/{product}", delete(restrictions::revoke_grant))
-        .route("/v1/audit", get(audit::lines))
-        .with_state(admin)
+        ),
+        ("/v1/loosenings", post(loosenings::submit)),
+        ("/v1/grants", get(restrictions::grants)),
+        ("/v1/grants/{device}/{product}", delete(restrictions::revoke_grant)),
+        ("/v1/audit", get(audit::lines)),
+    ]
 }
 
 #[derive(Serialize)]

@@ -163,6 +163,45 @@ impl Bench {
         Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
     }
 
+    /// The status and the text of an answer, whatever it is.
+    pub(super) async fn ask(
+        &self,
+        token: &str,
+        (method, path): (&str, &str),
+        body: &[u8],
+    ) -> (u16, String) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {}", self.tokens[token]))
+            .body(Body::from(body.to_vec()))
+            .expect("a request");
+        let response = self.router.clone().oneshot(request).await.expect("never fails");
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Everything that one tenant has here, and how much there is of everybody's.
+    pub(super) fn belongings(&self, tenant: &str) -> String {
+        let view = self.registry.view();
+        let tenant: TenantId = tenant.parse().expect("a name");
+        let of = |reach: &rows::Reach| reach.tenant == tenant;
+        let tokens = view.tokens.values().filter(|row| row.tenant.as_ref() == Some(&tenant));
+        format!(
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {} {:?}",
+            tokens.collect::<Vec<_>>(),
+            view.pins.iter().filter(|(reach, _)| of(reach)).collect::<Vec<_>>(),
+            view.windows.iter().filter(|(reach, _)| of(reach)).collect::<Vec<_>>(),
+            view.freezes.iter().filter(|(reach, _)| of(reach)).collect::<Vec<_>>(),
+            view.grants.iter().filter(|(reach, _)| of(reach)).collect::<Vec<_>>(),
+            view.loosenings.iter().filter(|(reach, _)| of(reach)).collect::<Vec<_>>(),
+            (self.orders(tenant.as_str(), 3), self.orders(tenant.as_str(), 99)),
+            self.entries().len(),
+            self.files(),
+        )
+    }
+
     pub(super) fn entries(&self) -> Vec<Entry> {
         self.desk.entries.lock().expect("lock").clone()
     }
@@ -179,17 +218,7 @@ impl Bench {
     }
 
     pub(super) fn grant(&self, tenant: &str) -> Act {
-        Act::Grant(Grant {
-            repository: "trial".parse().expect("a name"),
-            device: device(1),
-            tenant: tenant.parse().expect("a name"),
-            product: "app".parse().expect("a name"),
-            channel: "stable".parse().expect("a name"),
-            cohort: "early".parse().expect("a name"),
-            issued: NOW,
-            expires: NOW.plus(Seconds(86_400)),
-            reason: "asked for it".into(),
-        })
+        grant(tenant)
     }
 
     /// A published release.
@@ -382,6 +411,21 @@ fn registry_with_tokens() -> Registry {
         view = view.with(&[change]).expect("a view");
     }
     Registry::of(view)
+}
+
+/// Of the first device, which is `acme`'s.
+pub(super) fn grant(tenant: &str) -> Act {
+    Act::Grant(Grant {
+        repository: "trial".parse().expect("a name"),
+        device: device(1),
+        tenant: tenant.parse().expect("a name"),
+        product: "app".parse().expect("a name"),
+        channel: "stable".parse().expect("a name"),
+        cohort: "early".parse().expect("a name"),
+        issued: NOW,
+        expires: NOW.plus(Seconds(86_400)),
+        reason: "asked for it".into(),
+    })
 }
 
 pub(super) fn device(number: u8) -> DeviceId {
