@@ -1,8 +1,10 @@
 //! The gatekeeper's keys are stolen, as real processes: a thief with all three drives every version to
 //! the end of all numbers; people replace the keys; from its next poll on the device refuses the thief,
-//! takes low versions, and installs what people sign.
+//! takes low versions, and installs what people sign. Polls are counted: each is a refresh and a letter.
 
 use std::{fs, time::Duration};
+
+use rustix::process::Signal;
 
 use lockgate_test_fleet::{
     process::{Programs, until},
@@ -66,10 +68,26 @@ fn new_keys_shut_a_thief_out_within_a_poll_and_make_low_versions_good_again() {
         .expect("configured");
     world.start_gatekeeper().expect("started");
     let publish = ["repo", "publish", "change", "--repository", "repository", "--wait"];
+    // The device stands still while the new keys are published and the thief strikes at once, so that
+    // its very next poll finds both: the people's root, and a timestamp by the keys of before.
+    device.process().expect("runs").signal(Signal::STOP);
     world.lockgate("ci", &publish).expect("published");
-    wait("the device knows the new root", || {
-        device.folder().join("state/tuf/2.root.json").exists()
-    });
+    world.kill_gatekeeper();
+    loot.write(u64::MAX, now).expect("signed");
+    let (before, refused) = (letters(&world, &device), refusals(&device));
+    device.process().expect("runs").signal(Signal::CONT);
+    wait("two more polls", || letters(&world, &device) >= before + 2);
+    // Each poll refreshes before it writes its letter, so no refusal is missing that belongs to one.
+    let polls = letters(&world, &device) - before;
+    let refused = refusals(&device) - refused;
+    assert!(
+        refused + 1 >= polls,
+        "{refused} of {polls} polls refused the thief\n{}",
+        device.said()
+    );
+    assert!(device.folder().join("state/tuf/2.root.json").exists(), "the device knows the root");
+
+    world.start_gatekeeper().expect("started");
     wait("and takes low versions", || timestamp(&device).is_some_and(|version| version < 1 << 40));
 
     // The thief comes back with the old keys: the device refuses, and keeps what it has.
@@ -105,6 +123,22 @@ fn new_keys_shut_a_thief_out_within_a_poll_and_make_low_versions_good_again() {
 
 fn timestamp(device: &Device) -> Option<u64> {
     device.status()?.refresh.timestamp_version
+}
+
+/// The number of the device's last letter, of which each poll writes one.
+fn letters(world: &World, device: &Device) -> usize {
+    let id = world.device_id(device).expect("an id");
+    let shown = world.lockgate("olga-laptop", &["device", "show", &id, "--json"]).expect("shown");
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let number = shown["sequence"].as_u64().expect("a number");
+    usize::try_from(number).expect("few")
+}
+
+/// Polls in which the device refused what it was shown for its signatures.
+fn refusals(device: &Device) -> usize {
+    let said = device.said();
+    let refused = said.lines().filter(|line| line.contains("the repository was not refreshed"));
+    refused.filter(|line| line.contains("signature")).count()
 }
 
 fn wait(what: &str, holds: impl FnMut() -> bool) {
