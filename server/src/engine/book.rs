@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lockgate_shared::{
-    act::{Grant, SignedAct},
+    act::SignedAct,
     facts::Facts,
     group::{Habit, groups_of},
     id::{
@@ -81,12 +81,12 @@ pub struct Book {
     /// Files whose devices wait to be told that their first letter was counted.
     pub fresh: BTreeSet<(ProductId, ModelId)>,
     devices: BTreeMap<DeviceId, Device>,
-    grants: Grants,
+    pub(super) grants: Grants,
     token_uses: BTreeMap<TokenId, u32>,
     counters: Counters,
     unreported: VecDeque<Verdict>,
     notes: Vec<Note>,
-    writes: Vec<Write>,
+    pub(super) writes: Vec<Write>,
     saved: [Vec<u8>; 4],
     superseded: BTreeMap<u64, Moment>,
     enrolments: BTreeMap<TenantId, (i64, u32)>,
@@ -379,47 +379,6 @@ impl Book {
         let row = encode(uses)?;
         self.writes.push(Write::put(Table::TokenUses, token.0, row));
         Ok(())
-    }
-
-    /// What devices were granted.
-    pub const fn grants(&self) -> &Grants {
-        &self.grants
-    }
-
-    /// Remembers a grant.
-    pub fn grant(&mut self, grant: &Grant) -> Result<(), BookError> {
-        self.writes.push(self.grants.give(grant)?);
-        Ok(())
-    }
-
-    /// Takes grants of a device for a product back that were issued until the first moment; those that
-    /// were not given yet until the second only.
-    pub fn withdraw(
-        &mut self,
-        device: &DeviceId,
-        product: &ProductId,
-        until: (Moment, Moment),
-    ) -> Result<(), BookError> {
-        self.writes.extend(self.grants.withdraw(device, product, until)?);
-        Ok(())
-    }
-
-    /// A letter of a device was taken: it has heard of what was taken back.
-    pub fn heard_of_withdrawals(&mut self, device: &DeviceId) -> Result<(), BookError> {
-        self.writes.extend(self.grants.heard(device)?);
-        Ok(())
-    }
-
-    /// The cohort in which a device is by its grants and the policy.
-    pub fn expected_cohort(
-        &self,
-        policy: &Policy,
-        device: &DeviceId,
-        product: &ProductId,
-        channel: &ChannelId,
-    ) -> Option<CohortId> {
-        let granted = self.grants.cohort(device, product, channel);
-        granted.or_else(|| policy.products.get(product)?.cohorts.last()).cloned()
     }
 
     /// Begins or changes a rollout.

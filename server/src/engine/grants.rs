@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use lockgate_shared::{
     act::Grant,
     id::{ChannelId, CohortId, DeviceId, ProductId},
+    policy::Policy,
     time::Moment,
 };
 use serde::{Deserialize, Serialize};
 
-use super::book::{BookError, decode, encode};
+use super::book::{Book, BookError, decode, encode};
 use crate::gatekeeper_store::{GatekeeperStore, Table, Write};
 
 /// Every grant.
@@ -138,6 +139,49 @@ impl Grants {
 
     fn given(&self, device: &DeviceId, product: &ProductId, channel: &ChannelId) -> Option<&Given> {
         self.given.get(device)?.get(&(product.clone(), channel.clone()))
+    }
+}
+
+impl Book {
+    /// What devices were granted.
+    pub const fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    /// Remembers a grant.
+    pub fn grant(&mut self, grant: &Grant) -> Result<(), BookError> {
+        self.writes.push(self.grants.give(grant)?);
+        Ok(())
+    }
+
+    /// Takes grants of a device for a product back that were issued until the first moment; those that
+    /// were not given yet until the second only.
+    pub fn withdraw(
+        &mut self,
+        device: &DeviceId,
+        product: &ProductId,
+        until: (Moment, Moment),
+    ) -> Result<(), BookError> {
+        self.writes.extend(self.grants.withdraw(device, product, until)?);
+        Ok(())
+    }
+
+    /// A letter of a device was taken: it has heard of what was taken back.
+    pub fn heard_of_withdrawals(&mut self, device: &DeviceId) -> Result<(), BookError> {
+        self.writes.extend(self.grants.heard(device)?);
+        Ok(())
+    }
+
+    /// The cohort in which a device is by its grants and the policy.
+    pub fn expected_cohort(
+        &self,
+        policy: &Policy,
+        device: &DeviceId,
+        product: &ProductId,
+        channel: &ChannelId,
+    ) -> Option<CohortId> {
+        let granted = self.grants.cohort(device, product, channel);
+        granted.or_else(|| policy.products.get(product)?.cohorts.last()).cloned()
     }
 }
 
