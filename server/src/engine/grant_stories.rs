@@ -61,7 +61,11 @@ fn a_withdrawn_grant_does_not_come_back_and_nobody_withdraws_what_is_yet_to_be_s
     yard.accepted(offset);
     for (tenant, words) in [("globex", "of another tenant"), ("acme", "")] {
         let offset = withdraw(&mut yard, &phones[0], tenant, BEGIN.plus(Seconds(1 << 33)));
-        if words.is_empty() { yard.accepted(offset) } else { yard.refused(offset, words) }
+        if words.is_empty() {
+            yard.accepted(offset);
+        } else {
+            yard.refused(offset, words);
+        }
     }
     let again = yard.json(EntryKind::Act, &old);
     yard.refused(again, "was withdrawn");
