@@ -18,6 +18,7 @@ use lockgate_shared::{
     eligibility::Preferences,
     facts::Facts,
     failure::Chain,
+    gather::gather,
     id::{ChannelId, DeviceId, Digest, ProductId, RepositoryId, TenantId},
     limits,
     pace::Sight,
@@ -479,7 +480,7 @@ impl<W: World> Agent<W> {
             }
         }
         self.believe(index)?;
-        self.observe_recalls(index, wanted.into_iter().map(|start| start.version).collect());
+        self.observe_recalls(index, gather(wanted.into_iter().map(|start| start.version)));
         Ok(())
     }
 

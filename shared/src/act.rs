@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use thiserror::Error;
 
 use crate::{
+    gather::gather,
     id::{
         ChannelId, CohortId, DeviceId, Digest, GroupId, PersonId, ProductId, PublicKey,
         RepositoryId, RolloutId, Signature, TenantId,
@@ -309,16 +310,12 @@ impl SignedAct {
     /// Counts the signatures against the policy, each approver once.
     pub fn verify(&self, policy: &Policy) -> Result<VerifiedAct, ActError> {
         self.bounded()?;
-        let people: BTreeSet<PersonId> = self
-            .signatures
-            .iter()
-            .filter_map(|signature| {
-                let person = policy.person_with_key(&signature.key, Role::Approver)?;
-                let bytes = self.text.as_bytes();
-                sign::verify(&signature.key, Domain::ActV1, bytes, &signature.signature)
-                    .then(|| person.clone())
-            })
-            .collect();
+        let people: BTreeSet<PersonId> = gather(self.signatures.iter().filter_map(|signature| {
+            let person = policy.person_with_key(&signature.key, Role::Approver)?;
+            let bytes = self.text.as_bytes();
+            sign::verify(&signature.key, Domain::ActV1, bytes, &signature.signature)
+                .then(|| person.clone())
+        }));
         let act = self.unverified()?;
         if act.repository() != &policy.repository {
             return Err(ActError::Repository {

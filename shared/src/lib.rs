@@ -16,6 +16,7 @@
 //! | how a type is read from JSON and written to it | [`json`] |
 //! | how an error is told to people and to programs | [`failure`] |
 //! | how a text becomes shorter | [`mod@cut`] |
+//! | how sets and maps are filled without a sort for each | [`mod@gather`] |
 //! | every bound on what comes from outside | [`limits`] |
 
 pub mod act;
@@ -25,6 +26,7 @@ pub mod cut;
 pub mod eligibility;
 pub mod facts;
 pub mod failure;
+pub mod gather;
 pub mod group;
 pub mod id;
 pub mod json;

@@ -14,6 +14,7 @@ use crate::{
     act::{Act, SignedAct, Start},
     bucket::{Bucket, Limit},
     facts::Facts,
+    gather::gather,
     group::{Habit, groups_of},
     id::{CohortId, Digest, GroupId, RolloutId},
     limits,
@@ -275,18 +276,16 @@ impl Memory {
                 cohort: (device.cohort)(&start),
                 first_letter: None,
                 first_offset: file.letters_offset,
-                last_not_open: start
-                    .cohorts
-                    .iter()
-                    .map(|size| (size.cohort.clone(), before))
-                    .collect(),
+                last_not_open: gather(
+                    start.cohorts.iter().map(|size| (size.cohort.clone(), before)),
+                ),
                 coverage: Vec::new(),
                 limits: BTreeMap::new(),
                 ended: None,
             });
             known.see(entry, &start, device.now);
         }
-        let listed: BTreeSet<RolloutId> = file.rollouts.iter().map(|entry| entry.rollout).collect();
+        let listed: BTreeSet<RolloutId> = gather(file.rollouts.iter().map(|entry| entry.rollout));
         self.leave_out(&listed, device.now);
         self.lift(&file.lifts, policy);
         for stop in &file.stops {
@@ -364,12 +363,8 @@ pub struct Sight<'a> {
 
 impl RolloutMemory {
     fn see(&mut self, entry: &RolloutEntry, start: &Start, now: Moment) {
-        let open: BTreeSet<&CohortId> = entry
-            .stages
-            .iter()
-            .filter(|stage| stage.limit > Limit::NOBODY)
-            .map(|stage| &stage.cohort)
-            .collect();
+        let opened = entry.stages.iter().filter(|stage| stage.limit > Limit::NOBODY);
+        let open: BTreeSet<&CohortId> = gather(opened.map(|stage| &stage.cohort));
         for size in &start.cohorts {
             if !open.contains(&size.cohort) {
                 self.last_not_open.insert(size.cohort.clone(), now);

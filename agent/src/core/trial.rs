@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use lockgate_shared::{
+    gather::gather,
     manifest::{ProbeKind, Trial},
     time::Seconds,
 };
@@ -127,11 +128,7 @@ impl Watch {
             attempts_left: trial.attempts,
             extensions: 0,
             broken_by: Blame::Release,
-            probes: trial
-                .probes
-                .iter()
-                .map(|probe| (probe.name.clone(), Tally::default()))
-                .collect(),
+            probes: gather(trial.probes.iter().map(|probe| (probe.name.clone(), Tally::default()))),
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use lockgate_shared::{
-    bucket::Limit, count::count, eligibility::Reason, group::groups_of, rollout::Stop,
-    time::Seconds,
+    bucket::Limit, count::count, eligibility::Reason, gather::gather, group::groups_of,
+    rollout::Stop, time::Seconds,
 };
 
 use super::{Agent, ManagedProduct};
@@ -66,12 +66,8 @@ impl<W: World> Agent<W> {
 
     /// Every stop that the device has seen and no lift has named, and those passed on.
     fn stops(&self) -> Vec<String> {
-        let seen: BTreeMap<u64, &Stop> = self
-            .products
-            .iter()
-            .flat_map(|managed| managed.memory.stops.values())
-            .map(|stop| (stop.number, stop))
-            .collect();
+        let stops = self.products.iter().flat_map(|managed| managed.memory.stops.values());
+        let seen: BTreeMap<u64, &Stop> = gather(stops.map(|stop| (stop.number, stop)));
         let numbered = seen.values().map(|stop| {
             format!("{} {}, {}: {}", stop.kind.name(), stop.number, stop.scope, stop.reason)
         });

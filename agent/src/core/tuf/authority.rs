@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lockgate_shared::gather::gather;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -25,10 +26,8 @@ impl Authority {
     /// Picks a role's keys out of those that its delegator lists. Key ids that lead nowhere, and
     /// keys that cannot be read, are left out.
     pub(super) fn new(threshold: u64, ids: &[String], listed: &BTreeMap<String, Value>) -> Self {
-        let keys: BTreeMap<String, PublicKey> = ids
-            .iter()
-            .filter_map(|id| Some((id.clone(), PublicKey::read(listed.get(id)?)?)))
-            .collect();
+        let read = |id: &String| Some((id.clone(), PublicKey::read(listed.get(id)?)?));
+        let keys: BTreeMap<String, PublicKey> = gather(ids.iter().filter_map(read));
         let id = identify(threshold, &keys);
         Self { threshold, keys, id }
     }
