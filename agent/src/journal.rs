@@ -379,6 +379,26 @@ impl Journal {
         })
     }
 
+    /// Forgets every letter and outcome, and what is `dropped`; replaces `saved`. For a device that is
+    /// another one from now on. Its numbers go on rising, which is no harm.
+    pub fn begin_anew(
+        &mut self,
+        saved: &[(String, Vec<u8>)],
+        dropped: &[&str],
+    ) -> Result<(), JournalError> {
+        let none = to_json("outcomes", &Outcomes::default())?;
+        self.write(|tx| {
+            tx.execute_batch("DELETE FROM letters; DELETE FROM outcomes")?;
+            for key in dropped {
+                tx.execute("DELETE FROM state WHERE key = ?1", [key])?;
+            }
+            put(tx, "outcomes", &none)?;
+            saved.iter().try_for_each(|(key, bytes)| put(tx, key, bytes))
+        })?;
+        self.numbers.outcomes = Outcomes::default();
+        self.write_numbers()
+    }
+
     /// How many letters and outcomes wait.
     pub fn waiting(&self) -> Result<(u64, u64), JournalError> {
         let count = |sql: &str| -> Result<i64, rusqlite::Error> {
@@ -484,7 +504,8 @@ fn readable<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Option<T> {
     }
 }
 
-fn record_key(product: &ProductId) -> String {
+/// The key of a product's record.
+pub fn record_key(product: &ProductId) -> String {
     format!("product/{product}")
 }
 

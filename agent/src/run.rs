@@ -5,9 +5,12 @@
 //! No failure of a server stops a trial: probes, verdict and the way back need none. Decisions are
 //! made in [`crate::core`]; what is about to be done stands in the journal before it is done.
 
+mod author;
 mod managed;
 mod report;
 mod succession;
+
+mod trouble;
 mod wishes;
 
 use std::{collections::BTreeSet, path::PathBuf};
@@ -33,6 +36,7 @@ use lockgate_shared::{
 use thiserror::Error;
 
 pub use self::managed::{ManagedProduct, Role};
+use self::trouble::Trouble;
 use crate::{
     cli::RequestError,
     core::{
@@ -180,7 +184,7 @@ struct Heard {
 impl<W: World> Agent<W> {
     /// Opens what an earlier run left and goes on where that stopped.
     pub fn open(mut world: W, setup: Setup) -> Result<Self, RunError> {
-        let (journal, found) = Journal::open(&setup.state)?;
+        let (mut journal, found) = Journal::open(&setup.state)?;
         let mut notices = Vec::new();
         if let Found::Broken(aside) = found {
             let path = aside.display();
@@ -191,6 +195,8 @@ impl<W: World> Agent<W> {
         let folder = setup.state.join("tuf");
         let repository = Repository::open(&setup.anchor, &folder, floor)?;
         let device = DeviceId::of_key(&sign::public(&setup.key));
+        let named: Vec<ProductId> = setup.products.iter().map(|one| one.product.clone()).collect();
+        author::sign_for(&mut journal, device, &setup.tenant, &named)?;
         let schedule: Schedule =
             journal.load("schedule")?.unwrap_or_else(|| Schedule::new(setup.poll));
         let products = setup
@@ -724,26 +730,6 @@ impl<W: World> Agent<W> {
             self.drive(index, Event::Contact(contact))?;
         }
         Ok(())
-    }
-}
-
-/// Whose fault a turn's trouble is.
-enum Trouble {
-    /// The world's: the turn goes on without.
-    World(RepositoryError),
-    /// Ours: the agent ends and says why.
-    Own(RunError),
-}
-
-impl From<RepositoryError> for Trouble {
-    fn from(error: RepositoryError) -> Self {
-        Self::World(error)
-    }
-}
-
-impl From<RunError> for Trouble {
-    fn from(error: RunError) -> Self {
-        Self::Own(error)
     }
 }
 
