@@ -15,6 +15,7 @@
 //! | how the agent itself is replaced, and by whom it is watched | [`guard`], decided by [`core::handover`] |
 //! | what the device is, and its conditions now | [`facts`] |
 //! | who this device is | [`identity`] |
+//! | what a TPM does for it: the key sealed, a counter that nothing sets back | [`tpm`], judged by [`core::age`] |
 //! | that one agent works in a state folder | [`lock`] |
 //! | how bytes come and go: TLS 1.3, limits, resumed downloads, waiting | [`transport`] |
 //! | what the owner may configure, and how mistakes are reported | [`config`] |
@@ -45,6 +46,7 @@ pub mod repository;
 pub mod run;
 pub mod slots;
 pub mod status;
+pub mod tpm;
 pub mod transport;
 pub mod tuf_store;
 pub mod unpack;

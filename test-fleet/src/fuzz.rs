@@ -8,7 +8,10 @@ mod metadata;
 use std::fs;
 use std::path::Path;
 
-use lockgate_agent::config as agent_configuration;
+use lockgate_agent::{
+    config as agent_configuration,
+    tpm::wire::{self as tpm, BLOB_BYTES},
+};
 use lockgate_server::config::Config;
 use lockgate_server::stream::{FRAME_BYTES, Request, Response};
 use lockgate_shared::{
@@ -53,6 +56,9 @@ const ARCHIVE_MEMORY: usize = 1 << 20;
 /// which each quotes a part.
 const SETTINGS_MEMORY: usize = 8 << 20;
 
+/// What a TPM's answer may cost: the halves of a sealed object, and they once more as a file.
+const ANSWER_MEMORY: usize = 4 * BLOB_BYTES;
+
 /// What a frame on the gatekeeper's socket may cost: a text in it may claim the whole length that a
 /// frame may have, and is reserved before it is read; lists come on top, as above.
 const FRAME_MEMORY: usize = 3 * FRAME_BYTES;
@@ -77,6 +83,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "archive_tar", run: archive_tar, memory: ARCHIVE_MEMORY },
     Target { name: "agent_settings", run: agent_settings, memory: SETTINGS_MEMORY },
     Target { name: "server_settings", run: server_settings, memory: SETTINGS_MEMORY },
+    Target { name: "tpm_answer", run: tpm_answer, memory: ANSWER_MEMORY },
     Target { name: "frame_request", run: frame_request, memory: FRAME_MEMORY },
     Target { name: "frame_response", run: frame_response, memory: FRAME_MEMORY },
 ];
@@ -197,6 +204,31 @@ pub fn server_settings(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Err(refused) = Config::parse(text, Path::new("/etc/lockgate")) {
         assert!(!refused.to_string().is_empty(), "a refusal says why");
+    }
+}
+
+/// A TPM's answer, whatever it is the answer to; and a sealed key's file.
+pub fn tpm_answer(bytes: &[u8]) {
+    let label = [0x4c; 32];
+    let parts = |parameters: &[u8]| {
+        if let Ok(sealed) = tpm::created(parameters) {
+            assert_eq!(tpm::Sealed::read(&sealed.to_bytes()), Ok(sealed), "it is read again");
+        }
+        if let Ok(secret) = tpm::secret(parameters) {
+            assert!(secret.len() <= tpm::SECRET_BYTES, "within its bounds");
+        }
+        let _ = tpm::count(parameters);
+        let _ = tpm::is_counter(parameters, 0x0182_0000, &label);
+    };
+    for handle in [tpm::Handle::Made, tpm::Handle::None] {
+        match tpm::answer(bytes, handle) {
+            Ok(answer) => parts(answer.parameters),
+            Err(refused) => assert!(!refused.to_string().is_empty(), "a refusal says why"),
+        }
+    }
+    parts(bytes);
+    if let Ok(sealed) = tpm::Sealed::read(bytes) {
+        assert_eq!(sealed.to_bytes(), bytes, "one form for one meaning");
     }
 }
 
