@@ -9,17 +9,20 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    CliError, Report, anchor, transport,
+    CliError, Report, anchor,
+    enroll::how_kept,
+    transport,
     turns::{binary_name, installed},
 };
 use crate::{
     clock,
-    config::{self, ProductSettings, Settings, SlotsKind},
+    config::{self, ProductSettings, Sealing, Settings, SlotsKind, TpmSettings},
     core::tuf::{Floor, Store, StoreError, Updater},
-    identity::{self, Enrolled},
+    identity::{self, Enrolled, Identity, Kept},
     lock,
     slots::{self, AgentBinary, Directory, Slot, SlotError, Slots},
     status::Status,
+    tpm::Tpm,
 };
 
 /// Less free space than this where the slots are is worth a warning: a small app's other slot.
@@ -87,7 +90,7 @@ pub(super) fn doctor(config: &Path) -> Report {
 fn examine(settings: &Settings, checks: &mut Vec<Check>) {
     checks.push(state_folder(&settings.state));
     checks.push(daemon(&settings.state));
-    identity_of(&settings.state, checks);
+    identity_of(settings, checks);
     checks.push(trusted_root(&settings.anchor));
     server(settings, checks);
     checks.extend(letters(&settings.state));
@@ -133,18 +136,41 @@ fn daemon(state: &Path) -> Check {
     }
 }
 
-fn identity_of(state: &Path, checks: &mut Vec<Check>) {
-    let key = match identity::key(state) {
-        Ok(key) => key,
+fn identity_of(settings: &Settings, checks: &mut Vec<Check>) {
+    let state = &settings.state;
+    let identity = match identity::key(state, &settings.tpm) {
+        Ok(identity) => identity,
         Err(error) => return checks.push(fault("key", &error)),
     };
-    checks.push(good("key", "is there, and only its owner may read it".to_owned()));
-    checks.push(match Enrolled::read(state, &key) {
+    checks.push(kept(&identity, &settings.tpm));
+    checks.push(match Enrolled::read(state, &identity.key) {
         Ok(enrolled) => {
             good("enrolment", format!("tenant `{}` since {}", enrolled.tenant, enrolled.enrolled))
         }
         Err(error) => fault("enrolment", &error),
     });
+}
+
+/// Whether the key is kept as well as it could be.
+fn kept(identity: &Identity, tpm: &TpmSettings) -> Check {
+    const NAME: &str = "key";
+    let how = format!("is {}", how_kept(identity.kept, tpm, &[]));
+    let anew = "stop the agent, remove `enrolment.json` and `device.key` from its state folder, and enrol anew; it then is another device";
+    match (identity.kept, tpm.sealing) {
+        (Kept::Sealed(Some(_)), _) | (Kept::Plain, Sealing::Off) => good(NAME, how),
+        (Kept::Sealed(None), _) => {
+            let what = format!("{how}, and nothing counts how old its state is");
+            warning(NAME, what, format!("to have a counter, {anew}"))
+        }
+        (Kept::Plain, Sealing::Require) => {
+            bad(NAME, format!("{how}, and `tpm = \"require\"` asks for more"), anew.to_owned())
+        }
+        (Kept::Plain, Sealing::Auto) if Tpm::open(&tpm.device).is_ok() => {
+            let what = format!("{how}, though the TPM at `{}` could seal it", tpm.device.display());
+            warning(NAME, what, anew.to_owned())
+        }
+        (Kept::Plain, Sealing::Auto) => good(NAME, how),
+    }
 }
 
 fn trusted_root(path: &Path) -> Check {
@@ -293,9 +319,13 @@ fn bad(name: &str, detail: String, hint: String) -> Check {
 }
 
 fn fault(name: &str, error: &dyn std::error::Error) -> Check {
-    let text = Chain(error).to_string();
-    match text.split_once("\nhint: ") {
-        Some((what, hint)) => bad(name, what.to_owned(), hint.to_owned()),
-        None => Check { name: name.to_owned(), finding: Finding::Fault, detail: text, hint: None },
-    }
+    fault_of(name, &Chain(error).to_string())
+}
+
+fn fault_of(name: &str, text: &str) -> Check {
+    let (what, hint) = match text.split_once("\nhint: ") {
+        Some((what, hint)) => (what, Some(hint.to_owned())),
+        None => (text, None),
+    };
+    Check { name: name.to_owned(), finding: Finding::Fault, detail: what.to_owned(), hint }
 }

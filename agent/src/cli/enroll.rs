@@ -18,9 +18,9 @@ use thiserror::Error;
 use super::{CliError, Report, anchor, transport};
 use crate::{
     clock,
-    config::Settings,
+    config::{Settings, TpmSettings},
     facts::{self, Sources},
-    identity::{self, Enrolled, IdentityError},
+    identity::{self, Enrolled, Identity, IdentityError, Kept, Start},
     lock::Lock,
     transport::TransportError,
 };
@@ -69,7 +69,7 @@ pub(super) fn enroll(settings: &Settings, text: &str) -> Result<Report, CliError
     let mut transport = transport(settings)?;
     make_state(&settings.state)?;
     let _lock = Lock::take(&settings.state)?;
-    let key = identity::key_or_new(&settings.state)?;
+    let Identity { key, kept, notes } = identity::key_or_new(&settings.state, &settings.tpm)?;
     match Enrolled::read(&settings.state, &key) {
         Ok(enrolled) => return Err(EnrollError::Already(enrolled.tenant).into()),
         Err(IdentityError::NotEnrolled(_)) => {}
@@ -102,11 +102,27 @@ pub(super) fn enroll(settings: &Settings, text: &str) -> Result<Report, CliError
         enrolled: sent,
     };
     enrolled.write(&settings.state)?;
+    let told = how_kept(kept, &settings.tpm, &notes);
     let text = format!(
-        "enrolled in tenant `{}` of repository `{}`\ndevice {}\nnext: systemctl enable --now lockgate-agent\n",
+        "enrolled in tenant `{}` of repository `{}`\ndevice {}\nkey {told}\nnext: systemctl enable --now lockgate-agent\n",
         enrolled.tenant, enrolled.repository, enrolled.device
     );
-    Ok(Report::of(text, json!({ "ok": true, "enrolment": enrolled })))
+    let sealed = matches!(kept, Kept::Sealed(_));
+    let key = json!({ "sealed": sealed, "detail": told });
+    Ok(Report::of(text, json!({ "ok": true, "enrolment": enrolled, "key": key })))
+}
+
+/// How the key is kept, and why not better.
+pub(super) fn how_kept(kept: Kept, tpm: &TpmSettings, notes: &[String]) -> String {
+    let device = tpm.device.display();
+    let how = match kept {
+        Kept::Plain => "in a file that only its owner may read".to_owned(),
+        Kept::Sealed(None) => format!("sealed in the TPM at `{device}`"),
+        Kept::Sealed(Some(Start { index, .. })) => {
+            format!("sealed in the TPM at `{device}`, with counter {index:#010x}")
+        }
+    };
+    if notes.is_empty() { how } else { format!("{how} ({})", notes.join("; ")) }
 }
 
 /// Reads a token's text from a file, or from standard input for `-`.
@@ -149,7 +165,7 @@ mod tests {
         let (folder, server) = prepared("acme");
         let settings = settings(folder.path(), &server);
         enroll(&settings, &token()).expect("brought in");
-        let key = identity::key(&settings.state).expect("the key");
+        let key = identity::key(&settings.state, &settings.tpm).expect("the key").key;
         let enrolled = Enrolled::read(&settings.state, &key).expect("the enrolment");
         assert_eq!(enrolled.tenant.as_str(), "acme");
         let again = enroll(&settings, &token()).expect_err("it is in already");
@@ -182,7 +198,8 @@ mod tests {
         let state = folder.path().join("state");
         fs::create_dir(&state).expect("a folder");
         fs::write(folder.path().join("root.json"), b"{}").expect("written");
-        let key = identity::key_or_new(&state).expect("a key");
+        let off = TpmSettings { sealing: config::Sealing::Off, ..TpmSettings::default() };
+        let key = identity::key_or_new(&state, &off).expect("a key").key;
         let answer = EnrolmentAnswer {
             repository: "trial".parse().expect("a name"),
             tenant: tenant.parse().expect("a name"),
@@ -198,7 +215,7 @@ mod tests {
         let at = folder.display();
         let (origin, ca) = (server.origin("localhost"), server.ca());
         let text = format!(
-            "server = \"{origin}\"\nstate = \"{at}/state\"\nanchor = \"{at}/root.json\"\nca = \"{}\"\n[[product]]\nname = \"app\"\nslots = \"directory\"\nroot = \"{at}/app\"\n",
+            "server = \"{origin}\"\nstate = \"{at}/state\"\nanchor = \"{at}/root.json\"\nca = \"{}\"\ntpm = \"off\"\n[[product]]\nname = \"app\"\nslots = \"directory\"\nroot = \"{at}/app\"\n",
             ca.display()
         );
         fs::write(folder.join("agent.toml"), text).expect("written");

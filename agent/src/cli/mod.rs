@@ -33,7 +33,6 @@ use std::{
 };
 
 use args::{Args, Asked, Command, Token};
-use ed25519_dalek::SigningKey;
 use lockgate_shared::{
     count::count,
     failure::{Chain, Failure},
@@ -50,7 +49,7 @@ pub use turns::Turns;
 use crate::{
     config::{self, ConfigError, Settings},
     core::tuf::ROOT_LIMIT,
-    identity::{self, Enrolled, IdentityError},
+    identity::{self, Enrolled, Identity, IdentityError},
     lock::{Lock, LockError},
     log,
     status::StatusError,
@@ -64,8 +63,8 @@ pub struct Ready {
     pub settings: Settings,
     /// The state folder's lock, held as long as this lives.
     pub lock: Lock,
-    /// The device's key.
-    pub key: SigningKey,
+    /// The device's key, and how it is kept.
+    pub identity: Identity,
     /// Where the device belongs.
     pub enrolled: Enrolled,
     /// The bytes of the trusted root.
@@ -296,11 +295,11 @@ fn poke(pid: i32) -> Result<(), CliError> {
 /// Opens everything that the loop needs; the lock first, so that nothing else is touched without it.
 fn ready(settings: Settings) -> Result<Ready, CliError> {
     let lock = Lock::take(&settings.state)?;
-    let key = identity::key(&settings.state)?;
-    let enrolled = Enrolled::read(&settings.state, &key)?;
+    let identity = identity::key(&settings.state, &settings.tpm)?;
+    let enrolled = Enrolled::read(&settings.state, &identity.key)?;
     let anchor = anchor(&settings.anchor)?;
     let transport = transport(&settings)?;
-    Ok(Ready { settings, lock, key, enrolled, anchor, transport })
+    Ok(Ready { settings, lock, identity, enrolled, anchor, transport })
 }
 
 fn transport(settings: &Settings) -> Result<Transport, TransportError> {

@@ -10,7 +10,7 @@ use super::{CliError, Report};
 use crate::{
     clock,
     config::Settings,
-    identity::{self, Enrolled},
+    identity,
     status::{
         CandidateStatus, ProductStatus, ReasonStatus, RecallStatus, RollbackStatus, Status,
         StatusError, Verdict,
@@ -50,7 +50,7 @@ pub(super) fn explain(settings: &Settings, only: Option<&ProductId>) -> Result<R
 fn read(state: &Path) -> Result<Status, CliError> {
     match Status::read(state) {
         Err(absent @ StatusError::Absent(_)) => {
-            Enrolled::read(state, &identity::key(state)?)?;
+            identity::enrolled(state)?;
             Err(absent.into())
         }
         other => Ok(other?),

@@ -90,7 +90,7 @@ fn succeed(guard: &Guard) {
 }
 
 fn open(ready: Ready) -> Result<(Agent<Machine>, Lock), LoopError> {
-    let Ready { settings, lock, key, enrolled, anchor, transport } = ready;
+    let Ready { settings, lock, identity, enrolled, anchor, transport } = ready;
     for Request::Rollback(product, _) in Request::waiting(&settings.state)? {
         log::warn(format_args!("the request to roll back `{product}` waits"));
     }
@@ -109,7 +109,7 @@ fn open(ready: Ready) -> Result<(Agent<Machine>, Lock), LoopError> {
     let setup = Setup {
         state: settings.state,
         anchor,
-        key,
+        key: identity.key,
         repository: enrolled.repository,
         tenant: enrolled.tenant,
         agent,

@@ -16,7 +16,7 @@ use std::{
 use thiserror::Error;
 
 pub use fragments::Place;
-pub use settings::{ProductSettings, Settings, SlotsKind};
+pub use settings::{ProductSettings, Sealing, Settings, SlotsKind, TpmSettings};
 #[cfg(test)]
 mod tests;
 

@@ -28,7 +28,7 @@ use super::{
         Reader,
     },
 };
-use crate::{facts::Overrides, transport::Origin};
+use crate::{facts::Overrides, tpm, transport::Origin};
 
 /// Polls at least this far apart: ten seconds is for trying out, and no fleet's server can pay more.
 pub const POLL_LEAST_S: u64 = 10;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub anchor: PathBuf,
     /// The authorities that may vouch for the server's certificate, in PEM.
     pub ca: PathBuf,
+    /// Where the device's key is kept.
+    pub tpm: TpmSettings,
     /// How far apart polls are until the server says otherwise.
     pub poll: Seconds,
     /// What the owner says of the device instead of what the agent finds.
@@ -68,6 +70,34 @@ pub struct Settings {
     pub products: BTreeMap<ProductId, ProductSettings>,
     /// The owner's own maintenance windows; with none, any time is good.
     pub windows: Vec<Window>,
+}
+
+/// Where the device's key is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TpmSettings {
+    /// Whether a key that is made is sealed.
+    pub sealing: Sealing,
+    /// The kernel's device, or a Unix socket of a program that plays a TPM.
+    pub device: PathBuf,
+    /// The counter's number; with none, one that follows from the state folder's path.
+    pub counter: Option<u32>,
+}
+
+/// Whether a key that is made is sealed in the TPM. One that was made stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sealing {
+    /// Where a TPM does it.
+    Auto,
+    /// It is, or it is not made.
+    Require,
+    /// It is not, and no TPM is asked for anything.
+    Off,
+}
+
+impl Default for TpmSettings {
+    fn default() -> Self {
+        Self { sealing: Sealing::Auto, device: PathBuf::from(tpm::DEVICE), counter: None }
+    }
 }
 
 /// One product on this device.
@@ -135,6 +165,7 @@ fn read_root(start: &Place, table: &Table, faults: &mut Vec<Fault>) -> Option<Se
     let state = root.path("state", Must("state = \"/var/lib/lockgate-agent\""));
     let anchor = root.path("anchor", Must("anchor = \"/etc/lockgate-agent/root.json\""));
     let ca = root.path("ca", Must("ca = \"/etc/lockgate-agent/ca.pem\""));
+    let tpm = read_tpm(&mut root);
     let poll = root
         .number_because(
             "poll_s",
@@ -167,6 +198,7 @@ fn read_root(start: &Place, table: &Table, faults: &mut Vec<Fault>) -> Option<Se
         state: state?,
         anchor: anchor?,
         ca: ca?,
+        tpm,
         poll: Seconds(poll),
         facts,
         preferences,
@@ -190,6 +222,23 @@ fn read_mirrors(root: &mut Reader<'_, '_>) -> Vec<Origin> {
         }
     }
     mirrors
+}
+
+fn read_tpm(root: &mut Reader<'_, '_>) -> TpmSettings {
+    let default = TpmSettings::default();
+    let words = [("auto", Sealing::Auto), ("require", Sealing::Require), ("off", Sealing::Off)];
+    let sealing = root.word("tpm", &words, May("tpm = \"auto\""));
+    let device = root.path("tpm_device", May("tpm_device = \"/dev/tpmrm0\""));
+    let (first, last) = (u64::from(*tpm::COUNTERS.start()), u64::from(*tpm::COUNTERS.end()));
+    let what = "the number of a counter";
+    let why = ", the numbers that TPMs leave to their owners";
+    let need = May("tpm_counter = 0x01820000");
+    let counter = root.number_because("tpm_counter", first..=last, what, why, need);
+    TpmSettings {
+        sealing: sealing.unwrap_or(default.sealing),
+        device: device.unwrap_or(default.device),
+        counter: counter.and_then(|number| u32::try_from(number).ok()),
+    }
 }
 
 fn read_products(

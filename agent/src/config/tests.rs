@@ -33,6 +33,8 @@ fn the_sample_is_right_and_shows_every_key() {
     assert_eq!(settings.products.len(), 2);
     assert!(!settings.mirrors.is_empty());
     assert!(settings.facts.configuration.is_some());
+    let Sealing::Require = settings.tpm.sealing else { panic!("the sample asks for more") };
+    assert!(settings.tpm.counter.is_some());
 }
 
 #[test]
@@ -139,6 +141,16 @@ fn golden() -> Vec<Golden> {
             "a shell's line for a command",
             instead("root = ", "restart = \"systemctl restart app\"\nroot = "),
             "agent.toml:9:11: expected a list, found a string; hint: write `restart = [\"systemctl\", \"restart\", \"app\"]`",
+        ),
+        (
+            "a word that is none",
+            with("tpm = \"yes\""),
+            "agent.toml:1:7: `tpm` is `auto` or `require` or `off`, not `yes`; hint: write `tpm = \"auto\"`",
+        ),
+        (
+            "a counter that is not the owner's",
+            with("tpm_counter = 1"),
+            "agent.toml:1:15: `tpm_counter` must be 25165824 to 29360127, the numbers that TPMs leave to their owners; hint: write `tpm_counter = 0x01820000`",
         ),
         (
             "several at once, in order, across files",
