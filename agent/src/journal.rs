@@ -24,7 +24,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 use crate::{
-    core::machine::{Effect, Plan, State},
+    core::{
+        age::Tally,
+        machine::{Effect, Plan, State},
+    },
     log,
 };
 
@@ -108,6 +111,9 @@ struct Numbers {
     reserved: u64,
     /// The outcomes' chain.
     outcomes: Outcomes,
+    /// What the journal last said of the TPM's counter.
+    #[serde(default)]
+    tally: Option<String>,
 }
 
 /// Why the journal cannot be used.
@@ -281,6 +287,20 @@ impl Journal {
     /// The chain over all outcomes in the device's life.
     pub fn outcomes(&self) -> Result<Outcomes, JournalError> {
         Ok(self.load("outcomes")?.unwrap_or(self.numbers.outcomes))
+    }
+
+    /// What it says of the TPM's counter.
+    pub fn tally(&self) -> Result<Option<Tally>, JournalError> {
+        let line: Option<String> = self.load("tally")?;
+        Ok(line.as_ref().or(self.numbers.tally.as_ref()).and_then(|line| Tally::read(line)))
+    }
+
+    /// Replaces what it says of the TPM's counter, also where it outlives the journal.
+    pub fn save_tally(&mut self, tally: &Tally) -> Result<(), JournalError> {
+        let line = tally.to_string();
+        self.save("tally", &line)?;
+        self.numbers.tally = Some(line);
+        self.write_numbers()
     }
 
     /// The oldest outcomes that no acknowledged letter carried.
@@ -483,6 +503,11 @@ impl Journal {
         fs::rename(&fresh, &path).map_err(failed)?;
         fs::File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(failed)
     }
+}
+
+/// What the journal below a folder last said of the TPM's counter, for whoever does not open it.
+pub fn tally(folder: &Path) -> Option<Tally> {
+    Tally::read(&read_numbers(folder)?.tally?)
 }
 
 /// The bytes under which a value stands in the journal: for [`Journal::settle`].

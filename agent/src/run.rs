@@ -5,6 +5,7 @@
 //! No failure of a server stops a trial: probes, verdict and the way back need none. Decisions are
 //! made in [`crate::core`]; what is about to be done stands in the journal before it is done.
 
+mod age;
 mod author;
 mod managed;
 mod report;
@@ -35,8 +36,11 @@ use lockgate_shared::{
 };
 use thiserror::Error;
 
-pub use self::managed::{ManagedProduct, Role};
-use self::trouble::Trouble;
+use self::{age::Aged, trouble::Trouble};
+pub use self::{
+    age::Counted,
+    managed::{ManagedProduct, Role},
+};
 use crate::{
     cli::RequestError,
     core::{
@@ -108,6 +112,8 @@ pub struct Setup {
     pub anchor: Vec<u8>,
     /// The device's key.
     pub key: SigningKey,
+    /// What counts how old the state is, where the device has such a thing.
+    pub counted: Option<Counted>,
     /// Where it was enrolled.
     pub repository: RepositoryId,
     /// Its tenant.
@@ -144,6 +150,7 @@ pub struct Agent<W> {
     journal: Journal,
     repository: Repository,
     writer: Writer,
+    aged: Option<Aged>,
     state: PathBuf,
     windows: Vec<Window>,
     preferences: Preferences,
@@ -223,6 +230,7 @@ impl<W: World> Agent<W> {
             world,
             journal,
             repository,
+            aged: setup.counted.map(Aged::of),
             state: setup.state,
             windows: setup.windows,
             preferences: setup.preferences,
@@ -239,6 +247,7 @@ impl<W: World> Agent<W> {
             replaced: None,
             watched: None,
         };
+        agent.look_at_age()?;
         agent.look_for_guard();
         agent.resume()?;
         agent.sign();
@@ -274,6 +283,7 @@ impl<W: World> Agent<W> {
         if self.letter_due {
             self.write_letters()?;
         }
+        self.count()?;
         self.sign();
         self.world.rest();
         self.journal.rest();
@@ -342,6 +352,7 @@ impl<W: World> Agent<W> {
         if self.last_poll.is_some() {
             self.notices.clear();
         }
+        self.look_at_age()?;
         self.gather()?;
         let refreshed = match self.refresh() {
             Ok(()) => true,

@@ -48,6 +48,9 @@ pub struct Status {
     pub refresh: RefreshStatus,
     /// The server as last reached.
     pub contact: ContactStatus,
+    /// Why nothing is installed by this state, where the TPM's counter speaks against it.
+    #[serde(default)]
+    pub state_problem: Option<String>,
     /// Its products.
     pub products: Vec<ProductStatus>,
     /// Stops that it has seen and that nobody lifted, in sentences.
@@ -331,6 +334,7 @@ mod tests {
             groups: vec![],
             refresh: RefreshStatus::default(),
             contact: ContactStatus::default(),
+            state_problem: None,
             products: vec![],
             stops: vec![],
             notices: vec!["nothing to do".into()],

@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use jiff::tz::TimeZone;
-use lockgate_shared::{failure::Chain, limits::CLOCK_SKEW_S, time::Moment};
+use lockgate_shared::{count::count, failure::Chain, limits::CLOCK_SKEW_S, time::Moment};
 use serde::Serialize;
 use serde_json::json;
 
@@ -17,12 +17,15 @@ use super::{
 use crate::{
     clock,
     config::{self, ProductSettings, Sealing, Settings, SlotsKind, TpmSettings},
-    core::tuf::{Floor, Store, StoreError, Updater},
+    core::{
+        age::{self, Tally},
+        tuf::{Floor, Store, StoreError, Updater},
+    },
     identity::{self, Enrolled, Identity, Kept},
-    lock,
+    journal, lock,
     slots::{self, AgentBinary, Directory, Slot, SlotError, Slots},
     status::Status,
-    tpm::Tpm,
+    tpm::{Counter as _, Tpm},
 };
 
 /// Less free space than this where the slots are is worth a warning: a small app's other slot.
@@ -149,6 +152,7 @@ fn identity_of(settings: &Settings, checks: &mut Vec<Check>) {
         }
         Err(error) => fault("enrolment", &error),
     });
+    checks.extend(age_of(&identity, settings));
 }
 
 /// Whether the key is kept as well as it could be.
@@ -171,6 +175,30 @@ fn kept(identity: &Identity, tpm: &TpmSettings) -> Check {
         }
         (Kept::Plain, Sealing::Auto) => good(NAME, how),
     }
+}
+
+/// Whether the TPM's counter knows the state for the newest.
+fn age_of(identity: &Identity, settings: &Settings) -> Option<Check> {
+    const NAME: &str = "state's age";
+    let (mut counter, start) = identity.counter(&settings.state, &settings.tpm)?;
+    let device = identity::device(&identity.key);
+    let mut problem = None;
+    // Twice, because a running agent may take a step between the two looks.
+    for _ in 0..2 {
+        let tally = journal::tally(&settings.state).filter(|tally| tally.device == device);
+        let stands = match counter.value() {
+            Ok(stands) => stands,
+            Err(error) => return Some(fault(NAME, &error)),
+        };
+        let tally = tally.unwrap_or_else(|| Tally::begun(device, start.value));
+        problem = age::judge(tally, stands).problem();
+        if problem.is_none() {
+            let steps = stands.saturating_sub(start.value);
+            let text = format!("is the newest, after {}", count(steps, "step", "steps"));
+            return Some(good(NAME, text));
+        }
+    }
+    problem.map(|problem| fault_of(NAME, &problem))
 }
 
 fn trusted_root(path: &Path) -> Check {

@@ -69,6 +69,9 @@ fn status_text(status: &Status, now: Moment) -> String {
     line("tenant", format!("{} of {}", status.tenant, status.repository));
     line("repository", word(status.refresh.last, status.refresh.problem.as_deref()));
     line("server", word(status.contact.last, status.contact.problem.as_deref()));
+    if let Some(problem) = &status.state_problem {
+        line("state", problem.clone());
+    }
     if let Some(next) = status.contact.next_poll {
         line("next poll", format!("{next} (in {})", next.since(now)));
     }

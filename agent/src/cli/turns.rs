@@ -13,7 +13,7 @@ use crate::{
     lock::Lock,
     log,
     perform::{Kind, OnDisk},
-    run::{Agent, Ended, Product, Role, RunError, Setup},
+    run::{Agent, Counted, Ended, Product, Role, RunError, Setup},
     slots::{AgentBinary, SlotError},
     world::Machine,
 };
@@ -99,6 +99,9 @@ fn open(ready: Ready) -> Result<(Agent<Machine>, Lock), LoopError> {
     for product in settings.products.into_values() {
         products.push(product_of(product)?);
     }
+    let counted = identity
+        .counter(&settings.state, &settings.tpm)
+        .map(|(counter, start)| Counted { counter: Box::new(counter), start: start.value });
     let world = Machine {
         transport,
         sources: Sources::system(),
@@ -110,6 +113,7 @@ fn open(ready: Ready) -> Result<(Agent<Machine>, Lock), LoopError> {
         state: settings.state,
         anchor,
         key: identity.key,
+        counted,
         repository: enrolled.repository,
         tenant: enrolled.tenant,
         agent,

@@ -8,9 +8,11 @@
 //! | which release a device goes for, and every reason against the others | [`choice`] |
 //! | when to poll next | [`schedule`] |
 //! | when the device is usually on | [`habit`] |
+//! | whether its state is an old copy | [`age`] |
 //! | how the agent's own replacement is guarded | [`handover`] |
 //! | which metadata a device believes | [`tuf`] |
 
+pub mod age;
 pub mod choice;
 pub mod habit;
 pub mod handover;

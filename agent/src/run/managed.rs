@@ -273,8 +273,8 @@ impl<W: World> Agent<W> {
     /// Why nothing can be decided about a product, if so.
     fn undecided(&self, index: usize, model: &ModelId) -> Option<Event> {
         let managed = self.products.get(index)?;
-        if let Some(why) = &self.heard.barred {
-            return Some(refused(why));
+        if let Some(why) = self.state_problem().or_else(|| self.heard.barred.clone()) {
+            return Some(refused(&why));
         }
         let unread = !self.repository.knows(&managed.product, model);
         unread.then(|| refused("its rollout file could not be read"))

@@ -58,6 +58,7 @@ impl<W: World> Agent<W> {
                 outcomes_waiting: outcomes,
                 next_poll: Some(now.clock.plus(Seconds(left))),
             },
+            state_problem: self.state_problem(),
             products: self.products.iter().map(|managed| self.product(managed)).collect(),
             stops: self.stops(),
             notices: self.notices.clone(),

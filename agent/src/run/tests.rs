@@ -1,6 +1,7 @@
 //! The loop with real decisions, a real journal and a real repository; only slots, clock and server
 //! are in memory. The power is cut at every instant that counts.
 
+mod age;
 mod author;
 mod bench;
 

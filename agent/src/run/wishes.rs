@@ -30,8 +30,9 @@ impl<W: World> Agent<W> {
 
     fn go_back(&mut self, index: usize, consent: Consent) -> Result<(), RunError> {
         let now = self.now();
+        let problem = self.state_problem();
         let Some(managed) = self.products.get_mut(index) else { return Ok(()) };
-        let answer = managed.going_back(consent, now);
+        let answer = problem.map_or_else(|| managed.going_back(consent, now), Err);
         let refused = answer.as_ref().err().cloned();
         managed.asked_back = Some(RollbackStatus { answered: now.clock, refused });
         match answer {

@@ -55,6 +55,7 @@ pub(super) struct It {
     pub(super) outcomes: BTreeMap<u64, OutcomeRecord>,
     pub(super) chain: Outcomes,
     pub(super) key: [u8; 32],
+    pub(super) counter: super::age::OnPaper,
 }
 
 impl Bench {
@@ -83,6 +84,7 @@ impl Bench {
             outcomes: BTreeMap::new(),
             chain: Outcomes::default(),
             key: [42; 32],
+            counter: super::age::OnPaper::default(),
         };
         // In memory where there is such a folder: what is tested is the order of writes, and a disk
         // syncs each of thousands.
@@ -131,6 +133,7 @@ impl Bench {
             state: self.folder.path().to_owned(),
             anchor,
             key: SigningKey::from_bytes(&self.with(|it| it.key)),
+            counted: super::age::counted(&self.it),
             repository: "trial".parse().expect("a name"),
             tenant: "acme".parse().expect("a name"),
             agent: version("0.1.0"),
