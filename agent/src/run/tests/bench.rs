@@ -16,7 +16,10 @@ use lockgate_shared::{
     policy::{Approvals, POLICY_FORMAT, Person, Policy, Role as PolicyRole},
     recall::{Recall, RecallStep},
     rollout::{OpenStage, RolloutEntry, RolloutFile, Scope, Stop, StopKind},
-    wire::{Format, Letter, OutcomeKind, OutcomeRecord, Outcomes, Sealed, encode_rollout_file},
+    wire::{
+        Directive, Format, Letter, OutcomeKind, OutcomeRecord, Outcomes, Sealed,
+        encode_rollout_file,
+    },
 };
 use serde_json::json;
 
@@ -29,6 +32,7 @@ use crate::{
     journal::power::{self, Cut},
     run::*,
     slots::{Contents, Slot},
+    world::{Fate, Refusal},
 };
 
 /// A device, its server and its owner, in memory.
