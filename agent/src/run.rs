@@ -48,7 +48,7 @@ use crate::{
     perform::Performer,
     repository::{Repository, RepositoryError},
     slots::SlotError,
-    transport::Woken,
+    transport::{Behind, Woken},
     world::World,
 };
 
@@ -145,6 +145,8 @@ pub struct Agent<W> {
     facts_known: Option<Digest>,
     beacons: Beacons,
     notices: Vec<String>,
+    /// The sources that are asked last.
+    behind: Vec<Behind>,
     heard: Heard,
     next_poll: Seconds,
     last_poll: Option<Seconds>,
@@ -217,6 +219,7 @@ impl<W: World> Agent<W> {
             facts,
             beacons: Beacons::default(),
             notices,
+            behind: Vec::new(),
             heard: Heard::default(),
             next_poll,
             last_poll: None,
@@ -262,6 +265,7 @@ impl<W: World> Agent<W> {
         }
         self.sign();
         self.world.rest();
+        self.behind = self.world.behind();
         self.journal.rest();
         self.show();
         Ok(self.replaced.take().map(Ended::Replaced))

@@ -242,6 +242,7 @@ fn snapshot() -> Status {
         groups: vec![],
         refresh: RefreshStatus::default(),
         contact: ContactStatus::default(),
+        behind: vec![],
         products: vec![app],
         stops: vec![],
         notices: vec![],

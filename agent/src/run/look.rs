@@ -18,6 +18,7 @@ use crate::{
     core::{choice, recall::Recalls},
     log,
     repository::{Release, RepositoryError},
+    transport::Cause,
     world::World,
 };
 
@@ -30,6 +31,7 @@ impl<W: World> Agent<W> {
     pub(super) fn refresh(&mut self) -> Result<(), Trouble> {
         let clock = self.world.clock();
         let result = self.repository.refresh(&mut self.world, clock);
+        self.note_liars();
         // The floor may have risen by a refresh that failed, too.
         self.journal.save("floor", self.repository.floor()).map_err(RunError::from)?;
         self.heard.trusted = Some(result?);
@@ -49,8 +51,21 @@ impl<W: World> Agent<W> {
                 Err(error) => self.complain(&product, &error),
             }
         }
+        self.note_liars();
         self.forget_manifests();
         Ok(())
+    }
+
+    /// Says which sources gave something else than was signed: their operator learns it by the letter.
+    fn note_liars(&mut self) {
+        for behind in self.world.behind() {
+            let Cause::Refused(why) = &behind.cause else { continue };
+            let text = format!("what `{}` gave was refused: {why}", behind.source);
+            if !self.notices.contains(&text) {
+                log::warn(&text);
+                self.notices.push(text);
+            }
+        }
     }
 
     /// Says for how long it has seen nothing new.

@@ -1,7 +1,7 @@
 //! A device for the stories of [`super`]: real decisions, a real journal and a real repository, with
 //! slots, clock and server in memory.
 
-use std::{cell::RefCell, collections::BTreeMap, io::Read, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, fmt::Display, io::Read, rc::Rc};
 
 use lockgate_shared::{
     act::{Act, CohortSize, RiskClass, SignedAct, Start},
@@ -27,7 +27,7 @@ use crate::{
     core::{
         machine::{Device, Fault, Plan, PlannedArtifact},
         trial::{Answer, Health, Said},
-        tuf::{Fetch as _, FetchError, testkit},
+        tuf::{Another, Fetch as _, FetchError, testkit},
     },
     journal::power::{self, Cut},
     run::*,
@@ -252,6 +252,14 @@ impl World for World_ {
             ("metadata", name) => it.repo.metadata(name, max),
             (_, path) => it.repo.target(path, max),
         }
+    }
+
+    fn refused(&mut self, _: &dyn Display) -> Another {
+        Another::Nobody
+    }
+
+    fn behind(&mut self) -> Vec<Behind> {
+        Vec::new()
     }
 
     fn check_in(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
