@@ -30,8 +30,8 @@ use lockgate_shared::{
 };
 use thiserror::Error;
 
-use self::look::Trouble;
 pub use self::managed::{ManagedProduct, Role};
+use self::{look::Trouble, post::Tale};
 use crate::{
     cli::RequestError,
     core::{
@@ -145,6 +145,10 @@ pub struct Agent<W> {
     facts_known: Option<Digest>,
     beacons: Beacons,
     notices: Vec<String>,
+    /// The notices of the poll before, for a letter that goes before this one has looked.
+    carried: Vec<String>,
+    /// What the last letter told.
+    told: Option<Tale>,
     /// The sources that are asked last.
     behind: Vec<Behind>,
     heard: Heard,
@@ -219,6 +223,8 @@ impl<W: World> Agent<W> {
             facts,
             beacons: Beacons::default(),
             notices,
+            carried: Vec::new(),
+            told: None,
             behind: Vec::new(),
             heard: Heard::default(),
             next_poll,
@@ -326,11 +332,13 @@ impl<W: World> Agent<W> {
         Ok(())
     }
 
-    /// A poll: what is new, what follows, and a letter.
+    /// A poll: root and timestamp, a letter, and more only where something changed. Where there is a
+    /// rollout file to be read, the letter goes first: a rollout is first seen by a device that has
+    /// just been told what it was granted, and another letter tells what came of it.
     fn poll(&mut self) -> Result<(), RunError> {
         // What the start had to say is told by the first poll.
         if self.last_poll.is_some() {
-            self.notices.clear();
+            self.carried = std::mem::take(&mut self.notices);
         }
         self.gather()?;
         let refreshed = match self.refresh() {
@@ -344,14 +352,22 @@ impl<W: World> Agent<W> {
             }
             Err(Trouble::Own(error)) => return Err(error),
         };
-        if refreshed {
+        let first = refreshed && self.is_unread();
+        let mut retry = if first { self.write_letters()? } else { None };
+        self.carried.clear();
+        if refreshed && retry.is_none() {
+            self.look()?;
+        }
+        // A device that is held decides too: that nothing is begun.
+        if refreshed && (retry.is_none() || self.heard.barred.is_some()) {
             for index in 0..self.products.len() {
                 let event = self.decide(index)?;
                 self.drive(index, event)?;
             }
         }
-        self.letter_due = false;
-        let retry = self.write_letters()?;
+        if !first || (retry.is_none() && (self.letter_due || self.has_news())) {
+            retry = self.write_letters()?;
+        }
         let reached = retry.is_none() && refreshed;
         let device = self.writer.device;
         let pause = if reached {

@@ -27,7 +27,7 @@ use crate::{
 const QUIET: Seconds = Seconds(2 * 3600);
 
 impl<W: World> Agent<W> {
-    /// Asks the repository for news and takes in what each product's file shows.
+    /// Asks the repository for news: root and timestamp, and what they say has changed.
     pub(super) fn refresh(&mut self) -> Result<(), Trouble> {
         let clock = self.world.clock();
         let result = self.repository.refresh(&mut self.world, clock);
@@ -41,7 +41,18 @@ impl<W: World> Agent<W> {
         if self.keep_orders() {
             self.journal.save("kept", &self.kept).map_err(RunError::from)?;
         }
+        Ok(())
+    }
+
+    /// Whether some product's rollout file has still to be read.
+    pub(super) fn is_unread(&self) -> bool {
         let model = self.facts.model_id();
+        self.products.iter().any(|managed| !self.repository.knows(&managed.product, &model))
+    }
+
+    /// Takes in what each product's rollout file shows, after a refresh that succeeded.
+    pub(super) fn look(&mut self) -> Result<(), RunError> {
+        let (clock, model) = (self.world.clock(), self.facts.model_id());
         for index in 0..self.products.len() {
             let Some(managed) = self.products.get(index) else { break };
             let product = managed.product.clone();
@@ -81,7 +92,7 @@ impl<W: World> Agent<W> {
     }
 
     /// Remembers what a product's file shows, and fetches the manifests that it needs.
-    fn observe(&mut self, index: usize) -> Result<(), Trouble> {
+    fn observe(&mut self, index: usize) -> Result<(), RunError> {
         let (now, model) = (self.now().clock, self.facts.model_id());
         let Some(managed) = self.products.get_mut(index) else { return Ok(()) };
         let Some(policy) = self.repository.policy() else { return Ok(()) };
@@ -130,14 +141,14 @@ impl<W: World> Agent<W> {
     }
 
     /// Remembers what agrees with the manifests, and keeps what was seen and believed.
-    fn believe(&mut self, index: usize) -> Result<(), Trouble> {
+    fn believe(&mut self, index: usize) -> Result<(), RunError> {
         let Some(managed) = self.products.get_mut(index) else { return Ok(()) };
         let file = self.repository.file(&managed.product, &self.facts.model_id());
         if let (Some(policy), Some(file)) = (self.repository.policy(), file) {
             managed.memory.believe(file, policy, self.repository.manifests());
         }
         let key = managed::memory_key(&managed.product);
-        Ok(self.journal.save(&key, &managed.memory).map_err(RunError::from)?)
+        Ok(self.journal.save(&key, &managed.memory)?)
     }
 
     /// Learns which of the versions that matter are recalled: what runs, what lies in the other slot, and

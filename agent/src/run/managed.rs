@@ -411,6 +411,7 @@ impl<W: World> Agent<W> {
         if let Some(refusal) = self.last_letter()? {
             return Ok(refused(&format!("the last look failed: {}", refusal.text)));
         }
+        self.look()?;
         let event = self.decide(index)?;
         let same = matches!(&event, Event::Chosen(plan) if plan.manifest == manifest);
         Ok(if same { Event::Cleared { manifest } } else { event })

@@ -3,9 +3,9 @@
 
 use lockgate_shared::{
     failure::Chain,
-    id::Digest,
+    id::{Digest, ProductId},
     limits,
-    wire::{Directive, Format, Sealed},
+    wire::{Directive, Format, ProductState, RolloutView, Sealed},
 };
 
 use super::{Agent, ManagedProduct, RunError, managed};
@@ -22,6 +22,14 @@ use crate::{
 
 /// How many letters one turn sends: one that waited, one that tells the news, one in reserve.
 pub(super) const LETTERS_IN_A_TURN: usize = 3;
+
+/// What a letter tells besides outcomes and probes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tale {
+    products: Vec<ProductState>,
+    rollouts: Vec<(ProductId, RolloutView)>,
+    notices: Vec<String>,
+}
 
 impl<W: World> Agent<W> {
     /// Keeps what it was told, where its tenant has a key of its own. Says whether that is news.
@@ -75,9 +83,8 @@ impl<W: World> Agent<W> {
         }
     }
 
-    fn draft(&mut self) -> Result<Draft, RunError> {
-        let sequence = self.journal.next_sequence()?;
-        let now = self.now();
+    /// What a letter written now would tell of products, rollouts and troubles.
+    fn tale(&self) -> Tale {
         let treated_of = |managed: &ManagedProduct| {
             let treated = managed.record.treated.clone();
             move |rollout: &lockgate_shared::id::RolloutId| treated.contains(rollout)
@@ -90,6 +97,31 @@ impl<W: World> Agent<W> {
             }
         }
         rollouts.truncate(limits::LETTER_ROLLOUTS);
+        let reports = self.products.iter();
+        let mut notices = self.carried.clone();
+        notices.extend(self.notices.iter().filter(|one| !self.carried.contains(one)).cloned());
+        Tale {
+            products: reports.map(|managed| managed.report(&self.orders, &self.kept)).collect(),
+            rollouts,
+            notices,
+        }
+    }
+
+    /// Whether the last letter left out something that has come to light since.
+    pub(super) fn has_news(&self) -> bool {
+        let now = self.tale();
+        self.told.as_ref().is_none_or(|told| {
+            told.products != now.products
+                || told.rollouts != now.rollouts
+                || !now.notices.iter().all(|notice| told.notices.contains(notice))
+        })
+    }
+
+    fn draft(&mut self) -> Result<Draft, RunError> {
+        let sequence = self.journal.next_sequence()?;
+        let now = self.now();
+        let tale = self.tale();
+        self.told = Some(tale.clone());
         Ok(Draft {
             sequence,
             previous: self.journal.load("acknowledged")?.unwrap_or(Digest([0; 32])),
@@ -105,16 +137,12 @@ impl<W: World> Agent<W> {
                 .map(ManagedProduct::highest_stop)
                 .max()
                 .unwrap_or_default(),
-            products: self
-                .products
-                .iter()
-                .map(|managed| managed.report(&self.orders, &self.kept))
-                .collect(),
-            rollouts,
+            products: tale.products,
+            rollouts: tale.rollouts,
             beacons: self.beacons.take(),
             chain: self.journal.outcomes()?,
             outcomes: self.journal.waiting_outcomes(limits::LETTER_OUTCOMES)?,
-            notices: self.notices.clone(),
+            notices: tale.notices,
         })
     }
 

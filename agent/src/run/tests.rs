@@ -3,7 +3,7 @@
 
 mod bench;
 
-use bench::{Bench, app, manifest, open, publish};
+use bench::{Bench, World_, app, cohorts, granted, manifest, open, publish};
 use lockgate_shared::{
     rollout::{Scope, Stop, StopKind},
     wire::OutcomeKind,
@@ -98,6 +98,58 @@ fn a_letter_box_that_says_a_letter_was_counted_is_not_believed() {
     bench.with(|it| publish(&mut it.repo, vec![], 1001));
     bench.turn_until(&mut agent, |it| !it.outcomes.is_empty());
     assert_eq!(bench.heard(), [OutcomeKind::Confirmed]);
+}
+
+#[test]
+fn a_poll_without_news_is_root_timestamp_and_one_letter_and_else_the_letter_comes_before_the_file()
+{
+    let bench = Bench::new();
+    let mut agent = bench.start().expect("started");
+    let poll = |agent: &mut Agent<World_>| {
+        bench.with(|it| it.log.clear());
+        agent.hurry();
+        bench.turns(agent, 1);
+        bench.with(|it| it.log.clone())
+    };
+    let log = poll(&mut agent);
+    let place = |word: &str| log.iter().position(|done| done.contains(word)).expect(word);
+    assert!(place("2.root.json") < place("timestamp.json"), "{log:?}");
+    assert!(place("timestamp.json") < place("letter"), "{log:?}");
+    assert!(place("letter") < place("rollouts/app"), "{log:?}");
+    assert_eq!(log.last().map(String::as_str), Some("letter"), "what came of it is told: {log:?}");
+    // The file that says that this letter was counted is news; the one after it is none.
+    while poll(&mut agent).len() > 3 {}
+    assert_eq!(poll(&mut agent), ["metadata/2.root.json", "metadata/timestamp.json", "letter"]);
+}
+
+#[test]
+fn a_grant_in_the_answer_to_a_letter_counts_for_a_rollout_that_appears_in_the_same_poll() {
+    let bench = Bench::new();
+    bench.with(|it| it.orders = Some(granted("early")));
+    let mut agent = bench.start().expect("started");
+    bench.turn_until(&mut agent, |it| !it.letters.is_empty());
+    assert_eq!(cohorts(&agent), ["early"]);
+    // What was granted later is for rollouts that are first seen later.
+    bench.with(|it| it.orders = Some(granted("later")));
+    bench.turns(&mut agent, 3);
+    assert_eq!(cohorts(&agent), ["early"]);
+}
+
+#[test]
+fn no_rollout_is_first_seen_before_a_letter_was_answered() {
+    let bench = Bench::new();
+    bench.with(|it| it.lose_answers = 2);
+    let mut agent = bench.start().expect("started");
+    let mut waited = 0;
+    while bench.with(|it| it.lose_answers > 0) {
+        bench.turns(&mut agent, 1);
+        assert_eq!(cohorts(&agent), [""; 0]);
+        waited += 1;
+        bench.with(|it| it.orders = Some(granted("early")));
+    }
+    assert!(waited > 1, "the answer was lost in two polls");
+    bench.turns(&mut agent, 2);
+    assert_eq!(cohorts(&agent), ["early"]);
 }
 
 #[test]
