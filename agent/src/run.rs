@@ -54,6 +54,9 @@ use crate::{
 
 /// Facts are gathered again after this span: they change with updates and seldom otherwise.
 const FACTS_LAST: Seconds = Seconds(6 * 3600);
+/// What the start had to say, that the journal was lost, is told again for so long: one poll's letter
+/// may be overtaken by the next before anybody looks.
+const OPENING_TOLD: Seconds = Seconds(3600);
 /// The longest sleep: windows and clocks change, and a wake-up an hour costs nothing.
 const LONGEST_SLEEP: Seconds = Seconds(3600);
 
@@ -145,6 +148,9 @@ pub struct Agent<W> {
     facts_known: Option<Digest>,
     beacons: Beacons,
     notices: Vec<String>,
+    /// What the start had to say, and when that was, since the boot.
+    opening: Vec<String>,
+    opened_at: Seconds,
     /// The notices of the poll before, for a letter that goes before this one has looked.
     carried: Vec<String>,
     /// What the last letter told.
@@ -179,11 +185,11 @@ impl<W: World> Agent<W> {
     /// Opens what an earlier run left and goes on where that stopped.
     pub fn open(mut world: W, setup: Setup) -> Result<Self, RunError> {
         let (journal, found) = Journal::open(&setup.state)?;
-        let mut notices = Vec::new();
+        let mut opening = Vec::new();
         if let Found::Broken(aside) = found {
             let path = aside.display();
             log::error(format!("the journal could not be read and was moved to `{path}`"));
-            notices.push("the journal could not be read: begun anew from the slots".to_owned());
+            opening.push("the journal could not be read: begun anew from the slots".to_owned());
         }
         let floor: Floor = journal.load("floor")?.unwrap_or_default();
         let folder = setup.state.join("tuf");
@@ -200,6 +206,7 @@ impl<W: World> Agent<W> {
         let facts = world.facts();
         let next_poll = Seconds(world.uptime().0.saturating_add(schedule.first(&device).0));
         let mut agent = Self {
+            opened_at: world.uptime(),
             facts_at: Some(world.uptime()),
             orders: journal.load("orders")?.unwrap_or_default(),
             kept: journal.load("kept")?.unwrap_or_default(),
@@ -222,7 +229,8 @@ impl<W: World> Agent<W> {
             schedule,
             facts,
             beacons: Beacons::default(),
-            notices,
+            notices: Vec::new(),
+            opening,
             carried: Vec::new(),
             told: None,
             behind: Vec::new(),
@@ -336,9 +344,11 @@ impl<W: World> Agent<W> {
     /// rollout file to be read, the letter goes first: a rollout is first seen by a device that has
     /// just been told what it was granted, and another letter tells what came of it.
     fn poll(&mut self) -> Result<(), RunError> {
-        // What the start had to say is told by the first poll.
         if self.last_poll.is_some() {
             self.carried = std::mem::take(&mut self.notices);
+        }
+        if self.world.uptime().0.saturating_sub(self.opened_at.0) < OPENING_TOLD.0 {
+            self.notices.extend(self.opening.clone());
         }
         self.gather()?;
         let refreshed = match self.refresh() {

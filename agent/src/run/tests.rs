@@ -310,7 +310,7 @@ fn why_a_fetch_failed_is_told_to_owner_and_server_until_it_works() {
 }
 
 #[test]
-fn a_lost_journal_is_told_by_the_first_letter() {
+fn a_lost_journal_is_told_from_the_first_letter_on_and_for_a_while() {
     let bench = Bench::new();
     std::fs::write(bench.folder.path().join("journal.db"), vec![0x5a; 8192]).expect("written");
     let mut agent = bench.start().expect("started");
@@ -318,7 +318,15 @@ fn a_lost_journal_is_told_by_the_first_letter() {
         bench.turns(&mut agent, 1);
     }
     let notices = bench.with(|it| open(it.letters.values().next().expect("a letter"))).notices;
-    assert!(notices.iter().any(|notice| notice.contains("begun anew")), "{notices:?}");
+    let told = |notices: &[String]| notices.iter().filter(|one| one.contains("begun anew")).count();
+    assert_eq!(told(&notices), 1, "{notices:?}");
+    // Also by the letters after it, because each takes the place of the one before; not for ever.
+    bench.turns(&mut agent, 5);
+    assert_eq!(told(&bench.last_letter().notices), 1);
+    assert_eq!(told(&agent.snapshot().notices), 1);
+    bench.with(|it| it.uptime += 3600);
+    bench.turns(&mut agent, 2);
+    assert_eq!(told(&bench.last_letter().notices), 0);
 }
 
 #[test]
