@@ -89,29 +89,36 @@ fn where_every_source_lies_the_refresh_ends_with_the_reason_and_nothing_is_kept(
 
 #[test]
 fn a_source_that_always_offers_another_is_left_after_a_bounded_number_of_reads() {
-    /// Never says that it was enough.
-    struct Endless(u32);
+    /// Spoils one file and never says that it was enough.
+    struct Endless {
+        repo: Repo,
+        spoiled: String,
+        reads: u32,
+    }
     impl Fetch for Endless {
-        fn metadata(&mut self, name: &str, _: u64) -> Result<Vec<u8>, FetchError> {
-            match name {
-                "2.root.json" => Err(FetchError::NotFound),
-                _ => {
-                    self.0 += 1;
-                    Ok(b"garbage".to_vec())
-                }
+        fn metadata(&mut self, name: &str, max: u64) -> Result<Vec<u8>, FetchError> {
+            if name != self.spoiled {
+                return self.repo.metadata(name, max);
             }
+            self.reads += 1;
+            Ok(b"garbage".to_vec())
         }
-        fn target(&mut self, _: &str, _: u64) -> Result<Vec<u8>, FetchError> {
-            Err(FetchError::NotFound)
+        fn target(&mut self, path: &str, max: u64) -> Result<Vec<u8>, FetchError> {
+            self.repo.target(path, max)
         }
         fn refused(&mut self, _: &dyn Display) -> Another {
             Another::Source
         }
     }
-    let mut endless = Endless(0);
-    let ended = Device::new(&repository()).refresh(&mut endless, NOW);
-    assert!(matches!(ended, Err(TufError::Malformed { .. })), "{ended:?}");
-    assert_eq!(endless.0, SOURCES_PER_FILE);
+    for spoiled in ["2.root.json", "timestamp.json", "2.snapshot.json"] {
+        let mut endless = Endless { repo: repository(), spoiled: spoiled.into(), reads: 0 };
+        let ended = Device::new(&repository()).refresh(&mut endless, NOW);
+        assert!(
+            matches!(ended, Err(TufError::Length { .. } | TufError::Malformed { .. })),
+            "{ended:?}"
+        );
+        assert_eq!(endless.reads, SOURCES_PER_FILE, "{spoiled}");
+    }
 }
 
 #[test]
