@@ -7,36 +7,33 @@
 
 mod age;
 mod author;
+mod look;
 mod managed;
+mod post;
 mod report;
 mod succession;
-
 mod trouble;
 mod wishes;
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::path::PathBuf;
 
 use ed25519_dalek::SigningKey;
 use lockgate_shared::{
-    act::Start,
     eligibility::Preferences,
     facts::Facts,
     failure::Chain,
-    gather::gather,
     id::{ChannelId, DeviceId, Digest, ProductId, RepositoryId, TenantId},
     limits,
-    pace::Sight,
     pin::Pin,
-    recall::Recall,
     sign,
     time::{Moment, Seconds},
     version::Version,
     window::Window,
-    wire::{Directive, Format, Orders, Sealed},
+    wire::Orders,
 };
 use thiserror::Error;
 
-use self::{age::Aged, trouble::Trouble};
+use self::{age::Aged, post::Tale, trouble::Trouble};
 pub use self::{
     age::Counted,
     managed::{ManagedProduct, Role},
@@ -44,32 +41,28 @@ pub use self::{
 use crate::{
     cli::RequestError,
     core::{
-        choice,
         habit::Hours,
         handover::Watchword,
-        kept::{Kept, Whose},
-        machine::{Contact, Event, Now},
-        recall::Recalls,
+        kept::Kept,
+        machine::{Event, Now},
         schedule::Schedule,
         tuf::{Floor, Status as Trusted},
     },
-    journal::{Found, Journal, JournalError, Spooled, to_json},
-    letters::{self, Beacons, Draft, Writer},
+    journal::{Found, Journal, JournalError},
+    letters::{Beacons, Writer},
     log,
     perform::Performer,
-    repository::{Release, Repository, RepositoryError},
+    repository::{Repository, RepositoryError},
     slots::SlotError,
-    transport::Woken,
-    world::{Fate, Refusal, World},
+    transport::{Behind, Woken},
+    world::World,
 };
 
-/// How many letters one turn sends: one that waited, one that tells the news, one in reserve.
-const LETTERS_IN_A_TURN: usize = 3;
 /// Facts are gathered again after this span: they change with updates and seldom otherwise.
 const FACTS_LAST: Seconds = Seconds(6 * 3600);
-/// After so long without anything newly signed an owner is told: a timestamp is signed again every few
-/// minutes, and a server that shows an old one may be hiding a stop.
-const QUIET: Seconds = Seconds(2 * 3600);
+/// What the start had to say, that the journal was lost, is told again for so long: one poll's letter
+/// may be overtaken by the next before anybody looks.
+const OPENING_TOLD: Seconds = Seconds(3600);
 /// The longest sleep: windows and clocks change, and a wake-up an hour costs nothing.
 const LONGEST_SLEEP: Seconds = Seconds(3600);
 
@@ -164,6 +157,15 @@ pub struct Agent<W> {
     facts_known: Option<Digest>,
     beacons: Beacons,
     notices: Vec<String>,
+    /// What the start had to say, and when that was, since the boot.
+    opening: Vec<String>,
+    opened_at: Seconds,
+    /// The notices of the poll before, for a letter that goes before this one has looked.
+    carried: Vec<String>,
+    /// What the last letter told.
+    told: Option<Tale>,
+    /// The sources that are asked last.
+    behind: Vec<Behind>,
     heard: Heard,
     next_poll: Seconds,
     last_poll: Option<Seconds>,
@@ -192,11 +194,11 @@ impl<W: World> Agent<W> {
     /// Opens what an earlier run left and goes on where that stopped.
     pub fn open(mut world: W, setup: Setup) -> Result<Self, RunError> {
         let (mut journal, found) = Journal::open(&setup.state)?;
-        let mut notices = Vec::new();
+        let mut opening = Vec::new();
         if let Found::Broken(aside) = found {
             let path = aside.display();
             log::error(format!("the journal could not be read and was moved to `{path}`"));
-            notices.push("the journal could not be read: begun anew from the slots".to_owned());
+            opening.push("the journal could not be read: begun anew from the slots".to_owned());
         }
         let floor: Floor = journal.load("floor")?.unwrap_or_default();
         let folder = setup.state.join("tuf");
@@ -215,6 +217,7 @@ impl<W: World> Agent<W> {
         let facts = world.facts();
         let next_poll = Seconds(world.uptime().0.saturating_add(schedule.first(&device).0));
         let mut agent = Self {
+            opened_at: world.uptime(),
             facts_at: Some(world.uptime()),
             orders: journal.load("orders")?.unwrap_or_default(),
             kept: journal.load("kept")?.unwrap_or_default(),
@@ -238,7 +241,11 @@ impl<W: World> Agent<W> {
             schedule,
             facts,
             beacons: Beacons::default(),
-            notices,
+            notices: Vec::new(),
+            opening,
+            carried: Vec::new(),
+            told: None,
+            behind: Vec::new(),
             heard: Heard::default(),
             next_poll,
             last_poll: None,
@@ -286,6 +293,7 @@ impl<W: World> Agent<W> {
         self.count()?;
         self.sign();
         self.world.rest();
+        self.behind = self.world.behind();
         self.journal.rest();
         self.show();
         Ok(self.replaced.take().map(Ended::Replaced))
@@ -346,11 +354,15 @@ impl<W: World> Agent<W> {
         Ok(())
     }
 
-    /// A poll: what is new, what follows, and a letter.
+    /// A poll: root and timestamp, a letter, and more only where something changed. Where there is a
+    /// rollout file to be read, the letter goes first: a rollout is first seen by a device that has
+    /// just been told what it was granted, and another letter tells what came of it.
     fn poll(&mut self) -> Result<(), RunError> {
-        // What the start had to say is told by the first poll.
         if self.last_poll.is_some() {
-            self.notices.clear();
+            self.carried = std::mem::take(&mut self.notices);
+        }
+        if self.world.uptime().0.saturating_sub(self.opened_at.0) < OPENING_TOLD.0 {
+            self.notices.extend(self.opening.clone());
         }
         self.look_at_age()?;
         self.gather()?;
@@ -365,14 +377,22 @@ impl<W: World> Agent<W> {
             }
             Err(Trouble::Own(error)) => return Err(error),
         };
-        if refreshed {
+        let first = refreshed && self.is_unread();
+        let mut retry = if first { self.write_letters()? } else { None };
+        self.carried.clear();
+        if refreshed && retry.is_none() {
+            self.look()?;
+        }
+        // A device that is held decides too: that nothing is begun.
+        if refreshed && (retry.is_none() || self.heard.barred.is_some()) {
             for index in 0..self.products.len() {
                 let event = self.decide(index)?;
                 self.drive(index, event)?;
             }
         }
-        self.letter_due = false;
-        let retry = self.write_letters()?;
+        if !first || (retry.is_none() && (self.letter_due || self.has_news())) {
+            retry = self.write_letters()?;
+        }
         let reached = retry.is_none() && refreshed;
         let device = self.writer.device;
         let pause = if reached {
@@ -401,344 +421,6 @@ impl<W: World> Agent<W> {
         if old {
             self.facts = self.world.facts();
             self.facts_at = Some(now.uptime);
-        }
-        Ok(())
-    }
-
-    /// Says for how long it has seen nothing new.
-    fn note_quiet(&mut self) {
-        let issued = self.heard.trusted.and_then(|trusted| trusted.timestamp_issued);
-        let Some(issued) = issued.filter(|issued| self.now().clock.since(*issued) > QUIET) else {
-            return;
-        };
-        let text = format!("nothing newer than {issued} was seen from the signers");
-        if !self.notices.contains(&text) {
-            self.notices.push(text);
-        }
-    }
-
-    /// Keeps what it was told, where its tenant has a key of its own. Says whether that is news.
-    fn keep_orders(&mut self) -> bool {
-        let now = self.now().clock;
-        let policy = self.repository.policy();
-        let whose = Whose { device: &self.writer.device, tenant: &self.writer.tenant };
-        self.kept.heed(&self.orders, policy, whose, now)
-    }
-
-    /// Asks the repository for news and takes in what each product's file shows.
-    fn refresh(&mut self) -> Result<(), Trouble> {
-        let clock = self.world.clock();
-        let result = self.repository.refresh(&mut self.world, clock);
-        // The floor may have risen by a refresh that failed, too.
-        self.journal.save("floor", self.repository.floor()).map_err(RunError::from)?;
-        self.heard.trusted = Some(result?);
-        self.heard.refreshed = Some(self.now().clock);
-        self.heard.refresh_problem = None;
-        self.note_quiet();
-        if self.keep_orders() {
-            self.journal.save("kept", &self.kept).map_err(RunError::from)?;
-        }
-        let model = self.facts.model_id();
-        for index in 0..self.products.len() {
-            let Some(managed) = self.products.get(index) else { break };
-            let product = managed.product.clone();
-            let place = (&product, &model);
-            match self.repository.read_file(&mut self.world, place, clock) {
-                Ok(()) => self.observe(index)?,
-                Err(error) => self.complain(&product, &error),
-            }
-        }
-        self.forget_manifests();
-        Ok(())
-    }
-
-    /// Remembers what a product's file shows, and fetches the manifests that it needs.
-    fn observe(&mut self, index: usize) -> Result<(), Trouble> {
-        let (now, model) = (self.now().clock, self.facts.model_id());
-        let Some(managed) = self.products.get_mut(index) else { return Ok(()) };
-        let Some(policy) = self.repository.policy() else { return Ok(()) };
-        let product = managed.product.clone();
-        let grants = &self.orders.grants;
-        let grant = choice::granted(policy, grants, &self.writer.device, &product, now);
-        let granted = grant.as_ref().map(|(channel, _)| channel);
-        managed.follows = choice::channel(policy, managed.channel.as_ref(), granted, &product);
-        let file = self.repository.file(&product, &model);
-        match file {
-            None => managed.memory.observe_none(now),
-            Some(file) => {
-                let last = policy.default_place(&product).map(|(_, cohort)| cohort.clone());
-                let cohort = |start: &Start| match (&grant, &last) {
-                    (Some((channel, cohort)), _) if *channel == start.channel => cohort.clone(),
-                    (_, Some(cohort)) => cohort.clone(),
-                    (_, None) => start
-                        .cohorts
-                        .last()
-                        .map_or_else(managed::no_cohort, |size| size.cohort.clone()),
-                };
-                let habit = self.hours.habit();
-                let sight = Sight { facts: &self.facts, habit, cohort: &cohort, now };
-                managed.memory.observe(file, policy, &sight);
-            }
-        }
-        let wanted = match (file, &managed.follows) {
-            (Some(file), Some(channel)) => {
-                let pins = managed.pins(&self.orders, &self.kept);
-                choice::wanted(policy, file, channel, &pins, managed.running().as_ref())
-            }
-            (None, _) | (_, None) => Vec::new(),
-        };
-        managed.needs = wanted.iter().map(|start| start.manifest).collect();
-        let clock = self.world.clock();
-        for start in &wanted {
-            let Start { product, version, manifest, .. } = start;
-            let release = Release { product, version, manifest: *manifest };
-            if let Err(error) = self.repository.read_manifest(&mut self.world, release, clock) {
-                self.complain(product, &error);
-            }
-        }
-        self.believe(index)?;
-        self.observe_recalls(index, gather(wanted.into_iter().map(|start| start.version)));
-        Ok(())
-    }
-
-    /// Remembers what agrees with the manifests, and keeps what was seen and believed.
-    fn believe(&mut self, index: usize) -> Result<(), Trouble> {
-        let Some(managed) = self.products.get_mut(index) else { return Ok(()) };
-        let file = self.repository.file(&managed.product, &self.facts.model_id());
-        if let (Some(policy), Some(file)) = (self.repository.policy(), file) {
-            managed.memory.believe(file, policy, self.repository.manifests());
-        }
-        let key = managed::memory_key(&managed.product);
-        Ok(self.journal.save(&key, &managed.memory).map_err(RunError::from)?)
-    }
-
-    /// Learns which of the versions that matter are recalled: what runs, what lies in the other slot, and
-    /// what it may go to. A recall that is listed and cannot be read counts as one.
-    fn observe_recalls(&mut self, index: usize, mut versions: BTreeSet<Version>) {
-        let clock = self.world.clock();
-        let Some(managed) = self.products.get(index) else { return };
-        let (product, running) = (managed.product.clone(), managed.running());
-        versions.extend(running.clone());
-        versions.extend(managed.idle().map(|held| held.version));
-        let mut recalls = Recalls::new();
-        for version in versions {
-            let place = (&product, &version);
-            match self.repository.read_recall(&mut self.world, place, clock) {
-                Ok(None) => {}
-                Ok(Some((digest, recall))) => {
-                    if running.as_ref() == Some(&version) {
-                        self.read_way_back(index, &recall);
-                    }
-                    recalls.insert(version, Some((digest, recall)));
-                }
-                Err(error) => {
-                    self.complain(&product, &error);
-                    recalls.insert(version, None);
-                }
-            }
-        }
-        if let Some(managed) = self.products.get_mut(index) {
-            managed.recalls = recalls;
-        }
-    }
-
-    fn read_way_back(&mut self, index: usize, recall: &Recall) {
-        let clock = self.world.clock();
-        let Recall { product, to, manifest, .. } = recall;
-        let release = Release { product, version: to, manifest: *manifest };
-        if let Err(error) = self.repository.read_manifest(&mut self.world, release, clock) {
-            self.complain(product, &error);
-        }
-        if let Some(managed) = self.products.get_mut(index) {
-            managed.needs.push(*manifest);
-        }
-    }
-
-    /// Says why a product's file or manifest is not used, and goes on.
-    fn complain(&mut self, product: &ProductId, error: &RepositoryError) {
-        let text = Chain(error).to_string();
-        log::warn(format!("`{product}`: {text}"));
-        self.notices.push(format!("{product}: {text}"));
-    }
-
-    fn forget_manifests(&mut self) {
-        let needed: Vec<Digest> =
-            self.products.iter().flat_map(|managed| managed.needs.iter().copied()).collect();
-        self.repository.keep(&needed);
-    }
-
-    /// Sends what waits, then the news. Gives the refusal that ended it.
-    fn write_letters(&mut self) -> Result<Option<Refusal>, RunError> {
-        self.letter_due = false;
-        for _ in 0..LETTERS_IN_A_TURN {
-            let waiting = self.journal.waiting_letter()?;
-            let fresh = waiting.is_none();
-            let letter = match waiting {
-                Some(letter) => letter,
-                None => match self.compose()? {
-                    Some(letter) => letter,
-                    None => return Ok(None),
-                },
-            };
-            match self.send(&letter)? {
-                None if fresh => return self.contact(Contact::Reached).map(|()| None),
-                // An old letter was acknowledged: now for the news.
-                None => {}
-                Some(refusal) if matches!(refusal.fate, Fate::Keep | Fate::Barred) => {
-                    self.contact(Contact::Missed)?;
-                    return Ok(Some(refusal));
-                }
-                Some(_) => {}
-            }
-        }
-        self.contact(Contact::Reached).map(|()| None)
-    }
-
-    /// Writes, seals and spools a letter.
-    fn compose(&mut self) -> Result<Option<Spooled>, RunError> {
-        let draft = self.draft()?;
-        match self.writer.write(draft) {
-            Ok(letter) => {
-                self.journal.spool(&letter)?;
-                Ok(Some(letter))
-            }
-            Err(error) => {
-                log::error(Chain(&error));
-                self.heard.contact_problem = Some(Chain(&error).to_string());
-                Ok(None)
-            }
-        }
-    }
-
-    fn draft(&mut self) -> Result<Draft, RunError> {
-        let sequence = self.journal.next_sequence()?;
-        let now = self.now();
-        let treated_of = |managed: &ManagedProduct| {
-            let treated = managed.record.treated.clone();
-            move |rollout: &lockgate_shared::id::RolloutId| treated.contains(rollout)
-        };
-        let mut rollouts = Vec::new();
-        for managed in &self.products {
-            let running = managed.running();
-            for view in managed.views(running.as_ref(), &treated_of(managed)) {
-                rollouts.push((managed.product.clone(), view));
-            }
-        }
-        rollouts.truncate(limits::LETTER_ROLLOUTS);
-        Ok(Draft {
-            sequence,
-            previous: self.journal.load("acknowledged")?.unwrap_or(Digest([0; 32])),
-            now: now.clock,
-            uptime: now.uptime,
-            facts: self.facts.clone(),
-            facts_known: self.facts_known,
-            orders: self.orders.clone(),
-            timestamp_version: self.heard.trusted.map_or(0, |trusted| trusted.timestamp_version),
-            highest_stop: self
-                .products
-                .iter()
-                .map(ManagedProduct::highest_stop)
-                .max()
-                .unwrap_or_default(),
-            products: self
-                .products
-                .iter()
-                .map(|managed| managed.report(&self.orders, &self.kept))
-                .collect(),
-            rollouts,
-            beacons: self.beacons.take(),
-            chain: self.journal.outcomes()?,
-            outcomes: self.journal.waiting_outcomes(limits::LETTER_OUTCOMES)?,
-            notices: self.notices.clone(),
-        })
-    }
-
-    /// Sends one letter and settles it. Gives the refusal, if there was one.
-    fn send(&mut self, letter: &Spooled) -> Result<Option<Refusal>, RunError> {
-        let answer = match self.world.check_in(&letter.bytes) {
-            Ok(answer) => answer,
-            Err(refusal) => return self.refused(letter, refusal).map(Some),
-        };
-        match letters::read(&answer, letter) {
-            Ok(directive) => {
-                self.settle(letter, &directive)?;
-                Ok(None)
-            }
-            Err(error) => {
-                let text = Chain(&error).to_string();
-                let refusal = Refusal { fate: Fate::Keep, text, retry_after: None };
-                self.refused(letter, refusal).map(Some)
-            }
-        }
-    }
-
-    fn refused(&mut self, letter: &Spooled, refusal: Refusal) -> Result<Refusal, RunError> {
-        log::warn(format!("letter {} was not acknowledged: {}", letter.sequence, refusal.text));
-        self.heard.contact_problem = Some(refusal.text.clone());
-        match refusal.fate {
-            Fate::Keep => {}
-            // Nothing that it writes is taken, so nothing that it installs would be seen.
-            Fate::Barred => self.heard.barred = Some(refusal.text.clone()),
-            Fate::Jump => {
-                self.journal.drop_letter(letter.sequence)?;
-                self.journal.jump()?;
-                self.notices.push(format!("letter {} was taken for a replay", letter.sequence));
-            }
-            Fate::Drop => {
-                self.journal.drop_letter(letter.sequence)?;
-                self.notices.push(format!("letter {} was refused", letter.sequence));
-            }
-        }
-        Ok(refusal)
-    }
-
-    /// Takes in an acknowledgement: what was carried is settled, what was told is kept.
-    fn settle(&mut self, letter: &Spooled, directive: &Directive) -> Result<(), RunError> {
-        let now = self.now();
-        let mut saved = Vec::new();
-        for (product, rollout) in &letter.carries.grouped {
-            let Some(managed) =
-                self.products.iter_mut().find(|managed| managed.product == *product)
-            else {
-                continue;
-            };
-            if let Some(known) = managed.memory.rollouts.get_mut(rollout) {
-                known.first_letter.get_or_insert(directive.offset);
-                let key = managed::memory_key(product);
-                saved.push((key.clone(), to_json(&key, &managed.memory)?));
-            }
-        }
-        if let Some(orders) = &directive.orders {
-            self.orders = orders.clone();
-            saved.push(("orders".to_owned(), to_json("orders", orders)?));
-            self.keep_orders();
-            saved.push(("kept".to_owned(), to_json("kept", &self.kept)?));
-        }
-        if letter.carries.facts.is_some() {
-            self.facts_known = letter.carries.facts;
-        }
-        if directive.want_facts {
-            self.facts_known = None;
-        }
-        saved.push(("facts-known".to_owned(), to_json("facts-known", &self.facts_known)?));
-        if let Ok(sealed) = Sealed::read(&letter.bytes, Format::Binary) {
-            saved.push(("acknowledged".to_owned(), to_json("acknowledged", &sealed.digest())?));
-        }
-        self.schedule.heed(directive);
-        saved.push(("schedule".to_owned(), to_json("schedule", &self.schedule)?));
-        self.journal.settle(letter, &saved)?;
-        self.heard.contact = Some(now.clock);
-        self.heard.contact_uptime = Some(now.uptime);
-        self.heard.contact_problem = None;
-        self.heard.barred = None;
-        self.heard.clock_ahead_s =
-            Some(self.world.clock().0.saturating_sub(directive.server_time.0));
-        Ok(())
-    }
-
-    fn contact(&mut self, contact: Contact) -> Result<(), RunError> {
-        for index in 0..self.products.len() {
-            self.drive(index, Event::Contact(contact))?;
         }
         Ok(())
     }

@@ -51,6 +51,9 @@ pub struct Status {
     /// Why nothing is installed by this state, where the TPM's counter speaks against it.
     #[serde(default)]
     pub state_problem: Option<String>,
+    /// The sources of the repository that are asked last, because of what they did.
+    #[serde(default)]
+    pub behind: Vec<SourceStatus>,
     /// Its products.
     pub products: Vec<ProductStatus>,
     /// Stops that it has seen and that nobody lifted, in sentences.
@@ -99,6 +102,17 @@ pub struct ContactStatus {
     pub outcomes_waiting: u64,
     /// When the next poll is due.
     pub next_poll: Option<Moment>,
+}
+
+/// A mirror, or the server as one, that is asked after the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Its address.
+    pub source: String,
+    /// What it did, in a sentence.
+    pub why: String,
+    /// Until when it is asked last.
+    pub until: Moment,
 }
 
 /// One product.
@@ -335,6 +349,7 @@ mod tests {
             refresh: RefreshStatus::default(),
             contact: ContactStatus::default(),
             state_problem: None,
+            behind: vec![],
             products: vec![],
             stops: vec![],
             notices: vec!["nothing to do".into()],

@@ -3,7 +3,7 @@
 //!
 //! It decides nothing and keeps nothing.
 
-use std::{io::Read, path::PathBuf, time::Duration};
+use std::{fmt::Display, io::Read, path::PathBuf, time::Duration};
 
 use lockgate_shared::{
     facts::{Conditions, Facts},
@@ -17,10 +17,10 @@ use crate::{
     clock,
     core::{
         machine::PlannedArtifact,
-        tuf::{Fetch, FetchError},
+        tuf::{Another, Fetch, FetchError},
     },
     facts::{self, Overrides, Sources},
-    transport::{self, Remedy, Transport, TransportError, Woken},
+    transport::{self, Behind, Remedy, Transport, TransportError, Woken},
 };
 
 /// What the loop asks of the world.
@@ -35,6 +35,11 @@ pub trait World {
     fn conditions(&mut self) -> Conditions;
     /// Reads a small file of the repository, such as `metadata/timestamp.json`.
     fn read(&mut self, path: &str, max: u64) -> Result<Vec<u8>, FetchError>;
+    /// Hears that the file or payload that came last is not what was signed, and why. Says whether
+    /// another source is left: then the same is asked for again, and comes from there.
+    fn refused(&mut self, why: &dyn Display) -> Another;
+    /// The sources of files and payloads that are asked last now, because of what they did.
+    fn behind(&mut self) -> Vec<Behind>;
     /// Sends a sealed letter; gives the directive's bytes.
     fn check_in(&mut self, letter: &[u8]) -> Result<Vec<u8>, Refusal>;
     /// Opens an artifact's bytes.
@@ -110,6 +115,14 @@ impl World for Machine {
         }
     }
 
+    fn refused(&mut self, why: &dyn Display) -> Another {
+        self.transport.refused(&why.to_string())
+    }
+
+    fn behind(&mut self) -> Vec<Behind> {
+        self.transport.behind()
+    }
+
     fn check_in(&mut self, letter: &[u8]) -> Result<Vec<u8>, Refusal> {
         let max = limits::DIRECTIVE_BYTES as u64;
         match self.transport.post("/v1/checkin", BINARY, letter, max) {
@@ -156,6 +169,10 @@ impl Fetch for Reader<'_> {
 
     fn target(&mut self, path: &str, max: u64) -> Result<Vec<u8>, FetchError> {
         self.0.read(&format!("targets/{path}"), max)
+    }
+
+    fn refused(&mut self, why: &dyn Display) -> Another {
+        self.0.refused(why)
     }
 }
 

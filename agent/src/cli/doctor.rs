@@ -24,7 +24,7 @@ use crate::{
     identity::{self, Enrolled, Identity, Kept},
     journal, lock,
     slots::{self, AgentBinary, Directory, Slot, SlotError, Slots},
-    status::Status,
+    status::{SourceStatus, Status},
     tpm::{Counter as _, Tpm},
 };
 
@@ -96,6 +96,7 @@ fn examine(settings: &Settings, checks: &mut Vec<Check>) {
     identity_of(settings, checks);
     checks.push(trusted_root(&settings.anchor));
     server(settings, checks);
+    checks.extend(mirrors(settings));
     checks.extend(letters(&settings.state));
     for product in settings.products.values() {
         checks.push(space(product));
@@ -222,6 +223,23 @@ fn server(settings: &Settings, checks: &mut Vec<Check>) {
         }
         Err(error) => checks.push(fault("server", &error)),
     }
+}
+
+/// Whether each mirror did its work of late, where there are any.
+fn mirrors(settings: &Settings) -> Vec<Check> {
+    const NAME: &str = "mirrors";
+    let behind = Status::read(&settings.state).map(|status| status.behind).unwrap_or_default();
+    if settings.mirrors.is_empty() {
+        return Vec::new();
+    }
+    if behind.is_empty() {
+        return vec![good(NAME, "nothing is held against any".to_owned())];
+    }
+    let warn = |one: SourceStatus| {
+        let what = format!("{} is asked last until {}: {}", one.source, one.until, one.why);
+        warning(NAME, what, "tell whoever runs it, or take it out of `mirrors`".to_owned())
+    };
+    behind.into_iter().map(warn).collect()
 }
 
 /// Whether the server took the agent's last letter: one that answers may still refuse this device.

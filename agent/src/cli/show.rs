@@ -75,6 +75,9 @@ fn status_text(status: &Status, now: Moment) -> String {
     if let Some(next) = status.contact.next_poll {
         line("next poll", format!("{next} (in {})", next.since(now)));
     }
+    for one in &status.behind {
+        line("asked last", format!("{} until {}: {}", one.source, one.until, one.why));
+    }
     for product in &status.products {
         let running = product.running.as_ref().map_or("nothing".to_owned(), ToString::to_string);
         line(product.product.as_str(), format!("{running}, {}", product.state_text));

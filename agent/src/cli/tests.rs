@@ -243,6 +243,7 @@ fn snapshot() -> Status {
         refresh: RefreshStatus::default(),
         contact: ContactStatus::default(),
         state_problem: None,
+        behind: vec![],
         products: vec![app],
         stops: vec![],
         notices: vec![],

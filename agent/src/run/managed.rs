@@ -15,7 +15,7 @@ use lockgate_shared::{
     wire::{Orders, ProductState, RolloutView},
 };
 
-use super::{Agent, Product, RunError, Trouble, report::sentence};
+use super::{Agent, Product, RunError, report::sentence, trouble::Trouble};
 use crate::{
     core::{
         choice::{self, Choice, Finding, Own, Situation},
@@ -411,6 +411,7 @@ impl<W: World> Agent<W> {
         if let Some(refusal) = self.last_letter()? {
             return Ok(refused(&format!("the last look failed: {}", refusal.text)));
         }
+        self.look()?;
         let event = self.decide(index)?;
         let same = matches!(&event, Event::Chosen(plan) if plan.manifest == manifest);
         Ok(if same { Event::Cleared { manifest } } else { event })
@@ -510,7 +511,7 @@ impl<W: World> Agent<W> {
 
     /// A letter on the way to the switch: what the server says against it counts.
     pub(super) fn last_letter(&mut self) -> Result<Option<crate::world::Refusal>, RunError> {
-        for _ in 0..super::LETTERS_IN_A_TURN {
+        for _ in 0..super::post::LETTERS_IN_A_TURN {
             let waiting = self.journal.waiting_letter()?;
             let fresh = waiting.is_none();
             let letter = match waiting {

@@ -11,13 +11,14 @@ use super::{Agent, ManagedProduct};
 use crate::{
     core::{
         choice::{Choice, Finding},
-        machine::{Refused, State, Way},
+        machine::{Now, Refused, State, Way},
         trial::Watch,
     },
     status::{
         CandidateStatus, ContactStatus, GroupWords, PinStatus, ProbeStatus, ProductStatus,
-        ReasonStatus, RecallStatus, RefreshStatus, Status, TrialStatus, Verdict,
+        ReasonStatus, RecallStatus, RefreshStatus, SourceStatus, Status, TrialStatus, Verdict,
     },
+    transport::Cause,
     world::World,
 };
 
@@ -59,10 +60,26 @@ impl<W: World> Agent<W> {
                 next_poll: Some(now.clock.plus(Seconds(left))),
             },
             state_problem: self.state_problem(),
+            behind: self.behind(now),
             products: self.products.iter().map(|managed| self.product(managed)).collect(),
             stops: self.stops(),
             notices: self.notices.clone(),
         }
+    }
+
+    fn behind(&self, now: Now) -> Vec<SourceStatus> {
+        let left = |until: Seconds| Seconds(until.0.saturating_sub(now.uptime.0));
+        self.behind
+            .iter()
+            .map(|one| SourceStatus {
+                source: one.source.to_string(),
+                why: match &one.cause {
+                    Cause::Refused(why) => format!("what it gave was refused: {why}"),
+                    Cause::Failed(why) => why.clone(),
+                },
+                until: now.clock.plus(left(one.until)),
+            })
+            .collect()
     }
 
     /// Every stop that the device has seen and no lift has named, and those passed on.

@@ -5,7 +5,7 @@ mod age;
 mod author;
 mod bench;
 
-use bench::{Bench, app, manifest, open, publish};
+use bench::{Bench, World_, app, cohorts, granted, manifest, open, publish};
 use lockgate_shared::{
     rollout::{Scope, Stop, StopKind},
     wire::OutcomeKind,
@@ -100,6 +100,58 @@ fn a_letter_box_that_says_a_letter_was_counted_is_not_believed() {
     bench.with(|it| publish(&mut it.repo, vec![], 1001));
     bench.turn_until(&mut agent, |it| !it.outcomes.is_empty());
     assert_eq!(bench.heard(), [OutcomeKind::Confirmed]);
+}
+
+#[test]
+fn a_poll_without_news_is_root_timestamp_and_one_letter_and_else_the_letter_comes_before_the_file()
+{
+    let bench = Bench::new();
+    let mut agent = bench.start().expect("started");
+    let poll = |agent: &mut Agent<World_>| {
+        bench.with(|it| it.log.clear());
+        agent.hurry();
+        bench.turns(agent, 1);
+        bench.with(|it| it.log.clone())
+    };
+    let log = poll(&mut agent);
+    let place = |word: &str| log.iter().position(|done| done.contains(word)).expect(word);
+    assert!(place("2.root.json") < place("timestamp.json"), "{log:?}");
+    assert!(place("timestamp.json") < place("letter"), "{log:?}");
+    assert!(place("letter") < place("rollouts/app"), "{log:?}");
+    assert_eq!(log.last().map(String::as_str), Some("letter"), "what came of it is told: {log:?}");
+    // The file that says that this letter was counted is news; the one after it is none.
+    while poll(&mut agent).len() > 3 {}
+    assert_eq!(poll(&mut agent), ["metadata/2.root.json", "metadata/timestamp.json", "letter"]);
+}
+
+#[test]
+fn a_grant_in_the_answer_to_a_letter_counts_for_a_rollout_that_appears_in_the_same_poll() {
+    let bench = Bench::new();
+    bench.with(|it| it.orders = Some(granted("early")));
+    let mut agent = bench.start().expect("started");
+    bench.turn_until(&mut agent, |it| !it.letters.is_empty());
+    assert_eq!(cohorts(&agent), ["early"]);
+    // What was granted later is for rollouts that are first seen later.
+    bench.with(|it| it.orders = Some(granted("later")));
+    bench.turns(&mut agent, 3);
+    assert_eq!(cohorts(&agent), ["early"]);
+}
+
+#[test]
+fn no_rollout_is_first_seen_before_a_letter_was_answered() {
+    let bench = Bench::new();
+    bench.with(|it| it.lose_answers = 2);
+    let mut agent = bench.start().expect("started");
+    let mut waited = 0;
+    while bench.with(|it| it.lose_answers > 0) {
+        bench.turns(&mut agent, 1);
+        assert_eq!(cohorts(&agent), [""; 0]);
+        waited += 1;
+        bench.with(|it| it.orders = Some(granted("early")));
+    }
+    assert!(waited > 1, "the answer was lost in two polls");
+    bench.turns(&mut agent, 2);
+    assert_eq!(cohorts(&agent), ["early"]);
 }
 
 #[test]
@@ -260,7 +312,7 @@ fn why_a_fetch_failed_is_told_to_owner_and_server_until_it_works() {
 }
 
 #[test]
-fn a_lost_journal_is_told_by_the_first_letter() {
+fn a_lost_journal_is_told_from_the_first_letter_on_and_for_a_while() {
     let bench = Bench::new();
     std::fs::write(bench.folder.path().join("journal.db"), vec![0x5a; 8192]).expect("written");
     let mut agent = bench.start().expect("started");
@@ -268,7 +320,15 @@ fn a_lost_journal_is_told_by_the_first_letter() {
         bench.turns(&mut agent, 1);
     }
     let notices = bench.with(|it| open(it.letters.values().next().expect("a letter"))).notices;
-    assert!(notices.iter().any(|notice| notice.contains("begun anew")), "{notices:?}");
+    let told = |notices: &[String]| notices.iter().filter(|one| one.contains("begun anew")).count();
+    assert_eq!(told(&notices), 1, "{notices:?}");
+    // Also by the letters after it, because each takes the place of the one before; not for ever.
+    bench.turns(&mut agent, 5);
+    assert_eq!(told(&bench.last_letter().notices), 1);
+    assert_eq!(told(&agent.snapshot().notices), 1);
+    bench.with(|it| it.uptime += 3600);
+    bench.turns(&mut agent, 2);
+    assert_eq!(told(&bench.last_letter().notices), 0);
 }
 
 #[test]

@@ -22,7 +22,10 @@ use super::{
     https::{Ask, text_of, url},
     retry,
 };
-use crate::{clock::Stopwatch, log};
+use crate::{
+    clock::{self, Stopwatch},
+    log,
+};
 
 /// A payload on its way.
 #[derive(Debug)]
@@ -34,10 +37,11 @@ pub struct Download<'a> {
     taken: u64,
     chunk: Bytes,
     body: Option<Flow>,
-    /// Which source is asked next.
-    source: usize,
-    /// Each source's own name for the bytes, to notice that they changed.
-    tags: Vec<Option<String>>,
+    /// The sources, in the order in which they are asked, each with its own name for the bytes, to
+    /// notice that they changed.
+    sources: Vec<(usize, Option<String>)>,
+    /// The place in that order of the one that is asked next.
+    turn: usize,
     /// Attempts since the last byte.
     failures: u32,
 }
@@ -54,7 +58,8 @@ struct Flow {
 
 impl<'a> Download<'a> {
     pub(super) fn new(transport: &'a mut Transport, path: String, size: u64) -> Self {
-        let tags = vec![None; transport.readable.len()];
+        let order = transport.order.begin(&path, clock::uptime());
+        let sources = order.into_iter().map(|source| (source, None)).collect();
         Self {
             transport,
             path,
@@ -62,8 +67,8 @@ impl<'a> Download<'a> {
             taken: 0,
             chunk: Bytes::new(),
             body: None,
-            source: 0,
-            tags,
+            sources,
+            turn: 0,
             failures: 0,
         }
     }
@@ -81,9 +86,12 @@ impl<'a> Download<'a> {
                 return Err(error);
             }
             self.failures += 1;
-            let sources = self.transport.readable.len();
+            let sources = self.sources.len();
+            if let Some((source, _)) = self.sources.get(self.turn) {
+                self.transport.order.failed(*source, &error, clock::uptime());
+            }
             // A source that has something else than was signed is passed over like one that is down.
-            self.source = (self.source + 1) % sources.max(1);
+            self.turn = (self.turn + 1) % sources.max(1);
             let lasting = matches!(error.remedy(), Remedy::Mend | Remedy::Accept);
             let tried_all = self.failures as usize >= sources;
             if self.failures >= self.transport.links.limits.attempts || (lasting && tried_all) {
@@ -107,7 +115,9 @@ impl<'a> Download<'a> {
     }
 
     fn attempt(&mut self) -> Result<(), TransportError> {
-        let Some(origin) = self.transport.readable.get(self.source).cloned() else {
+        let source = self.sources.get(self.turn).map(|(source, _)| *source);
+        let origin = source.and_then(|source| self.transport.order.origin(source));
+        let Some((source, origin)) = source.zip(origin) else {
             return Err(TransportError::Request { path: self.path.clone() });
         };
         let mut flow = match self.body.take() {
@@ -130,6 +140,7 @@ impl<'a> Download<'a> {
                 });
             }
             self.taken += data.len() as u64;
+            self.transport.order.gave_part(source);
             self.chunk = data;
             self.body = Some(flow);
             return Ok(());
@@ -172,7 +183,7 @@ impl<'a> Download<'a> {
     /// Asks a source for what is still missing.
     fn ask(&mut self, origin: &Origin) -> Result<Flow, TransportError> {
         let mut ask = Ask::get(&self.path);
-        let tag = self.tags.get(self.source).cloned().flatten();
+        let tag = self.sources.get(self.turn).and_then(|(_, tag)| tag.clone());
         if self.taken > 0 {
             ask.headers.push((header::RANGE, format!("bytes={}-", self.taken)));
             if let Some(tag) = &tag {
@@ -189,7 +200,7 @@ impl<'a> Download<'a> {
         let response = drive(runtime, signals, work)?;
         let skip = self.check_head(&response, &url, tag.as_deref())?;
         let new = text_of(response.headers(), header::ETAG);
-        if let Some(slot) = self.tags.get_mut(self.source) {
+        if let Some((_, slot)) = self.sources.get_mut(self.turn) {
             // A weak tag promises the same meaning, not the same bytes.
             *slot = (!new.is_empty() && !new.starts_with("W/")).then_some(new);
         }

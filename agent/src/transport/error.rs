@@ -265,6 +265,43 @@ impl TransportError {
         }
     }
 
+    /// Whether it is the doing of the source that was asked, or of the way to it.
+    pub(super) const fn is_sources_fault(&self) -> bool {
+        match self {
+            Self::Runtime(_)
+            | Self::Ca { .. }
+            | Self::Setup(_)
+            | Self::Request { .. }
+            | Self::Terminated => false,
+            Self::Resolve { .. }
+            | Self::Unreachable { .. }
+            | Self::Untrusted { .. }
+            | Self::WrongName { .. }
+            | Self::CertificateTime { .. }
+            | Self::TlsVersion { .. }
+            | Self::Tls { .. }
+            | Self::Timeout { .. }
+            | Self::TooSlow { .. }
+            | Self::Broken { .. }
+            | Self::NotFound { .. }
+            | Self::Redirect { .. }
+            | Self::Busy { .. }
+            | Self::Status { .. }
+            | Self::TooLong { .. }
+            | Self::Length { .. }
+            | Self::Resume { .. } => true,
+        }
+    }
+
+    /// The same from a source whose "no such file" does not count: it may be behind.
+    pub(super) fn of_a_mirror(self) -> Self {
+        if let Self::NotFound { url, problem } = self {
+            Self::Status { url, status: 404, problem }
+        } else {
+            self
+        }
+    }
+
     /// Whether the server answered, in whole, with something else than success.
     pub(super) const fn answered(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::Busy { .. } | Self::Status { .. })

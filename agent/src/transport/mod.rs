@@ -4,6 +4,7 @@
 //! | to find out | open |
 //! |---|---|
 //! | where a server is | `origin` |
+//! | which source is asked first, and which last | `order` |
 //! | how a connection is secured | `tls`, with `curve` |
 //! | what one request does | `https` |
 //! | how a payload is fetched over a bad line | `download` |
@@ -20,6 +21,7 @@ mod curve;
 mod download;
 mod error;
 mod https;
+mod order;
 mod origin;
 mod repository;
 pub mod retry;
@@ -36,12 +38,18 @@ use tokio::runtime::{Builder, Runtime};
 pub use download::Download;
 pub use error::{Remedy, TransportError};
 pub use https::Answer;
+pub use order::{BEHIND_FAILED, BEHIND_REFUSED, Behind, Cause, REFUSALS, REFUSED_BYTES, SLOW};
 pub use origin::{MAX_ORIGIN, Origin, OriginError};
 pub use repository::Repository;
 pub use tls::{AUTHORITIES, CA_BYTES};
 pub use wake::Woken;
 
+use crate::{
+    clock::{self, Stopwatch},
+    core::tuf::Another,
+};
 use https::{Ask, Links};
+use order::Order;
 use wake::Signals;
 
 /// Connecting, and then agreeing on TLS, may each take this long: three losses of a packet.
@@ -102,8 +110,8 @@ pub struct Sources {
 pub struct Transport {
     links: Links,
     server: Origin,
-    /// The mirrors, then the server.
-    readable: Vec<Origin>,
+    /// The mirrors and the server, as the repository is read from them.
+    order: Order,
     signals: Option<Signals>,
     // Last, so that the connections' tasks end after everything that speaks to them.
     runtime: Runtime,
@@ -125,20 +133,19 @@ impl Transport {
             .thread_keep_alive(Duration::ZERO)
             .build()
             .map_err(TransportError::Runtime)?;
-        let mut readable = sources.mirrors;
-        readable.push(sources.server.clone());
         Ok(Self {
             links: Links::new(sources.ca, limits)?,
+            order: Order::new(sources.mirrors, sources.server.clone()),
             server: sources.server,
-            readable,
             signals: None,
             runtime,
         })
     }
 
     /// Reads a small file of the repository, at most `max` bytes, within `deadline` for each source.
-    /// The mirrors are asked in order, then the server; only the server's "no such file" counts,
-    /// because a mirror may be behind.
+    /// The mirrors are asked in order, then the server, then those that did badly of late; only the
+    /// server's "no such file" counts, because a mirror may be behind. After [`Self::refused`] the
+    /// same file is asked of the sources that are left.
     pub fn get(
         &mut self,
         path: &str,
@@ -146,18 +153,43 @@ impl Transport {
         deadline: Duration,
     ) -> Result<Vec<u8>, TransportError> {
         let ask = Ask::get(checked(path)?);
-        let Self { links, readable, signals, runtime, .. } = self;
+        let Self { links, order, signals, runtime, .. } = self;
         let work = async {
-            let mut last = Err(TransportError::Request { path: path.to_owned() });
-            for origin in readable.iter() {
-                last = links.fetch(origin, &ask, max, deadline).await.map(|answer| answer.body);
-                if last.is_ok() {
-                    break;
+            let mut last = TransportError::Request { path: path.to_owned() };
+            for source in order.begin(path, clock::uptime()) {
+                let Some(origin) = order.origin(source) else { continue };
+                let watch = Stopwatch::start();
+                let answer = links.fetch(&origin, &ask, max, deadline).await;
+                let (took, now) = (watch.elapsed(), clock::uptime());
+                match answer {
+                    Ok(answer) => {
+                        order.gave(source, &answer.body, took, now);
+                        return Ok(answer.body);
+                    }
+                    Err(error) => {
+                        order.failed(source, &error, now);
+                        match (order.is_server(source), error) {
+                            (true, gone @ TransportError::NotFound { .. }) => return Err(gone),
+                            (true, error) => last = error,
+                            (false, error) => last = error.of_a_mirror(),
+                        }
+                    }
                 }
             }
-            last
+            Err(last)
         };
         drive(runtime, signals, work)
+    }
+
+    /// Hears that what came last is not what was signed, and why; says whether another source is left
+    /// to ask for the same. Whoever gave it is asked last for a while.
+    pub fn refused(&mut self, why: &str) -> Another {
+        self.order.refused(why)
+    }
+
+    /// The sources that are asked after the others now, and why.
+    pub fn behind(&mut self) -> Vec<Behind> {
+        self.order.behind(clock::uptime())
     }
 
     /// Asks the server itself for a small answer, with its head.
@@ -197,6 +229,7 @@ impl Transport {
 
     /// Closes the turn's connections. Their TLS sessions are resumed in the next turn.
     pub fn end_turn(&mut self) {
+        self.order.end_turn(clock::uptime());
         self.links.close();
         // Lets the connections' tasks see that they are not needed, and say goodbye.
         self.runtime.block_on(tokio::task::yield_now());

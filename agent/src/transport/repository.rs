@@ -1,10 +1,12 @@
 //! The repository behind the transport, as the TUF workflow reads it: metadata and small targets, each
 //! read with a deadline.
 
+use std::fmt::Display;
+
 use lockgate_shared::failure::Chain;
 
 use super::{ANSWER, Transport, TransportError};
-use crate::core::tuf::{Fetch, FetchError};
+use crate::core::tuf::{Another, Fetch, FetchError};
 
 /// Reads the repository through a transport: the mirrors in order, then the server.
 #[derive(Debug)]
@@ -17,6 +19,10 @@ impl Fetch for Repository<'_> {
 
     fn target(&mut self, path: &str, max: u64) -> Result<Vec<u8>, FetchError> {
         self.read(&format!("/repo/targets/{path}"), max)
+    }
+
+    fn refused(&mut self, why: &dyn Display) -> Another {
+        self.0.refused(&why.to_string())
     }
 }
 

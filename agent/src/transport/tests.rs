@@ -207,6 +207,55 @@ fn mirrors_are_asked_first_and_the_server_has_the_last_word() {
 }
 
 #[test]
+fn a_refused_file_comes_from_the_next_source_and_who_gave_it_is_asked_last_from_then_on() {
+    let mirror = serve(|head, _| match head.contains("/late") {
+        true => whole(404, "", b""),
+        false => whole(200, "", b"garbage"),
+    });
+    let server = serve(|_, _| whole(200, "", b"true"));
+    let (_ca, mut transport) = both(&mirror, &server);
+    assert_eq!(transport.get("/a", 10, LONG).expect("an answer"), b"garbage");
+    assert_eq!(transport.refused("no metadata"), Another::Source);
+    assert_eq!(transport.get("/a", 10, LONG).expect("an answer"), b"true");
+    assert_eq!(transport.get("/b", 10, LONG).expect("an answer"), b"true");
+    assert_eq!(mirror.asked().len(), 1, "it is asked last");
+    transport.end_turn();
+    let behind = transport.behind();
+    assert_eq!(behind.len(), 1);
+    assert_eq!(behind[0].source, mirror.origin("localhost"));
+    assert_eq!(behind[0].cause, Cause::Refused("no metadata".into()));
+    // Where the server itself is refused, a mirror's "no such file" is not the repository's word.
+    assert_eq!(transport.get("/late", 10, LONG).expect("an answer"), b"true");
+    assert_eq!(transport.refused("it is too old"), Another::Source);
+    let ended = transport.get("/late", 10, LONG);
+    assert!(matches!(ended, Err(TransportError::Status { status: 404, .. })), "{ended:?}");
+    assert_eq!(transport.refused("nothing came"), Another::Nobody);
+}
+
+#[test]
+fn a_refused_payload_comes_from_another_source_also_where_the_server_ended_it() {
+    // The mirror gives a wrong beginning and hangs up; the server goes on where it stopped.
+    let mirror = serve(|_, _| Reply::Reset((head(200, "content-length: 10\r\n") + "wrong").into()));
+    let server = serve(|asked, _| match field(asked, "range") {
+        None => whole(200, "", b"0123456789"),
+        Some(_) => Reply::Keep(
+            (head(206, "content-range: bytes 5-9/10\r\ncontent-length: 5\r\n") + "56789").into(),
+        ),
+    });
+    let (_ca, mut transport) = both(&mirror, &server);
+    for expected in [&b"wrong56789"[..], b"0123456789"] {
+        let mut got = Vec::new();
+        let mut download = transport.download("/x", 10).expect("a download");
+        download.read_to_end(&mut got).expect("all of it");
+        assert_eq!(got, expected);
+        if got.starts_with(b"wrong") {
+            assert_eq!(transport.refused("another digest"), Another::Source);
+        }
+    }
+    assert_eq!(mirror.asked().len(), 1);
+}
+
+#[test]
 fn a_download_goes_on_where_the_connection_broke() {
     let payload: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
     let bytes = payload.clone();
@@ -518,6 +567,15 @@ fn open(
     limits: Limits,
 ) -> Result<Transport, TransportError> {
     Transport::with_limits(Sources { server, mirrors, ca }, limits)
+}
+
+/// A transport to a mirror and a server, and the folder with their authorities.
+fn both(mirror: &Server, server: &Server) -> (tempfile::TempDir, Transport) {
+    let ca = authorities(&[mirror, server]);
+    let path = ca.path().join("ca.pem");
+    let mirrors = vec![mirror.origin("localhost")];
+    let transport = open(mirrors, server.origin("localhost"), path, quick());
+    (ca, transport.expect("a transport"))
 }
 
 fn authorities(servers: &[&Server]) -> tempfile::TempDir {

@@ -30,6 +30,7 @@ use lockgate_shared::{
 };
 use lockgate_test_fleet::{
     hostile::{Asked, Reply},
+    olpc::canonical,
     world::{PROFILES, World, app},
 };
 use serde_json::{Value, json};
@@ -541,9 +542,7 @@ pub(crate) fn sign_value(signed: &Value, keys: &[SigningKey]) -> Vec<u8> {
 
 /// The same under key ids of one's own choice.
 pub(crate) fn sign_value_as(signed: &Value, keys: &[(String, SigningKey)]) -> Vec<u8> {
-    let mut message = String::new();
-    canonical(signed, &mut message);
-    let message = message.into_bytes();
+    let message = canonical(signed);
     let signatures: Vec<Value> = keys
         .iter()
         .map(|(id, key)| {
@@ -552,36 +551,6 @@ pub(crate) fn sign_value_as(signed: &Value, keys: &[(String, SigningKey)]) -> Ve
         })
         .collect();
     serde_json::to_vec_pretty(&json!({"signatures": signatures, "signed": signed})).expect("JSON")
-}
-
-/// Canonical JSON: sorted keys, no space, and in texts only quotes and backslashes escaped.
-fn canonical(value: &Value, out: &mut String) {
-    let text = |text: &str, out: &mut String| {
-        out.push('"');
-        out.push_str(&text.replace('\\', "\\\\").replace('"', "\\\""));
-        out.push('"');
-    };
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => out.push_str(&value.to_string()),
-        Value::String(string) => text(string, out),
-        Value::Array(values) => {
-            for (index, value) in values.iter().enumerate() {
-                out.push(if index == 0 { '[' } else { ',' });
-                canonical(value, out);
-            }
-            out.push_str(if values.is_empty() { "[]" } else { "]" });
-        }
-        Value::Object(map) => {
-            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
-            for (index, (key, value)) in sorted.into_iter().enumerate() {
-                out.push(if index == 0 { '{' } else { ',' });
-                text(key, out);
-                out.push(':');
-                canonical(value, out);
-            }
-            out.push_str(if map.is_empty() { "{}" } else { "}" });
-        }
-    }
 }
 
 fn id_of(key: &SigningKey) -> String {

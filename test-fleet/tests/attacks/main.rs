@@ -15,6 +15,7 @@ mod handbook;
 mod keys_and_roles;
 mod letters_and_identity;
 mod metadata;
+mod mirrors;
 mod operators;
 mod release_and_gate;
 mod stage;

@@ -1,4 +1,4 @@
-//! Metadata and mirrors: entries 1 to 15.
+//! Metadata, and the line to the server: entries 1 to 15 but for 13, which stands in `mirrors`.
 
 use std::{fs, time::Duration};
 
@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     forge::{Forge, Goods, PRODUCT},
-    stage::{BEFORE, PATIENCE, Victim, front, site},
+    stage::{BEFORE, PATIENCE, Victim, site},
 };
 
 /// Peak memory may grow by this much under an endless answer: the largest limit of any metadata, twice.
@@ -579,30 +579,6 @@ fn e12_only_what_a_role_entitled_to_it_lists_is_followed() {
     let named = |path: &String| path.contains("6.6.6") && path.contains("app");
     assert!(!victim.front.paths().iter().any(named), "{:?}", victim.front.paths());
     victim.unharmed(&kept, &believed);
-}
-
-#[test]
-fn e13_a_mirror_that_drops_or_lacks_files_does_not_keep_a_device_from_its_server() {
-    let mirror = front();
-    let mut victim = Victim::enrolled(&[PRODUCT], &format!("mirrors = [\"{}\"]\n", mirror.url()));
-    let attacks: [fn() -> Reply; 4] = [
-        || Reply::Hangup,
-        || Reply::Status(500, Vec::new()),
-        || Reply::Redirect("http://127.0.0.1:1/".into()),
-        || Reply::Endless { announced: Some(1 << 40) },
-    ];
-    let mut turn = 0_usize;
-    mirror.think(move |_| {
-        turn += 1;
-        attacks[turn % attacks.len()]()
-    });
-    victim.start();
-    victim.rest_on(BEFORE);
-    let goods = Goods::new("1.1.0");
-    victim.forge().roll_out(&goods);
-    victim.rest_on("1.1.0");
-    victim.well();
-    assert!(!mirror.paths().is_empty(), "the mirror was asked first");
 }
 
 #[test]

@@ -28,6 +28,8 @@ use hostility::{ACTS, Scope};
 use repository::{DAY, HOUR, PATHS, Pins, Repository, TARGETS_ROLES};
 use tampering::TAMPERINGS;
 
+/// Cases that find out a faulty client: each fault shows in dozens of them.
+const FAULTY_CASES: u64 = 120;
 /// Cases of one run: about twelve seconds on two cores that have nothing else to do.
 const CASES: u64 = 2_500;
 
@@ -87,9 +89,70 @@ fn an_honest_repository_is_read_to_the_last_target_by_both() {
     }
 }
 
+#[test]
+fn a_client_with_a_fault_is_found_out_by_the_comparison() {
+    for (fault, words) in [
+        (Fault::TakesWhatExpired, "TheirsRefuses at refresh: Expired"),
+        (Fault::TakesWhatNobodySigned, "TheirsRefuses at refresh: Threshold"),
+        (Fault::RefusesWhatIsGood, "OursRefuses at refresh: Fault"),
+        (Fault::FindsNothing, "OursRefuses at app/1: Fault"),
+        (Fault::GivesOtherBytes, "gave bytes for `app/1` that nobody listed"),
+    ] {
+        let mut tally = Tally::default();
+        for number in 0..FAULTY_CASES {
+            let case = Case { fault: Some(fault), ..Case::new(number) };
+            if let Err(unexplained) = case.run(&mut tally, &mut |_| {}) {
+                tally.unexplained.push(unexplained);
+            }
+        }
+        let named = tally.unexplained.iter().any(|line| line.contains(words));
+        assert!(named, "{fault:?} is not told as {words:?}: {:#?}", tally.unexplained);
+        let judged = catch_unwind(AssertUnwindSafe(|| tally.judge(FAULTY_CASES)));
+        assert!(judged.is_err(), "{fault:?} is let pass");
+    }
+}
+
+/// What is done to our side, to see the comparison fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    TakesWhatExpired,
+    TakesWhatNobodySigned,
+    RefusesWhatIsGood,
+    FindsNothing,
+    GivesOtherBytes,
+}
+
+impl Fault {
+    fn refreshed(self, result: Result<(), Refusal>) -> Result<(), Refusal> {
+        match (self, result) {
+            (Self::TakesWhatExpired, Err(why)) if why.kind == "Expired" => Ok(()),
+            (Self::TakesWhatNobodySigned, Err(why)) if why.kind == "Signatures" => Ok(()),
+            (Self::RefusesWhatIsGood, Ok(())) => Err(Self::refusal()),
+            (_, result) => result,
+        }
+    }
+
+    fn found(self, path: &str, answer: Answer) -> Answer {
+        match (self, answer) {
+            (Self::FindsNothing, Ok(_)) if path == "app/1" => Err(Self::refusal()),
+            (Self::GivesOtherBytes, Ok(mut bytes)) if path == "app/1" => {
+                bytes.push(b'!');
+                Ok(bytes)
+            }
+            (_, answer) => answer,
+        }
+    }
+
+    fn refusal() -> Refusal {
+        Refusal { kind: "Fault".into(), text: "made for this test".into() }
+    }
+}
+
 /// One sequence of refreshes.
 struct Case {
     number: u64,
+    /// What is wrong with ours on purpose.
+    fault: Option<Fault>,
     dice: Dice,
     /// What the operator means.
     good: Repository,
@@ -109,7 +172,17 @@ impl Case {
         let good = base(pins, consistent);
         let anchor = good.mirror.files["1.root.json"].clone();
         let (ours, theirs) = (Ours::new(&anchor), Theirs::new(&anchor));
-        Self { number, dice, good, ours, theirs, done: BTreeSet::new(), served: BTreeMap::new() }
+        let fault = None;
+        Self {
+            number,
+            fault,
+            dice,
+            good,
+            ours,
+            theirs,
+            done: BTreeSet::new(),
+            served: BTreeMap::new(),
+        }
     }
 
     /// Runs to the end, or to the first difference: after it the two have different pasts.
@@ -128,6 +201,7 @@ impl Case {
             let now = self.clock();
             tell(format!("both refresh at {}", repository::at(now)));
             let (ours, theirs) = (self.ours.refresh(&served.mirror, now), self.judge(&served, now));
+            let ours = self.fault.map_or(ours.clone(), |fault| fault.refreshed(ours));
             tell(format!("  ours {ours:?}\n  theirs {theirs:?}"));
             tally.count(&ours);
             match (ours, theirs) {
@@ -153,6 +227,7 @@ impl Case {
             }
             for path in PATHS {
                 let ours = self.ours.target(&served.mirror, path, now);
+                let ours = self.fault.map_or(ours.clone(), |fault| fault.found(path, ours));
                 let theirs = self.theirs.target(path, now);
                 tell(format!("  {path}: ours {}\n    theirs {}", told(&ours), told(&theirs)));
                 if self.settle(&served, now, path, (ours, theirs), tally)? == Settled::Apart {

@@ -11,6 +11,10 @@
 //! verified is kept through [`Store`], time is an argument. What is stored is believed no more than
 //! what is received: it is verified again after each start, and what fails is treated as absent.
 //!
+//! A file that is not what it must be is asked for again, of the source that comes next
+//! ([`Fetch::refused`]): each file is held against its parent alone, so parts of one chain may come
+//! from several sources, and none of them can make another's files believed.
+//!
 //! It refuses to guess: any answer to "is there a newer root?" other than a clear "no such file"
 //! ends the refresh, and a failed refresh leaves nothing to look targets up in.
 
@@ -24,6 +28,7 @@ mod json;
 mod key;
 mod metadata;
 mod names;
+mod proof;
 mod received;
 mod search;
 #[cfg(test)]
@@ -35,6 +40,8 @@ mod tests_hostile;
 #[cfg(test)]
 mod tests_refresh;
 #[cfg(test)]
+mod tests_sources;
+#[cfg(test)]
 mod tests_targets;
 
 pub use error::{Malformed, TufError};
@@ -43,8 +50,16 @@ pub use names::{escape, escape_path};
 pub use search::{DELEGATED_ROLES_PER_SEARCH, TargetInfo};
 pub use updater::{Change, ROOTS_PER_REFRESH, Refreshed, Status, Updater};
 
+use std::fmt::Display;
+
+use lockgate_shared::time::Seconds;
 use thiserror::Error;
 
+/// Most sources that one file is asked of: eight mirrors, the server, and room for as many more.
+pub const SOURCES_PER_FILE: u32 = 16;
+/// A timestamp signed longer ago than this is asked for of the other sources as well, and the newest
+/// counts: the signer signs every ten minutes, so this is three signatures late.
+pub const LAG: Seconds = Seconds(30 * 60);
 /// Longest `root.json`: room for about a thousand keys, and still small enough to hold in memory.
 pub const ROOT_LIMIT: u64 = 512 * 1024;
 /// Longest `timestamp.json`: it names one file, so this is room for some dozens of signatures.
@@ -66,6 +81,22 @@ pub trait Fetch {
     /// Reads `path`, which is relative to the targets base and already escaped
     /// (`releases/app/<sha256>.1.2.0.json`), stopping once `max` bytes are exceeded.
     fn target(&mut self, path: &str, max: u64) -> Result<Vec<u8>, FetchError>;
+
+    /// Hears that the bytes it gave last are not what they must be, and why. Says whether another
+    /// source has still to be asked: then the same file is read again, and must come from there.
+    fn refused(&mut self, why: &dyn Display) -> Another {
+        let _ = why;
+        Another::Nobody
+    }
+}
+
+/// Whether the file that was refused may come from somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Another {
+    /// The next read of the same file asks the source that comes next.
+    Source,
+    /// Every source was asked, or enough was tried.
+    Nobody,
 }
 
 /// Why a file could not be read from the repository.

@@ -14,11 +14,12 @@ use super::error::TufError;
 use super::imprint::{Hashes, Imprint};
 use super::metadata::{After, Delegate, Document, Snapshot, Targets};
 use super::names;
+use super::proof::{Place, proved};
 use super::received::Held;
 use super::updater::{
     Chain, DELEGATED_IN_MEMORY, Freshness, Memory, Outside, Updater, Wanted, stored,
 };
-use super::{Fetch, FetchError, SMALL_TARGET_LIMIT, Store, TARGETS_LIMIT};
+use super::{Fetch, SMALL_TARGET_LIMIT, Store, TARGETS_LIMIT};
 
 /// Most delegated roles that one search visits. A repository of ours has one for a path.
 pub const DELEGATED_ROLES_PER_SEARCH: usize = 32;
@@ -129,12 +130,8 @@ impl Updater {
         if length > limit {
             return Err(TufError::TargetTooLong { path, length, limit });
         }
-        let failed = |source| TufError::Fetch { name: target.fetch_path.clone(), source };
-        let bytes = fetch.target(&target.fetch_path, length).map_err(failed)?;
-        if bytes.len() as u64 > length {
-            return Err(failed(FetchError::TooLong { limit: length }));
-        }
-        target.verify(&bytes)?;
+        let file = (Place::Targets, target.fetch_path.as_str());
+        let ((), bytes) = proved(fetch, file, length, |bytes| target.verify(bytes))?;
         Ok(bytes)
     }
 

@@ -190,6 +190,13 @@ impl Repo {
     pub(crate) fn anchor(&self) -> Vec<u8> {
         self.files["1.root.json"].clone()
     }
+
+    /// Serves other bytes as a file or a payload that it has.
+    pub(crate) fn spoil(&mut self, name: &str, bytes: &[u8]) {
+        let payload = self.payloads.contains_key(name);
+        let map = if payload { &mut self.payloads } else { &mut self.files };
+        assert!(map.insert(name.to_owned(), bytes.to_vec()).is_some(), "`{name}` was not served");
+    }
 }
 
 impl Fetch for Repo {
@@ -253,9 +260,19 @@ impl Device {
         device
     }
 
-    pub(crate) fn refresh(&mut self, repo: &mut Repo, now: i64) -> Result<Refreshed, TufError> {
+    /// Another device with the same disk.
+    pub(crate) fn twin(&self) -> Self {
+        let (anchor, disk, floor) = (self.anchor.clone(), self.disk.clone(), self.floor.clone());
+        Self { anchor, disk, floor, running: None }
+    }
+
+    pub(crate) fn refresh(
+        &mut self,
+        source: &mut dyn Fetch,
+        now: i64,
+    ) -> Result<Refreshed, TufError> {
         let mut updater = self.start()?;
-        let result = updater.refresh(repo, &mut self.disk, Moment(now));
+        let result = updater.refresh(source, &mut self.disk, Moment(now));
         self.floor = serde_json::to_string(updater.floor()).expect("plain data");
         self.running = Some(updater);
         result
@@ -263,23 +280,23 @@ impl Device {
 
     pub(crate) fn find(
         &mut self,
-        repo: &mut Repo,
+        source: &mut dyn Fetch,
         path: &str,
         now: i64,
     ) -> Result<Option<TargetInfo>, TufError> {
         let mut updater = self.start()?;
-        let result = updater.find_target(repo, &mut self.disk, path, Moment(now));
+        let result = updater.find_target(source, &mut self.disk, path, Moment(now));
         self.running = Some(updater);
         result
     }
 
     pub(crate) fn bytes(
         &mut self,
-        repo: &mut Repo,
+        source: &mut dyn Fetch,
         target: &TargetInfo,
     ) -> Result<Vec<u8>, TufError> {
         let updater = self.start()?;
-        let result = updater.target_bytes(repo, target);
+        let result = updater.target_bytes(source, target);
         self.running = Some(updater);
         result
     }

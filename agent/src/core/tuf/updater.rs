@@ -2,20 +2,25 @@
 //! specification, with what was verified remembered so that a refresh without news costs one
 //! signature check.
 //!
-//! It refuses to go on past the first thing that is wrong. What was verified before that stays.
+//! It refuses to go on past the first thing that is wrong with every source. What was verified before
+//! that stays.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockgate_shared::time::Moment;
+use lockgate_shared::{failure, time::Moment};
 
 use super::authority::{Authority, AuthorityId};
 use super::error::{TufError, quote};
 use super::floor::{Bound, Floor};
 use super::imprint::Imprint;
 use super::metadata::{Document, Named, Root, Snapshot, Targets, Timestamp};
+use super::proof::{Place, proved, read};
 use super::received::{Held, Received, check_expiry, check_imprint, verify};
-use super::{Fetch, FetchError, ROOT_LIMIT, SNAPSHOT_LIMIT, Store, TARGETS_LIMIT, TIMESTAMP_LIMIT};
+use super::{
+    Another, Fetch, FetchError, LAG, ROOT_LIMIT, SNAPSHOT_LIMIT, SOURCES_PER_FILE, Store,
+    TARGETS_LIMIT, TIMESTAMP_LIMIT,
+};
 
 /// Most roots that one refresh walks: five years of monthly ceremonies. A device further behind
 /// fails once, keeps what it reached, and goes on at its next refresh.
@@ -197,12 +202,13 @@ impl Updater {
         for _ in 0..ROOTS_PER_REFRESH {
             let Some(next) = self.root.head().version.checked_add(1) else { return Ok(()) };
             let file = root_file(next);
-            let bytes = match read(fetch, &file, ROOT_LIMIT) {
-                Ok(bytes) => bytes,
+            let trusted = &self.root;
+            let prove = |bytes: &[u8]| successor(trusted, next, bytes);
+            let (root, bytes) = match proved(fetch, (Place::Metadata, &file), ROOT_LIMIT, prove) {
+                Ok(proven) => proven,
                 Err(TufError::Fetch { source: FetchError::NotFound, .. }) => return Ok(()),
                 Err(other) => return Err(other),
             };
-            let root = successor(&self.root, next, &bytes)?;
             // Before the root is stored: were power cut in between the other way round, the new
             // root would be known and the old keys' versions would still stand.
             settle_keys(&mut self.floor, &root, store)?;
@@ -268,15 +274,45 @@ impl Seen {
     }
 }
 
-/// The timestamp to go by: the one offered, or the one held if the offered has its version.
+/// The timestamp to go by, of the first source that gives a good one that is fresh. A source that
+/// stands still is as good as a liar to whoever waits for a stop: where the others have nothing
+/// better, its timestamp counts all the same.
 fn current_timestamp(
     memory: &mut Memory,
     floor: &mut Floor,
     authority: &Authority,
     outside: &mut Outside<'_>,
 ) -> Result<Held<Timestamp>, TufError> {
+    let (mut late, mut asked) = (None, 1);
+    loop {
+        let (another, offered) = match offered_timestamp(memory, floor, authority, outside) {
+            Ok(current) => {
+                let age = current.document.issued.map(|issued| outside.now.since(issued));
+                let Some(age) = age.filter(|age| *age > LAG) else { return Ok(current) };
+                let why = format_args!("its timestamp was signed {age} ago");
+                (outside.fetch.refused(&why), Ok(current))
+            }
+            Err(error @ TufError::Store(_)) => return Err(error),
+            Err(error @ TufError::Fetch { .. }) => (Another::Nobody, Err(error)),
+            Err(error) => (outside.fetch.refused(&failure::Chain(&error)), Err(error)),
+        };
+        if another == Another::Nobody || asked >= SOURCES_PER_FILE {
+            return offered.or_else(|error| late.ok_or(error));
+        }
+        late = offered.ok().or(late);
+        asked += 1;
+    }
+}
+
+/// The timestamp that one source offers, or the one held if the offered has its version.
+fn offered_timestamp(
+    memory: &mut Memory,
+    floor: &mut Floor,
+    authority: &Authority,
+    outside: &mut Outside<'_>,
+) -> Result<Held<Timestamp>, TufError> {
     const ROLE: &str = "timestamp";
-    let bytes = read(outside.fetch, TIMESTAMP, TIMESTAMP_LIMIT)?;
+    let bytes = read(outside.fetch, (Place::Metadata, TIMESTAMP), TIMESTAMP_LIMIT)?;
     let (current, news) = match memory.timestamp.clone() {
         Some(held) if held.imprint == Imprint::of(&bytes) => (held, None),
         Some(held) => {
@@ -398,14 +434,15 @@ impl Wanted<'_> {
             false => format!("{file}.json"),
         };
         let limit = named.length.map_or(limit, |length| length.min(limit));
-        let bytes = read(outside.fetch, &name, limit)?;
-        check_imprint(role, &Imprint::of(&bytes), named)?;
-        let held = verify::<D>(role, &bytes, authority)?;
-        let (expected, found) = (named.version, held.head().version);
-        if expected != found {
-            return Err(TufError::Version { role: role.to_owned(), expected, found });
-        }
-        Ok((held, bytes))
+        proved(outside.fetch, (Place::Metadata, &name), limit, |bytes| {
+            check_imprint(role, &Imprint::of(bytes), named)?;
+            let held = verify::<D>(role, bytes, authority)?;
+            let (expected, found) = (named.version, held.head().version);
+            if expected != found {
+                return Err(TufError::Version { role: role.to_owned(), expected, found });
+            }
+            Ok(held)
+        })
     }
 }
 
@@ -418,16 +455,6 @@ pub(super) fn stored<D: Document>(
 ) -> Result<Option<Held<D>>, TufError> {
     let bytes = store.load(name)?.filter(|bytes| bytes.len() as u64 <= TARGETS_LIMIT);
     Ok(bytes.and_then(|bytes| verify(role, &bytes, authority).ok()))
-}
-
-/// Reads a metadata file, trusting nobody to have kept to the limit.
-fn read(fetch: &mut dyn Fetch, name: &str, limit: u64) -> Result<Vec<u8>, TufError> {
-    let failed = |source| TufError::Fetch { name: name.to_owned(), source };
-    let bytes = fetch.metadata(name, limit).map_err(failed)?;
-    if bytes.len() as u64 > limit {
-        return Err(failed(FetchError::TooLong { limit }));
-    }
-    Ok(bytes)
 }
 
 /// Reads the root that follows `root`: signed by the threshold of both, and one version on.

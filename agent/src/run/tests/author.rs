@@ -1,6 +1,6 @@
 //! A device that is enrolled anew on the state that it has.
 
-use lockgate_shared::wire::Outcomes;
+use lockgate_shared::wire::{Format, Outcomes, Sealed};
 
 use super::*;
 

@@ -1,10 +1,10 @@
 //! A device for the stories of [`super`]: real decisions, a real journal and a real repository, with
 //! slots, clock and server in memory.
 
-use std::{cell::RefCell, collections::BTreeMap, io::Read, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, fmt::Display, io::Read, rc::Rc};
 
 use lockgate_shared::{
-    act::{Act, CohortSize, RiskClass, SignedAct, Start},
+    act::{Act, CohortSize, Grant, RiskClass, SignedAct, Start},
     bucket::Limit,
     facts::Conditions,
     group::KnownGroups,
@@ -16,7 +16,10 @@ use lockgate_shared::{
     policy::{Approvals, POLICY_FORMAT, Person, Policy, Role as PolicyRole},
     recall::{Recall, RecallStep},
     rollout::{OpenStage, RolloutEntry, RolloutFile, Scope, Stop, StopKind},
-    wire::{Format, Letter, OutcomeKind, OutcomeRecord, Outcomes, Sealed, encode_rollout_file},
+    wire::{
+        Directive, Format, Letter, OutcomeKind, OutcomeRecord, Outcomes, Sealed,
+        encode_rollout_file,
+    },
 };
 use serde_json::json;
 
@@ -24,11 +27,12 @@ use crate::{
     core::{
         machine::{Device, Fault, Plan, PlannedArtifact},
         trial::{Answer, Health, Said},
-        tuf::{Fetch as _, FetchError, testkit},
+        tuf::{Another, Fetch as _, FetchError, testkit},
     },
     journal::power::{self, Cut},
     run::*,
     slots::{Contents, Slot},
+    world::{Fate, Refusal},
 };
 
 /// A device, its server and its owner, in memory.
@@ -46,6 +50,10 @@ pub(super) struct It {
     pub(super) disk_is_full: bool,
     pub(super) lose_answers: u32,
     pub(super) counted: bool,
+    /// What the next answers tell.
+    pub(super) orders: Option<Orders>,
+    /// What was asked of the server, in order.
+    pub(super) log: Vec<String>,
     pub(super) slots: BTreeMap<Slot, Contents>,
     pub(super) active: Slot,
     pub(super) fetches: u32,
@@ -75,6 +83,8 @@ impl Bench {
             disk_is_full: false,
             lose_answers: 0,
             counted: false,
+            orders: None,
+            log: Vec::new(),
             slots: [(Slot::A, contents)].into(),
             active: Slot::A,
             fetches: 0,
@@ -249,10 +259,19 @@ impl World for World_ {
         if !it.reachable {
             return Err(FetchError::Failed("no route".into()));
         }
+        it.log.push(path.to_owned());
         match path.split_once('/').expect("a folder") {
             ("metadata", name) => it.repo.metadata(name, max),
             (_, path) => it.repo.target(path, max),
         }
+    }
+
+    fn refused(&mut self, _: &dyn Display) -> Another {
+        Another::Nobody
+    }
+
+    fn behind(&mut self) -> Vec<Behind> {
+        Vec::new()
     }
 
     fn check_in(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
@@ -261,6 +280,7 @@ impl World for World_ {
         if !it.reachable || power::is_off() {
             return Err(lost("no route"));
         }
+        it.log.push("letter".into());
         let letter = open(bytes);
         match it.letters.get(&letter.sequence) {
             Some(known) if *known == bytes => it.resent += 1,
@@ -293,7 +313,7 @@ impl World for World_ {
             backoff_max: Seconds(60),
             want_facts: false,
             server_time: Moment(testkit::NOW),
-            orders: None,
+            orders: it.orders.clone(),
         };
         Ok(directive.to_bytes(Format::Binary).expect("small"))
     }
@@ -450,6 +470,30 @@ fn entry() -> RolloutEntry {
         complete: None,
         ended: None,
     }
+}
+
+/// A grant of a cohort to the device, as an answer carries it.
+pub(super) fn granted(cohort: &str) -> Orders {
+    let grant = Grant {
+        repository: "trial".parse().expect("a name"),
+        device: DeviceId::of_key(&sign::public(&SigningKey::from_bytes(&[42; 32]))),
+        tenant: "acme".parse().expect("a name"),
+        product: app(),
+        channel: "stable".parse().expect("a name"),
+        cohort: cohort.parse().expect("a name"),
+        issued: Moment(testkit::NOW),
+        expires: Moment(testkit::NOW + 100_000),
+        reason: "a colleague's".into(),
+    };
+    let mut signed = SignedAct::unsigned(&Act::Grant(grant)).expect("an act");
+    signed.sign(&SigningKey::from_bytes(&[1; 32]));
+    Orders { grants: vec![signed], ..Orders::default() }
+}
+
+/// In which cohort the device saw each rollout.
+pub(super) fn cohorts(agent: &Agent<World_>) -> Vec<String> {
+    let seen = agent.products[0].memory.rollouts.values();
+    seen.map(|known| known.cohort.to_string()).collect()
 }
 
 pub(super) fn manifest() -> Manifest {
