@@ -174,9 +174,10 @@ impl Trial {
             let explained = self.explain(group, &parts);
             let bare = parts.devices.len() < FEW
                 && self.wealth[group as usize] < BARE * threshold(self, group);
-            if explained.is_none() && bare && self.waited < PATIENCE {
-                // Within one hour it may be looked at more than once.
-                self.waited += u32::from(self.waiting_since != self.hour);
+            // Within one hour it may be looked at more than once: that must not shorten the wait.
+            let next = self.waiting_since != self.hour;
+            if explained.is_none() && bare && (self.waited < PATIENCE || !next) {
+                self.waited += u32::from(next);
                 self.waiting_since = self.hour;
                 self.verdict = Verdict::Wait;
                 return;
