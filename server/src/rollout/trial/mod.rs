@@ -140,12 +140,13 @@ enum State {
 /// What a letter says of the device in this rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Letter {
-    /// When it last asked, only its bucket kept it back. Whether it is let in now is a lot, which it
-    /// draws by asking, whatever it does then: what is published as it asks decides.
+    /// Only its bucket keeps it back: a lot that it lost, if what is published opened further since it
+    /// last asked.
     AtRisk,
     /// It waits, and something else keeps it back as well or alone.
     Kept,
-    /// It begins.
+    /// It was let in: nothing kept it back, so the first of these is a lot that it won. A device says so
+    /// before it activates, and never that it was at risk a moment ago.
     Begins,
     /// It has begun, and says nothing new.
     On,
@@ -237,7 +238,7 @@ impl Trial {
         self.heard.note(device, self.hour);
         match letter {
             Letter::AtRisk => self.at_risk(device),
-            Letter::Begins => self.begin(device),
+            Letter::Begins => self.let_in(device),
             Letter::Kept => self.candidate(device, Poll::Kept),
             Letter::On => self.age(device),
             Letter::Healthy => self.healthy(device),
@@ -446,6 +447,15 @@ impl Trial {
         let lot = Lot { device, before: case.before, limit, arm };
         case.before = limit;
         self.lots.add(lot, scatter(device, self.hour));
+    }
+
+    /// Whoever is let in drew the same lot as those who are kept back by nothing but their bucket.
+    fn let_in(&mut self, device: Device) {
+        match self.cases[device as usize].state {
+            State::Waiting | State::Drawn => self.at_risk(device),
+            State::Begun | State::Healthy | State::Soaked | State::Failed | State::Nothing => {}
+        }
+        self.begin(device);
     }
 
     fn candidate(&mut self, device: Device, poll: Poll) {

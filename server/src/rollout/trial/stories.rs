@@ -50,10 +50,12 @@ impl Fleet {
     fn poll(&mut self, device: u32, fate: &dyn Fn(u32, u32) -> Fate) {
         let place = device as usize;
         let Some(begun) = self.begun[place] else {
-            self.trial.letter(device, Letter::AtRisk);
+            // As the agent does it: it reads what is published, decides, and says what came of it.
             if self.hour >= BEFORE && self.trial.admits(device) {
                 self.begun[place] = Some(self.hour);
                 self.trial.letter(device, Letter::Begins);
+            } else {
+                self.trial.letter(device, Letter::AtRisk);
             }
             return;
         };
