@@ -169,4 +169,8 @@ impl Policy for Clairvoyant {
     fn halted(&self) -> bool {
         self.halted
     }
+
+    fn stops(&self, device: u32) -> bool {
+        self.halted || self.gate.stops(device)
+    }
 }

@@ -20,6 +20,8 @@ use super::{
 
 /// Hardware models; each has firmware of its own.
 pub const MODELS: u32 = 24;
+/// The channel that everybody follows.
+pub const CHANNEL: &str = "stable";
 const OSES: u32 = 8;
 const FIRMWARES: u32 = 3;
 const CONFIGURATIONS: u32 = 8;
@@ -112,6 +114,24 @@ impl Fleet {
         &self.kinds[self.devices[device as usize].kind as usize]
     }
 
+    /// A device's id.
+    pub fn id(device: u32) -> DeviceId {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&u64::from(device).to_be_bytes());
+        DeviceId(id)
+    }
+
+    /// The release's manifest, as far as buckets ask.
+    pub fn manifest(&self) -> Digest {
+        manifest(self.dice)
+    }
+
+    /// What a device says it is.
+    pub fn facts(&self, device: u32) -> Facts {
+        let place = self.devices[device as usize].kind as usize;
+        facts(&self.kinds[place].values, self.roster.kinds[place].zone)
+    }
+
     /// Whether the release is bad for a device.
     pub fn is_hit(&self, device: u32, scenario: &Scenario) -> bool {
         let Some(hit) = &scenario.hit else { return false };
@@ -194,7 +214,7 @@ fn roster(kinds: &[Kind], keys: &[([u8; 4], u8, u8)], devices: &[Device], dice: 
         .iter()
         .zip(keys)
         .map(|(kind, key)| Likeness {
-            groups: groups_of(&facts(key), kind.habit)
+            groups: groups_of(&facts(&kind.values, key.2), kind.habit)
                 .into_iter()
                 .map(|group| (group.id, group.kind, group.label))
                 .collect(),
@@ -203,18 +223,21 @@ fn roster(kinds: &[Kind], keys: &[([u8; 4], u8, u8)], devices: &[Device], dice: 
             noise: noises[usize::from(kind.values[0])],
         })
         .collect();
-    let manifest = Digest::of_parts("lockgate simulated release v1", &[&dice.0.to_be_bytes()]);
-    let channel: ChannelId = "stable".parse().expect("a name that is written here");
+    let manifest = manifest(dice);
+    let channel: ChannelId = CHANNEL.parse().expect("a name that is written here");
     let members = devices
         .iter()
         .enumerate()
         .map(|(number, device)| {
-            let mut id = [0; 32];
-            id[..8].copy_from_slice(&(number as u64).to_be_bytes());
-            Member { kind: device.kind, bucket: Bucket::of(&manifest, &channel, &DeviceId(id)) }
+            let id = Fleet::id(number as u32);
+            Member { kind: device.kind, bucket: Bucket::of(&manifest, &channel, &id) }
         })
         .collect();
     Roster::new(likenesses, members)
+}
+
+fn manifest(dice: Dice) -> Digest {
+    Digest::of_parts("lockgate simulated release v1", &[&dice.0.to_be_bytes()])
 }
 
 /// What a server knows of a model's noise after two releases.
@@ -230,8 +253,8 @@ fn known(kind: &Kind, owned: u32, dice: Dice) -> Noise {
     }
 }
 
-fn facts(key: &([u8; 4], u8, u8)) -> Facts {
-    let ([model, os, firmware, configuration], _, zone) = *key;
+fn facts(values: &[u8; 4], zone: u8) -> Facts {
+    let [model, os, firmware, configuration] = *values;
     Facts {
         vendor: ["Acme", "Borealis", "Cobalt"][usize::from(model % 3)].into(),
         model: format!("Model {model}"),

@@ -6,12 +6,14 @@
 //! | what a scenario says | [`scenario`] |
 //! | what devices there are | [`fleet`] |
 //! | when they are on | [`presence`] |
+//! | what an install comes to | [`fate`] |
 //! | what happens in a tick | [`run`] |
 //! | who decides | [`policy`], [`peers`], [`clairvoyant`] |
 //! | what is printed | [`table`] |
 
 pub mod clairvoyant;
 pub mod dice;
+pub mod fate;
 pub mod fleet;
 pub mod peers;
 pub mod policy;

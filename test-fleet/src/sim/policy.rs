@@ -49,6 +49,10 @@ pub trait Policy {
     fn letter(&mut self, device: u32, hour: u32, update: Update);
     /// Whether the rollout is stopped for everybody.
     fn halted(&self) -> bool;
+    /// Whether a stop covers a device: then more than its bucket keeps it back.
+    fn stops(&self, _device: u32) -> bool {
+        self.halted()
+    }
     /// Sentences of what was held.
     fn sentences(&self) -> Vec<String> {
         Vec::new()
@@ -66,10 +70,13 @@ pub struct Gate(pub Trial);
 impl Gate {
     /// The gate over this fleet.
     pub fn new(fleet: &Fleet, terms: Terms) -> Self {
-        let salt =
-            Digest::of_parts("lockgate simulated rollout v1", &[&fleet.dice.0.to_be_bytes()]);
-        Self(Trial::new(terms, fleet.roster.clone(), salt))
+        Self(Trial::new(terms, fleet.roster.clone(), salt(fleet)))
     }
+}
+
+/// The rollout's own salt, by which its draws fall.
+pub fn salt(fleet: &Fleet) -> Digest {
+    Digest::of_parts("lockgate simulated rollout v1", &[&fleet.dice.0.to_be_bytes()])
 }
 
 impl Policy for Gate {
@@ -85,11 +92,7 @@ impl Policy for Gate {
         let letter = match update {
             Update::Waits(Standing::AtRisk) => Letter::AtRisk,
             Update::Waits(Standing::Kept) => Letter::Kept,
-            Update::Waits(Standing::Begins) => {
-                // It asks, and is let in by the answer.
-                self.0.letter(device, Letter::AtRisk);
-                Letter::Begins
-            }
+            Update::Waits(Standing::Begins) => Letter::Begins,
             Update::On => Letter::On,
             Update::Healthy => Letter::Healthy,
             Update::Failed(site) => Letter::Failed(Some(site)),
@@ -99,6 +102,10 @@ impl Policy for Gate {
 
     fn halted(&self) -> bool {
         *self.0.verdict() == Verdict::Halt
+    }
+
+    fn stops(&self, device: u32) -> bool {
+        self.halted() || !self.0.holds().is_empty() && self.0.is_held(device)
     }
 
     fn sentences(&self) -> Vec<String> {

@@ -10,6 +10,9 @@ use super::{
     scenario::{Beside, Span},
 };
 
+/// The local hours of a window.
+pub const WINDOW_H: std::ops::Range<u32> = 10..13;
+
 /// Time within a run: what a tick means to devices.
 #[derive(Clone, Copy, Debug)]
 pub struct Calendar {
@@ -144,19 +147,25 @@ impl Calendar {
         today
     }
 
-    /// Whether anything but the bucket keeps a device back: its window, its battery.
+    /// Whether nothing but the bucket keeps a device back: its window is open, its battery full enough.
     pub fn may_install(&self, fleet: &Fleet, device: u32, tick: u32) -> bool {
         let kind = fleet.kind(device);
-        let own = fleet.dice.of(11).of(u64::from(device));
         if kind.window {
             let local = tick.wrapping_add_signed(kind.ahead * TICKS_PER_HOUR as i32);
             let hour = (local % TICKS_PER_DAY) / TICKS_PER_HOUR;
-            if !(10..13).contains(&hour) {
+            if !WINDOW_H.contains(&hour) {
                 return false;
             }
         }
-        let weak = self.beside.batteries > 0.0 && own.hits(self.beside.batteries);
-        !(weak && own.of(u64::from(tick / (2 * TICKS_PER_HOUR))).hits(0.5))
+        !self.is_weak(fleet, device, tick)
+    }
+
+    /// Whether a device's battery is low.
+    pub fn is_weak(&self, fleet: &Fleet, device: u32, tick: u32) -> bool {
+        let own = || fleet.dice.of(11).of(u64::from(device));
+        self.beside.batteries > 0.0
+            && own().hits(self.beside.batteries)
+            && own().of(u64::from(tick / (2 * TICKS_PER_HOUR))).hits(0.5)
     }
 
     /// Ticks that an install takes, its trial included.

@@ -3,11 +3,11 @@
 
 use super::{
     TICKS_PER_HOUR,
-    dice::Dice,
+    fate::{Install, World},
     fleet::Fleet,
     policy::{Look, Policy, Standing, Update},
-    presence::{Calendar, Cut, Today},
-    scenario::{How, Scenario},
+    presence::{Cut, Today},
+    scenario::{Hit, How, Scenario},
 };
 
 /// Hours before the rollout that are simulated, so that everybody's day is known.
@@ -67,9 +67,7 @@ pub struct Outcome {
 
 /// A run in progress.
 pub struct Run<'a> {
-    fleet: &'a Fleet,
-    scenario: &'a Scenario,
-    calendar: Calendar,
+    world: World<'a>,
     lives: Vec<Life>,
     days: Vec<Today>,
     cuts: Vec<Cut>,
@@ -99,9 +97,7 @@ impl<'a> Run<'a> {
             .map(|device| Life { hit: hit(device), ..Life::default() })
             .collect();
         Self {
-            fleet,
-            scenario,
-            calendar: Calendar::new(scenario.beside),
+            world: World::new(fleet, scenario),
             lives,
             days: vec![Today::default(); fleet.devices.len()],
             cuts: vec![Cut::default(); fleet.sites as usize],
@@ -115,7 +111,10 @@ impl<'a> Run<'a> {
     /// Runs for so many hours after the start.
     pub fn play(mut self, policy: &mut dyn Policy, hours: u32) -> Outcome {
         for hour in 0..BEFORE + hours {
-            policy.begin_hour(hour, &Look { fleet: self.fleet, calendar: &self.calendar });
+            policy.begin_hour(
+                hour,
+                &Look { fleet: self.world.fleet, calendar: &self.world.calendar },
+            );
             if policy.halted() && self.outcome.halted.is_none() {
                 self.outcome.halted = Some(hour.saturating_sub(BEFORE));
             }
@@ -134,12 +133,12 @@ impl<'a> Run<'a> {
     fn tick(&mut self, policy: &mut dyn Policy, hour: u32, phase: u32) {
         // Ticks of the calendar; the run's first hour lies BEFORE hours ahead of the start.
         let now = hour * TICKS_PER_HOUR + phase;
-        let tick = self.calendar.start - BEFORE * TICKS_PER_HOUR + now;
+        let tick = self.world.calendar.start - BEFORE * TICKS_PER_HOUR + now;
         for device in std::mem::take(&mut self.events[now as usize % AHEAD]) {
             self.ends(policy, device, tick, now);
         }
         let place = phase as usize;
-        for device in self.fleet.phases[place]..self.fleet.phases[place + 1] {
+        for device in self.world.fleet.phases[place]..self.world.fleet.phases[place + 1] {
             if self.reaches(device, tick) {
                 self.polls(policy, device, hour, tick, now);
             }
@@ -147,9 +146,9 @@ impl<'a> Run<'a> {
     }
 
     fn reaches(&mut self, device: u32, tick: u32) -> bool {
-        let site = self.fleet.devices[device as usize].site as usize;
+        let site = self.world.fleet.devices[device as usize].site as usize;
         let (today, cut) = (&mut self.days[device as usize], &mut self.cuts[site]);
-        self.calendar.reaches_by(self.fleet, device, tick, today, cut)
+        self.world.calendar.reaches_by(self.world.fleet, device, tick, today, cut)
     }
 
     fn polls(&mut self, policy: &mut dyn Policy, device: u32, hour: u32, tick: u32, now: u32) {
@@ -163,7 +162,8 @@ impl<'a> Run<'a> {
         let life = self.lives[device as usize];
         match life.stage {
             Stage::Waiting => {
-                let standing = if !self.calendar.may_install(self.fleet, device, tick) {
+                let may = self.world.calendar.may_install(self.world.fleet, device, tick);
+                let standing = if !may || policy.stops(device) {
                     Standing::Kept
                 } else if hour >= BEFORE && policy.admits(device) {
                     self.begins(device, now);
@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
             Stage::Trial => policy.letter(device, hour, Update::On),
             Stage::Told(well) => self.tell(policy, device, hour, well),
             Stage::Healthy => {
-                if self.fails_late(device, now) {
+                if self.world.fails_late(device, self.install(device, now)) {
                     self.tell(policy, device, hour, false);
                 } else {
                     policy.letter(device, hour, Update::On);
@@ -187,7 +187,7 @@ impl<'a> Run<'a> {
     }
 
     fn begins(&mut self, device: u32, now: u32) {
-        let length = self.calendar.install(self.fleet, device).min(AHEAD as u32 - 1);
+        let length = self.world.calendar.install(self.world.fleet, device).min(AHEAD as u32 - 1);
         let life = &mut self.lives[device as usize];
         (life.begun, life.length, life.stage) = (now, length as u8, Stage::Trial);
         self.events[(now + length) as usize % AHEAD].push(device);
@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
     /// The trial ends: the result is told at once by a device that is on, and at its next poll by one
     /// that is not.
     fn ends(&mut self, policy: &mut dyn Policy, device: u32, tick: u32, now: u32) {
-        let well = !self.fails_in_trial(device, tick);
+        let well = !self.world.fails_in_trial(device, self.install(device, now), tick);
         self.lives[device as usize].stage = Stage::Told(well);
         if self.reaches(device, tick) && !self.is_lost(device, tick, now) {
             self.tell(policy, device, now / TICKS_PER_HOUR, well);
@@ -206,65 +206,33 @@ impl<'a> Run<'a> {
     }
 
     fn tell(&mut self, policy: &mut dyn Policy, device: u32, hour: u32, well: bool) {
-        let site = u32::from(self.fleet.devices[device as usize].site);
+        let site = u32::from(self.world.fleet.devices[device as usize].site);
         let life = &mut self.lives[device as usize];
         life.stage = if well { Stage::Healthy } else { Stage::Failed };
         policy.letter(device, hour, if well { Update::Healthy } else { Update::Failed(site) });
     }
 
-    fn own(&self, device: u32) -> Dice {
-        self.fleet.dice.of(30).of(u64::from(device))
-    }
-
-    fn fails_in_trial(&self, device: u32, tick: u32) -> bool {
+    fn install(&self, device: u32, now: u32) -> Install {
         let life = self.lives[device as usize];
-        let prompt = self
-            .scenario
-            .hit
-            .is_some_and(|hit| hit.after_h <= 0.0 && hit.how == How::Explicit && life.hit);
-        let site = self.fleet.devices[device as usize].site;
-        let cut = self.scenario.beside.power_cuts > 0.0
-            && self.calendar.is_cut(self.fleet.dice, site, tick)
-            && self.own(device).of(3).hits(self.scenario.beside.power_cuts);
-        prompt || cut || self.own(device).hits(self.fleet.kind(device).noise.prompt)
-    }
-
-    /// Whether a device that called itself well has failed since.
-    fn fails_late(&self, device: u32, now: u32) -> bool {
-        let life = self.lives[device as usize];
-        let age = f64::from(now - life.begun) / f64::from(TICKS_PER_HOUR);
-        let noise = self.own(device).of(1);
-        if noise.hits(self.fleet.kind(device).noise.late) && age >= 48.0 * noise.of(1).unit() {
-            return true;
-        }
-        let Some(hit) = self.scenario.hit.filter(|_| life.hit) else { return false };
-        let at = hit.after_h + f64::from(life.length) / f64::from(TICKS_PER_HOUR);
-        match hit.how {
-            How::Explicit => hit.after_h > 0.0 && age >= at,
-            // It tries for some hours before it goes back.
-            How::CrashLoop => age >= at + 3.0 + 5.0 * self.own(device).of(2).unit(),
-            How::Silent | How::Half => false,
-        }
+        Install { hit: life.hit, age: now - life.begun, length: u32::from(life.length) }
     }
 
     /// Whether the release keeps a device from being heard now.
     fn is_lost(&self, device: u32, tick: u32, now: u32) -> bool {
         let life = self.lives[device as usize];
-        let Some(hit) = self.scenario.hit.filter(|_| life.hit) else { return false };
-        if life.stage == Stage::Waiting {
+        if !life.hit {
             return false;
         }
-        let age = f64::from(now - life.begun) / f64::from(TICKS_PER_HOUR);
-        let at = hit.after_h + f64::from(life.length) / f64::from(TICKS_PER_HOUR);
-        if age < at {
-            return false;
-        }
-        match hit.how {
-            How::Explicit => false,
-            How::Silent => true,
-            How::Half => self.own(device).of(u64::from(tick)).hits(0.5),
-            How::CrashLoop => {
-                life.stage != Stage::Failed && age < at + 3.0 + 5.0 * self.own(device).of(2).unit()
+        match life.stage {
+            Stage::Waiting => false,
+            Stage::Failed => {
+                // A crash loop ends when the device has gone back.
+                let crashes = |hit: Hit| hit.how == How::CrashLoop;
+                !self.world.scenario.hit.is_some_and(crashes)
+                    && self.world.silences(device, self.install(device, now), tick)
+            }
+            Stage::Trial | Stage::Told(_) | Stage::Healthy => {
+                self.world.silences(device, self.install(device, now), tick)
             }
         }
     }
@@ -294,7 +262,7 @@ impl<'a> Run<'a> {
         }
         for (device, life) in self.lives.iter().enumerate() {
             let number = device as u32;
-            if life.hit || self.fleet.in_population(number, self.scenario) {
+            if life.hit || self.world.fleet.in_population(number, self.world.scenario) {
                 continue;
             }
             self.outcome.good += 1;
