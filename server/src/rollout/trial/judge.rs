@@ -144,11 +144,14 @@ fn total(trial: f64, soak: f64, (prompt, later): (f64, f64)) -> f64 {
 }
 
 impl Trial {
-    /// Weighs every group whose evidence changed.
-    pub(super) fn weigh(&mut self) {
+    /// Weighs every group whose evidence changed; whether there was any.
+    pub(super) fn weigh(&mut self) -> bool {
+        if !(self.reports.take_news() | self.silence.take_news()) {
+            return false;
+        }
         for group in 0..self.roster.groups.len() as Group {
             let reported = self.reports.take_changed(group);
-            let unheard = self.silence.take_changed(group);
+            let unheard = self.silence.settle(group);
             if !reported && !unheard {
                 continue;
             }
@@ -160,6 +163,7 @@ impl Trial {
             self.wealth[group as usize] = odds;
             self.peak = self.peak.max(odds * weight(self, group));
         }
+        true
     }
 
     /// Judges, and holds what has to be held.

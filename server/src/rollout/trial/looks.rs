@@ -62,7 +62,12 @@ pub const SLEEPY: f64 = 0.4;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Silence {
     sums: Vec<[Stakes; LOOKS.len()]>,
-    changed: Vec<bool>,
+    /// The mean of every look's bets, as of the last [`Silence::settle`].
+    means: Vec<[f64; LOOKS.len()]>,
+    /// A bit for each look whose sums changed since.
+    changed: Vec<u16>,
+    /// Whether any did.
+    news: bool,
 }
 
 /// A device's cell: those with whom its silence is compared to choose the stake.
@@ -187,33 +192,55 @@ pub fn tolerant(chance: f64, tolerance: f64) -> f64 {
 impl Silence {
     /// Nobody was silent yet.
     pub fn new(groups: usize) -> Self {
-        Self { sums: vec![[[0.0; RATES.len()]; LOOKS.len()]; groups], changed: vec![false; groups] }
+        Self {
+            sums: vec![[[0.0; RATES.len()]; LOOKS.len()]; groups],
+            means: vec![[1.0; LOOKS.len()]; groups],
+            changed: vec![0; groups],
+            news: false,
+        }
     }
 
     /// There are so many groups now.
     pub fn grow(&mut self, groups: usize) {
         self.sums.resize(groups, [[0.0; RATES.len()]; LOOKS.len()]);
-        self.changed.resize(groups, false);
+        self.means.resize(groups, [1.0; LOOKS.len()]);
+        self.changed.resize(groups, 0);
     }
 
     /// A group begins anew.
     pub fn forget(&mut self, group: Group) {
         self.sums[group as usize] = [[0.0; RATES.len()]; LOOKS.len()];
+        self.means[group as usize] = [1.0; LOOKS.len()];
     }
 
     /// Adds a contribution to these groups.
     pub fn add(&mut self, groups: &[Group], look: usize, stakes: &Stakes) {
+        self.news = true;
         for group in groups {
-            self.changed[*group as usize] = true;
+            self.changed[*group as usize] |= 1 << look;
             for (sum, stake) in self.sums[*group as usize][look].iter_mut().zip(stakes) {
                 *sum += stake;
             }
         }
     }
 
-    /// Whether a group's sums changed since this was last asked.
-    pub fn take_changed(&mut self, group: Group) -> bool {
-        std::mem::take(&mut self.changed[group as usize])
+    /// Whether anything was added since this was last asked.
+    pub const fn take_news(&mut self) -> bool {
+        std::mem::replace(&mut self.news, false)
+    }
+
+    /// Works out the bets of the looks that changed; whether any did.
+    pub fn settle(&mut self, group: Group) -> bool {
+        let place = group as usize;
+        let changed = std::mem::take(&mut self.changed[place]);
+        for (look, (mean_of, sums)) in
+            self.means[place].iter_mut().zip(&self.sums[place]).enumerate()
+        {
+            if changed >> look & 1 == 1 {
+                *mean_of = mean(sums);
+            }
+        }
+        changed != 0
     }
 
     /// A group's sums.
@@ -221,18 +248,21 @@ impl Silence {
         &self.sums[group as usize]
     }
 
-    /// A group's wealth from the prompt looks, and from the later ones.
+    /// A group's wealth from the prompt looks, and from the later ones, as of the last
+    /// [`Self::settle`].
     pub fn wealth(&self, group: Group) -> (f64, f64) {
-        wealth_of(self.sums(group))
+        averages(&self.means[group as usize])
     }
 }
 
 /// The wealth that sums make: the looks' mean, prompt and later apart.
 pub fn wealth_of(sums: &[Stakes; LOOKS.len()]) -> (f64, f64) {
-    let average = |looks: &[Stakes]| {
-        looks.iter().map(|sums| mean(sums)).sum::<f64>() / looks.len().max(1) as f64
-    };
-    let (prompt, later) = sums.split_at(PROMPT);
+    averages(&sums.each_ref().map(|sums| mean(sums)))
+}
+
+fn averages(means: &[f64; LOOKS.len()]) -> (f64, f64) {
+    let average = |looks: &[f64]| looks.iter().sum::<f64>() / looks.len().max(1) as f64;
+    let (prompt, later) = means.split_at(PROMPT);
     (average(prompt), average(later))
 }
 

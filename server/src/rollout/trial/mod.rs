@@ -116,6 +116,8 @@ struct Case {
     /// The hour in which it began.
     begun: u32,
     state: State,
+    /// It is a candidate of a draw that is not over: see [`Trial::candidates`].
+    candidate: bool,
 }
 
 /// How a device fares.
@@ -148,6 +150,8 @@ pub enum Letter {
     /// It was let in: nothing kept it back, so the first of these is a lot that it won. A device says so
     /// before it activates, and never that it was at risk a moment ago.
     Begins,
+    /// It was let in, and that is no lot: nobody would notice its absence.
+    BeginsApart,
     /// It has begun, and says nothing new.
     On,
     /// Its trial ended well.
@@ -227,7 +231,7 @@ impl Trial {
     /// Takes in news of long ago: no sign of life, and good for nothing but harm.
     pub fn late(&mut self, device: Device, letter: Letter) {
         match letter {
-            Letter::Begins => self.begin(device),
+            Letter::Begins | Letter::BeginsApart => self.begin(device),
             Letter::Failed(place) => self.failed(device, place),
             Letter::AtRisk | Letter::Kept | Letter::On | Letter::Healthy | Letter::Nothing => {}
         }
@@ -239,6 +243,10 @@ impl Trial {
         match letter {
             Letter::AtRisk => self.at_risk(device),
             Letter::Begins => self.let_in(device),
+            Letter::BeginsApart => {
+                self.candidate(device, Poll::Kept);
+                self.begin(device);
+            }
             Letter::Kept => self.candidate(device, Poll::Kept),
             Letter::On => self.age(device),
             Letter::Healthy => self.healthy(device),
@@ -256,8 +264,7 @@ impl Trial {
     /// taken part in a lot already.
     pub fn resettle(&mut self, device: Device, likeness: Likeness) {
         let case = self.cases[device as usize];
-        if case.state != State::Waiting || case.before > 0 || self.candidates.contains_key(&device)
-        {
+        if case.state != State::Waiting || case.before > 0 || case.candidate {
             return;
         }
         let before = self.roster.devices[device as usize].kind as usize;
@@ -394,6 +401,20 @@ impl Trial {
         !self.held_tenants.is_empty() && self.held_tenants.contains(&self.roster.tenant(device))
     }
 
+    /// Whether everything that is not held is open to everybody, and no look at silence is to come: from
+    /// now on only the word that a device failed changes anything.
+    pub fn is_settled(&self) -> bool {
+        let open = |(guard, tally): (&Guard, &Tally)| match guard {
+            Guard::Own => tally.limit >= self.fleet_limit,
+            Guard::Fleet | Guard::Held => true,
+        };
+        let treated = |batch: &lots::Batch| batch.lots.iter().all(|lot| lot.arm == Arm::Treated);
+        self.fleet_limit == Limit::EVERYBODY.0
+            && self.guards.iter().zip(&self.tallies).all(open)
+            && self.draws.iter().all(|draw| draw.closes(looks::LOOKS.len() - 1) < self.hour)
+            && self.lots.all().all(treated)
+    }
+
     /// The clock.
     pub const fn clock(&self) -> &Clock {
         &self.clock
@@ -459,6 +480,9 @@ impl Trial {
     }
 
     fn candidate(&mut self, device: Device, poll: Poll) {
+        if !self.cases[device as usize].candidate {
+            return;
+        }
         let Some(draws) = self.candidates.get(&device) else { return };
         for draw in draws {
             if let Some(draw) = self.draws.get_mut(*draw as usize) {
@@ -470,6 +494,7 @@ impl Trial {
             |draw: &u32| all.get(*draw as usize).is_none_or(|draw| draw.hour + draw.within < hour);
         if draws.iter().all(over) {
             self.candidates.remove(&device);
+            self.cases[device as usize].candidate = false;
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Reports {
     trial: Vec<[f64; RATES.len()]>,
     soak: Vec<[f64; RATES.len()]>,
     changed: Vec<bool>,
+    /// Whether any group's did.
+    news: bool,
 }
 
 /// What one failure is worth: the inverse of the share that fails without any fault of the release,
@@ -67,7 +69,7 @@ impl Reports {
     /// Nothing was reported yet.
     pub fn new(groups: usize) -> Self {
         let none = vec![[0.0; RATES.len()]; groups];
-        Self { trial: none.clone(), soak: none, changed: vec![false; groups] }
+        Self { trial: none.clone(), soak: none, changed: vec![false; groups], news: false }
     }
 
     /// There are so many groups now.
@@ -85,6 +87,7 @@ impl Reports {
 
     /// Changes the bets of these groups.
     pub fn add(&mut self, groups: &[Group], part: Part, change: &[f64; RATES.len()]) {
+        self.news = true;
         let table = match part {
             Part::Trial => &mut self.trial,
             Part::Soak => &mut self.soak,
@@ -103,6 +106,11 @@ impl Reports {
             Part::Trial => &self.trial[group as usize],
             Part::Soak => &self.soak[group as usize],
         }
+    }
+
+    /// Whether anything was added since this was last asked.
+    pub const fn take_news(&mut self) -> bool {
+        std::mem::replace(&mut self.news, false)
     }
 
     /// Whether a group's bets changed since this was last asked.

@@ -145,15 +145,21 @@ impl StageTrial {
         self.ids.binary_search(device).ok().map(count_u32)
     }
 
+    fn is_watched(&self, device: Device) -> bool {
+        self.watched.get(device as usize) == Some(&true)
+    }
+
     /// Takes in what a device's letter says.
     pub fn hear(&mut self, device: &DeviceId, letter: Letter, age: Age) {
         let Some(device) = self.number(device) else { return };
         let letter = match letter {
             // Who is there often unheard takes part in no lot.
-            Letter::AtRisk if self.watched.get(device as usize) != Some(&true) => Letter::Kept,
+            Letter::AtRisk if !self.is_watched(device) => Letter::Kept,
+            Letter::Begins if !self.is_watched(device) => Letter::BeginsApart,
             Letter::AtRisk
             | Letter::Kept
             | Letter::Begins
+            | Letter::BeginsApart
             | Letter::On
             | Letter::Healthy
             | Letter::Failed(_)

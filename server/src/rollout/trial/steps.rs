@@ -52,6 +52,10 @@ impl Trial {
             }
             Verdict::Open | Verdict::Wait => {}
         }
+        if self.is_settled() {
+            self.lots.begin(hour, Sample::of(0.0, self.roster.len()));
+            return;
+        }
         let pace = self.pace();
         let out = self.is_outage();
         // An outage takes nothing from hours in which nothing grows anyhow: what soaks must be heard.
@@ -78,8 +82,10 @@ impl Trial {
     /// Weighs and judges what was reported: as often as one likes, because the evidence may be looked at
     /// at any time.
     pub fn look(&mut self) {
-        self.weigh();
-        self.judge();
+        // What is judged again without news is judged alike, but for what is waited out.
+        if self.weigh() || self.verdict == Verdict::Wait {
+            self.judge();
+        }
     }
 
     fn pace(&self) -> Pace {
@@ -548,6 +554,7 @@ impl Trial {
         let number = self.draws.len() as u32;
         for device in draw.candidates() {
             self.candidates.entry(device).or_default().push(number);
+            self.cases[device as usize].candidate = true;
         }
         self.draws.push(draw);
     }
