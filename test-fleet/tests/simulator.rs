@@ -191,6 +191,10 @@ impl Policy for Noted {
         }
     }
 
+    fn look(&mut self, hour: u32) {
+        self.gate.look(hour);
+    }
+
     fn halted(&self) -> bool {
         self.gate.halted()
     }
@@ -300,6 +304,13 @@ impl<'a> Real<'a> {
 
     fn tick(&mut self, hour: u32, now: u32) {
         let tick = self.world.calendar.start - BEFORE * TICKS_PER_HOUR + now;
+        if !now.is_multiple_of(TICKS_PER_HOUR)
+            && let Some(stage) = &mut self.stage
+        {
+            // The gatekeeper looks at what was reported, and a stop is published at once.
+            stage.look();
+            self.file = Some(self.papers.file(&Published::of(stage), stage));
+        }
         let mut trials: Vec<u32> = (0..DEVICES)
             .filter(|device| matches!(self.agents[*device as usize].state, State::Trial { .. }))
             .collect();
@@ -506,7 +517,12 @@ impl<'a> Real<'a> {
             Letter::AtRisk => Update::Waits(Standing::AtRisk),
             Letter::Kept => Update::Waits(Standing::Kept),
             Letter::Begins if first => Update::Waits(Standing::Begins),
-            _ => Update::On,
+            Letter::Begins
+            | Letter::BeginsApart
+            | Letter::On
+            | Letter::Healthy
+            | Letter::Failed(_)
+            | Letter::Nothing => Update::On,
         };
         for outcome in std::mem::take(&mut agent.outcomes) {
             let site = u32::from(site);
@@ -646,9 +662,10 @@ impl Papers {
         let holds = stage.trial().holds().iter();
         for (number, hold) in (1..).zip(holds) {
             let group = &stage.trial().roster().groups[hold.group as usize];
-            let scope = match group.kind {
-                GroupKind::Fleet => Scope::Rollout(entry.rollout),
-                _ => Scope::Groups(entry.rollout, vec![group.id]),
+            let scope = if group.kind == GroupKind::Fleet {
+                Scope::Rollout(entry.rollout)
+            } else {
+                Scope::Groups(entry.rollout, vec![group.id])
             };
             memory.stops.insert(number, stop(number, scope));
         }

@@ -52,6 +52,17 @@ impl<'a> World<'a> {
         prompt || cut || self.own(device).hits(self.fleet.kind(device).noise.prompt)
     }
 
+    /// Whether a device that called itself well may still fail.
+    pub fn may_fail_late(&self, device: u32, hit: bool) -> bool {
+        let shows = hit
+            && self.scenario.hit.is_some_and(|hit| match hit.how {
+                How::Explicit => hit.after_h > 0.0,
+                How::CrashLoop => true,
+                How::Silent | How::Half => false,
+            });
+        shows || self.own(device).of(1).hits(self.fleet.kind(device).noise.late)
+    }
+
     /// Whether a device that called itself well has failed since.
     pub fn fails_late(&self, device: u32, install: Install) -> bool {
         let age = f64::from(install.age) / f64::from(TICKS_PER_HOUR);

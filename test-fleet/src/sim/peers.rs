@@ -132,32 +132,48 @@ impl Peer {
         }
     }
 
-    fn hawkbit(&mut self, hour: u32) {
-        let [begun, well, failed] = self.group.map(f64::from);
+    /// Devices of hawkBit's newest group.
+    fn group_size(&self) -> f64 {
         let before = self.step.checked_sub(2).and_then(|step| STEPS.get(step)).copied();
-        let size = (self.share - before.unwrap_or(0.0)) * self.buckets.len() as f64;
-        self.halted |= begun > 0.0 && failed > 0.1 * size;
-        if self.step == 0 || (self.step <= STEPS.len() && well >= 0.9 * size) {
+        (self.share - before.unwrap_or(0.0)) * self.buckets.len() as f64
+    }
+
+    fn hawkbit(&mut self, hour: u32) {
+        let well = f64::from(self.group[1]);
+        if self.step == 0 || (self.step <= STEPS.len() && well >= 0.9 * self.group_size()) {
             self.steps(hour, &STEPS);
         }
     }
 
-    fn aws(&mut self, hour: u32) {
+    /// What each counts against a stop at any time.
+    fn counts(&mut self, hour: u32) {
         let devices = self.buckets.len() as f64;
-        let timed_out = self.overdue(hour, 12);
-        let executed = f64::from(self.well + self.failed + timed_out);
-        let bad = f64::from(self.failed + timed_out);
-        self.halted |= executed >= (0.01 * devices).max(5.0) && bad >= 0.1 * executed;
+        self.halted |= match self.rule {
+            Rule::AllAtOnce | Rule::TimeSteps | Rule::Mender => false,
+            Rule::HawkBit => {
+                self.group[0] > 0 && f64::from(self.group[2]) > 0.1 * self.group_size()
+            }
+            Rule::AwsIot => {
+                let timed_out = self.overdue(hour, 12);
+                let executed = f64::from(self.well + self.failed + timed_out);
+                let bad = f64::from(self.failed + timed_out);
+                executed >= (0.01 * devices).max(5.0) && bad >= 0.1 * executed
+            }
+            Rule::Wilson => {
+                let bad = f64::from(self.failed + self.overdue(hour, 72));
+                bad >= 2.0 && lower(bad, bad + f64::from(self.well)) > 0.01
+            }
+        };
+    }
+
+    fn aws(&mut self) {
+        let devices = self.buckets.len() as f64;
         let doublings = f64::from(self.well) / (0.01 * devices).max(1.0);
         let rate = devices / 500.0 * 2f64.powf(doublings.floor().min(20.0));
         self.share = (self.share + rate / devices).min(1.0);
     }
 
     fn wilson(&mut self, hour: u32) {
-        let overdue = self.overdue(hour, 72);
-        let bad = f64::from(self.failed + overdue);
-        let all = bad + f64::from(self.well);
-        self.halted |= bad >= 2.0 && lower(bad, all) > 0.01;
         let shown = f64::from(self.well) >= 0.7 * self.share * self.buckets.len() as f64;
         let due = self.step == 0 || (hour >= self.since + 24 && shown);
         if due && self.step <= WILSON.len() {
@@ -203,6 +219,9 @@ fn lower(bad: f64, all: f64) -> f64 {
 impl Policy for Peer {
     fn begin_hour(&mut self, hour: u32, _: &Look<'_>) {
         self.open.push(0);
+        if hour >= BEFORE {
+            self.counts(hour);
+        }
         if hour < BEFORE || self.halted {
             return;
         }
@@ -210,7 +229,7 @@ impl Policy for Peer {
             Rule::AllAtOnce => self.share = 1.0,
             Rule::TimeSteps => self.time_steps(hour),
             Rule::HawkBit => self.hawkbit(hour),
-            Rule::AwsIot => self.aws(hour),
+            Rule::AwsIot => self.aws(),
             Rule::Mender => {
                 if self.step < PHASES.len() && (self.step == 0 || hour >= self.since + 24) {
                     self.steps(hour, &PHASES);
@@ -237,6 +256,12 @@ impl Policy for Peer {
             Update::Healthy => self.result(device, Done::Well),
             Update::Failed(_) => self.result(device, Done::Failed),
             Update::Waits(Standing::AtRisk | Standing::Kept) | Update::On => {}
+        }
+    }
+
+    fn look(&mut self, hour: u32) {
+        if hour >= BEFORE {
+            self.counts(hour);
         }
     }
 

@@ -47,6 +47,13 @@ pub trait Policy {
     fn admits(&self, device: u32) -> bool;
     /// A letter.
     fn letter(&mut self, device: u32, hour: u32, update: Update);
+    /// A gate tick within an hour: what was reported may stop, and opens nothing.
+    fn look(&mut self, _hour: u32) {}
+    /// Whether from now on only beginnings and failures change anything, so that nothing else need be
+    /// heard.
+    fn rests(&self) -> bool {
+        false
+    }
     /// Whether the rollout is stopped for everybody.
     fn halted(&self) -> bool;
     /// Whether a stop covers a device: then more than its bucket keeps it back.
@@ -98,6 +105,14 @@ impl Policy for Gate {
             Update::Failed(site) => Letter::Failed(Some(site)),
         };
         self.0.letter(device, letter);
+    }
+
+    fn look(&mut self, _: u32) {
+        self.0.look();
+    }
+
+    fn rests(&self) -> bool {
+        self.0.is_settled()
     }
 
     fn halted(&self) -> bool {

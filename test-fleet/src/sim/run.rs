@@ -57,7 +57,7 @@ pub struct Outcome {
     pub hours_99: Option<u32>,
     /// Devices that began.
     pub begun: u32,
-    /// Polls that reached the server.
+    /// Polls that reached the server, without those that were left out because they change nothing.
     pub polls: u64,
     /// Sentences of holds.
     pub sentences: Vec<String>,
@@ -72,6 +72,8 @@ pub struct Run<'a> {
     days: Vec<Today>,
     cuts: Vec<Cut>,
     events: Vec<Vec<u32>>,
+    /// Devices that may still have something to say, once the policy rests.
+    live: Option<Vec<u32>>,
     /// Devices that asked within [`ASKED_H`].
     asked: Vec<bool>,
     hours: u32,
@@ -102,6 +104,7 @@ impl<'a> Run<'a> {
             days: vec![Today::default(); fleet.devices.len()],
             cuts: vec![Cut::default(); fleet.sites as usize],
             events: vec![Vec::new(); AHEAD],
+            live: None,
             asked: vec![false; fleet.devices.len()],
             hours: 0,
             outcome: Outcome::default(),
@@ -115,19 +118,45 @@ impl<'a> Run<'a> {
                 hour,
                 &Look { fleet: self.world.fleet, calendar: &self.world.calendar },
             );
-            if policy.halted() && self.outcome.halted.is_none() {
-                self.outcome.halted = Some(hour.saturating_sub(BEFORE));
-            }
+            self.note_halt(policy, hour);
             // A rollout that was stopped and whose devices have all come to an end changes nothing more.
             if self.outcome.halted.is_some_and(|at| hour > at + BEFORE + 12) {
                 break;
             }
             self.hours = hour + 1;
+            // Until then it is noted who asks.
+            if hour >= BEFORE + ASKED_H.end && policy.rests() {
+                self.leave_out();
+            }
             for tick in 0..TICKS_PER_HOUR {
+                if tick > 0 {
+                    policy.look(hour);
+                    self.note_halt(policy, hour);
+                }
                 self.tick(policy, hour, tick);
             }
         }
         self.finish(policy)
+    }
+
+    fn note_halt(&mut self, policy: &dyn Policy, hour: u32) {
+        if policy.halted() {
+            self.outcome.halted.get_or_insert(hour.saturating_sub(BEFORE));
+        }
+    }
+
+    /// Leaves out the polls of devices that will say nothing but that they are there.
+    fn leave_out(&mut self) {
+        let mut live = self.live.take().unwrap_or_else(|| (0..self.lives.len() as u32).collect());
+        live.retain(|device| {
+            let life = self.lives[*device as usize];
+            match life.stage {
+                Stage::Waiting | Stage::Trial | Stage::Told(_) => true,
+                Stage::Healthy => self.world.may_fail_late(*device, life.hit),
+                Stage::Failed => false,
+            }
+        });
+        self.live = Some(live);
     }
 
     fn tick(&mut self, policy: &mut dyn Policy, hour: u32, phase: u32) {
@@ -137,11 +166,23 @@ impl<'a> Run<'a> {
         for device in std::mem::take(&mut self.events[now as usize % AHEAD]) {
             self.ends(policy, device, tick, now);
         }
-        let place = phase as usize;
-        for device in self.world.fleet.phases[place]..self.world.fleet.phases[place + 1] {
-            if self.reaches(device, tick) {
-                self.polls(policy, device, hour, tick, now);
+        let phases = &self.world.fleet.phases;
+        let (from, to) = (phases[phase as usize], phases[phase as usize + 1]);
+        match self.live.take() {
+            None => (from..to).for_each(|device| self.may_poll(policy, device, tick, now)),
+            Some(live) => {
+                let first = live.partition_point(|device| *device < from);
+                for device in live[first..].iter().take_while(|device| **device < to) {
+                    self.may_poll(policy, *device, tick, now);
+                }
+                self.live = Some(live);
             }
+        }
+    }
+
+    fn may_poll(&mut self, policy: &mut dyn Policy, device: u32, tick: u32, now: u32) {
+        if self.reaches(device, tick) {
+            self.polls(policy, device, tick, now);
         }
     }
 
@@ -151,7 +192,8 @@ impl<'a> Run<'a> {
         self.world.calendar.reaches_by(self.world.fleet, device, tick, today, cut)
     }
 
-    fn polls(&mut self, policy: &mut dyn Policy, device: u32, hour: u32, tick: u32, now: u32) {
+    fn polls(&mut self, policy: &mut dyn Policy, device: u32, tick: u32, now: u32) {
+        let hour = now / TICKS_PER_HOUR;
         if self.is_lost(device, tick, now) {
             return;
         }
