@@ -10,8 +10,9 @@ use lockgate_test_fleet::sim::{
     peers::Rule,
     policy::{Gate, Look, Policy, Update},
     presence::{Calendar, Cut, Today},
-    run::Run,
+    run::{Outcome, Run},
     scenario::{self, Beside, Scenario, Start},
+    story,
     table::{HOURS, Who, once},
 };
 
@@ -101,6 +102,77 @@ fn nobody_begins_whom_the_gate_does_not_admit_and_the_canary_stays_within_its_bo
     assert!(f64::from(watched.most) <= terms.canary(DEVICES) + 1.0, "{}", watched.most);
 }
 
+#[test]
+fn polls_that_are_left_out_change_nothing_of_what_comes_of_a_run() {
+    for name in ["good-quiet", "fail-1"] {
+        let scenario = named(name);
+        let fleet = Fleet::new(200, &scenario, 6);
+        let mut every = Every(Gate::new(&fleet, Terms::routine()));
+        let every = Run::new(&fleet, &scenario).play(&mut every, 300);
+        let skipped = once(Who::Trial, &scenario, 200, 6, 300);
+        assert!(skipped.polls < every.polls, "{name}: {} of {}", skipped.polls, every.polls);
+        assert_eq!(Outcome { polls: 0, ..skipped }, Outcome { polls: 0, ..every }, "{name}");
+    }
+}
+
+/// The gate, but every poll is heard.
+struct Every(Gate);
+
+impl Policy for Every {
+    fn begin_hour(&mut self, hour: u32, look: &Look<'_>) {
+        self.0.begin_hour(hour, look);
+    }
+
+    fn admits(&self, device: u32) -> bool {
+        self.0.admits(device)
+    }
+
+    fn letter(&mut self, device: u32, hour: u32, update: Update) {
+        self.0.letter(device, hour, update);
+    }
+
+    fn look(&mut self, hour: u32) {
+        self.0.look(hour);
+    }
+
+    fn halted(&self) -> bool {
+        self.0.halted()
+    }
+
+    fn stops(&self, device: u32) -> bool {
+        self.0.stops(device)
+    }
+
+    fn sentences(&self) -> Vec<String> {
+        self.0.sentences()
+    }
+
+    fn peak(&self) -> f64 {
+        self.0.peak()
+    }
+}
+
+#[test]
+fn rollouts_go_as_their_stories_say() {
+    let told = [
+        ("good", named("good-quiet"), 1_000, 110),
+        ("bad-group", named("stratum-fail"), 3_000, 72),
+        ("silent", named("silent-10"), 1_000, 72),
+    ];
+    for (name, scenario, size, hours) in told {
+        let text = story::tell(&scenario, size, 1, hours);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("stories/{name}.txt"));
+        if std::env::var("LOCKGATE_STORIES").is_ok_and(|value| value == "write") {
+            std::fs::write(&path, &text).expect("written");
+        }
+        let before = std::fs::read_to_string(&path).expect("a story");
+        assert!(
+            text == before,
+            "`{name}` goes otherwise; if that is meant, tell it anew with LOCKGATE_STORIES=write:\n{text}"
+        );
+    }
+}
+
 /// The gate, and how many began before the ramp.
 struct Watched {
     gate: Gate,
@@ -129,8 +201,16 @@ impl Policy for Watched {
         self.gate.letter(device, hour, update);
     }
 
+    fn look(&mut self, hour: u32) {
+        self.gate.look(hour);
+    }
+
     fn halted(&self) -> bool {
         self.gate.halted()
+    }
+
+    fn stops(&self, device: u32) -> bool {
+        self.gate.stops(device)
     }
 }
 

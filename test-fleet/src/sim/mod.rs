@@ -10,8 +10,11 @@
 //! | what happens in a tick | [`run`] |
 //! | who decides | [`policy`], [`peers`], [`clairvoyant`] |
 //! | what is printed | [`table`] |
+//! | how one rollout went | [`story`] |
+//! | what a decision costs | [`cost`] |
 
 pub mod clairvoyant;
+pub mod cost;
 pub mod dice;
 pub mod fate;
 pub mod fleet;
@@ -20,6 +23,7 @@ pub mod policy;
 pub mod presence;
 pub mod run;
 pub mod scenario;
+pub mod story;
 pub mod table;
 
 /// Gate ticks in an hour: five minutes each.

@@ -10,6 +10,7 @@ use lockgate_server::rollout::trial::{Trial, terms::Terms};
 
 use super::{
     clairvoyant::Clairvoyant,
+    cost::Cost,
     fleet::Fleet,
     peers::{Peer, Rule},
     policy::{Gate, Policy},
@@ -19,6 +20,9 @@ use super::{
 
 /// Hours that a run usually lasts: the rollout, and a day of looking on.
 pub const HOURS: u32 = 128;
+
+/// Devices of the fleet in which a decision is timed: it has some thousand groups.
+const DECISION: u32 = 10_000;
 
 /// Who decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +121,9 @@ pub fn print(plan: &Plan) {
         Trial::bytes_per_device(),
         run::BYTES
     );
+    if let Some(scenario) = plan.scenarios.first() {
+        decision(&Cost::of(scenario, DECISION, plan.seed));
+    }
     for size in &plan.sizes {
         println!(
             "\n{:<24} {:<12} {:>13} {:>7} {:>9} {:>7} {:>7} {:>7} {:>8}",
@@ -134,6 +141,17 @@ pub fn print(plan: &Plan) {
             rows(scenario, *size, plan);
         }
     }
+}
+
+fn decision(cost: &Cost) {
+    println!(
+        "one decision: a look at {} groups after an hour's letters takes {:.2} of one walk over {} devices in the same run ({:.0} of {:.0} us)",
+        cost.groups,
+        cost.ratio(),
+        cost.devices,
+        cost.look.as_secs_f64() * 1e6,
+        cost.walk.as_secs_f64() * 1e6
+    );
 }
 
 fn rows(scenario: &Scenario, size: u32, plan: &Plan) {
@@ -216,7 +234,33 @@ pub fn calibration(plan: &Plan) {
             }
         }
         shares("all of them", *size, all, &passed);
+        let most = passed.map(|count| format!("{:>11.4}", upper(count, all)));
+        println!("{:<40} {}", "proven to be at most (95 %)", most.concat());
     }
+}
+
+/// The largest share under which so few or fewer of all would pass in one of twenty times: Clopper and
+/// Pearson's bound.
+fn upper(passed: u64, all: u64) -> f64 {
+    if passed >= all {
+        return 1.0;
+    }
+    // The chance of at most `passed` of `all`, term by term.
+    let chance = |share: f64| {
+        let mut term = (all as f64 * (-share).ln_1p()).exp();
+        let mut sum = term;
+        for k in 0..passed {
+            term *= (all - k) as f64 / (k + 1) as f64 * share / (1.0 - share);
+            sum += term;
+        }
+        sum
+    };
+    let (mut low, mut high) = (passed as f64 / all as f64, 1.0 - 1e-9);
+    for _ in 0..60 {
+        let middle = (low + high) / 2.0;
+        if chance(middle) > 0.05 { low = middle } else { high = middle }
+    }
+    high
 }
 
 fn shares(name: &str, size: u32, runs: u64, passed: &[u64]) {
@@ -233,4 +277,16 @@ fn quantile(numbers: impl Iterator<Item = u32>, part: f64) -> u32 {
     sorted.sort_unstable();
     let place = ((sorted.len() as f64 * part).ceil() as usize).max(1) - 1;
     sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_seen_in_three_hundred_runs_happens_in_one_of_a_hundred_at_most() {
+        assert!((upper(0, 300) - 0.00994).abs() < 1e-4, "{}", upper(0, 300));
+        assert!((upper(5, 100) - 0.1023).abs() < 1e-3, "{}", upper(5, 100));
+        assert!(upper(3, 3) > 0.99 && upper(1, 1000) < upper(2, 1000));
+    }
 }

@@ -1,0 +1,110 @@
+//! A rollout told line by line: when its phase changes, what makes it wait, what is held, and every twelve
+//! hours how it stands. An operator could read it; tests compare it with what was told before.
+
+use std::fmt::Write as _;
+
+use lockgate_server::rollout::trial::{BEFORE, clock::Phase, roster::FLEET, terms::Terms};
+
+use super::{
+    fleet::Fleet,
+    policy::{Gate, Look, Policy, Update},
+    run::Run,
+    scenario::Scenario,
+};
+
+/// Hours between two lines when nothing happens.
+const EVERY_H: u32 = 12;
+
+/// The story of one rollout of so many hours.
+pub fn tell(scenario: &Scenario, size: u32, seed: u64, hours: u32) -> String {
+    let fleet = Fleet::new(size, scenario, seed);
+    let gate = Gate::new(&fleet, Terms::routine());
+    let mut teller = Teller { gate, text: String::new(), phase: None, why: None, holds: 0 };
+    let _ = writeln!(teller.text, "{}; {size} devices, seed {seed}", scenario.about);
+    let outcome = Run::new(&fleet, scenario).play(&mut teller, hours);
+    let reached = |hours: Option<u32>| hours.map_or("never".to_owned(), |h| format!("{h} h"));
+    let _ = writeln!(
+        teller.text,
+        "in the end: {} began, {} were harmed; 95 % of those who asked after {}, 99 % after {}",
+        outcome.begun,
+        outcome.harmed,
+        reached(outcome.hours_95),
+        reached(outcome.hours_99)
+    );
+    teller.text
+}
+
+struct Teller {
+    gate: Gate,
+    text: String,
+    phase: Option<Phase>,
+    why: Option<&'static str>,
+    holds: usize,
+}
+
+impl Teller {
+    fn line(&mut self, hour: u32) {
+        let trial = &self.gate.0;
+        let phase = trial.phase();
+        let why = trial.why_waiting();
+        let new = trial.holds().get(self.holds..).unwrap_or_default();
+        let news = self.phase != Some(phase) || self.why != why || !new.is_empty();
+        if !news && !hour.is_multiple_of(EVERY_H) {
+            return;
+        }
+        let name = match phase {
+            Phase::Sentinel => "sentinels",
+            Phase::Canary => "canary",
+            Phase::Ramp => "ramp",
+            Phase::HoldBack => "hold-back",
+            Phase::Open => "open",
+        };
+        let tally = trial.tally(FLEET);
+        let _ = writeln!(
+            self.text,
+            "hour {hour:>3}: {name}; limit {}, {} by name, {} groups narrower; {} let in, {} well, {} failed",
+            trial.fleet_limit(),
+            trial.drawn().count(),
+            trial.narrower().len(),
+            tally.begun,
+            tally.healthy,
+            tally.failed
+        );
+        for hold in new {
+            let _ = writeln!(self.text, "          {}", hold.sentence);
+        }
+        if let Some(why) = why.filter(|_| self.why != why) {
+            let _ = writeln!(self.text, "          waits: {why}");
+        }
+        (self.phase, self.why, self.holds) = (Some(phase), why, trial.holds().len());
+    }
+}
+
+impl Policy for Teller {
+    fn begin_hour(&mut self, hour: u32, look: &Look<'_>) {
+        self.gate.begin_hour(hour, look);
+        if let Some(hour) = hour.checked_sub(BEFORE) {
+            self.line(hour);
+        }
+    }
+
+    fn admits(&self, device: u32) -> bool {
+        self.gate.admits(device)
+    }
+
+    fn letter(&mut self, device: u32, hour: u32, update: Update) {
+        self.gate.letter(device, hour, update);
+    }
+
+    fn look(&mut self, hour: u32) {
+        self.gate.look(hour);
+    }
+
+    fn halted(&self) -> bool {
+        self.gate.halted()
+    }
+
+    fn stops(&self, device: u32) -> bool {
+        self.gate.stops(device)
+    }
+}
