@@ -13,6 +13,7 @@ use lockgate_shared::{
     manifest::{
         ArtifactKind, Compatibility, Gate, GateRule, Ladder, Severity, Stage, StageApproval, Trial,
     },
+    terms::TrialTerms,
     time::{Moment, Seconds},
     version::Version,
 };
@@ -78,16 +79,23 @@ pub enum LadderPlan {
     Explicit(Ladder),
 }
 
-/// Starting values for a ladder, by urgency.
+/// Starting values for a ladder, by urgency. In each the last stage is a randomised trial, because
+/// there are enough devices to compare; the cohorts before it have a few devices each and are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// A day for each stage: every device has had its working day and its night.
+    /// A day for each stage: every device has had its working day and its night. The trial has slots of
+    /// an hour, and everybody in 64 of them.
     Routine,
-    /// Four hours for each stage: half a working shift.
+    /// Four hours for each stage: half a working shift. The trial has slots of 20 minutes, four of the
+    /// usual polls, and everybody after 21 hours.
     Security,
-    /// A quarter of an hour for each stage: short, never absent.
+    /// A quarter of an hour for each stage: short, never absent. The trial has slots of five minutes,
+    /// one of the usual polls, and everybody after five hours: who sleeps meanwhile is no evidence.
     Emergency,
+    /// Settings: eight hours for each stage. The trial has slots of half an hour, everybody after 32
+    /// hours, and a soak of a whole day, because what a setting does shows when it is next used.
+    Config,
 }
 
 /// Why a release's plan cannot be used.
@@ -153,37 +161,78 @@ impl LadderPlan {
     }
 }
 
+/// What a preset is made of.
+struct Values {
+    /// Floors lie so far apart, and every stage bakes as long.
+    pace: u64,
+    /// How the cohorts before the last are counted.
+    counted: GateRule,
+    /// The last one's trial.
+    trial: TrialTerms,
+}
+
 impl Preset {
+    /// Every preset.
+    pub const ALL: [Self; 4] = [Self::Routine, Self::Security, Self::Emergency, Self::Config];
+
     /// The preset's ladder over these cohorts, earliest first.
     pub fn ladder(self, cohorts: &[CohortId]) -> Ladder {
+        let Values { pace, counted, trial } = self.values();
+        let last = cohorts.len().saturating_sub(1);
+        let stage = |(index, cohort): (usize, &CohortId)| Stage {
+            cohort: cohort.clone(),
+            ceiling_ppm: 1_000_000,
+            floor_s: Seconds(index as u64 * pace),
+            bake_s: Seconds(pace),
+            approval: StageApproval::None,
+            gate: if index == last {
+                Gate::Trial(Box::new(trial.clone()))
+            } else {
+                Gate::Count(counted.clone())
+            },
+        };
+        Ladder {
+            stages: cohorts.iter().enumerate().map(stage).collect(),
+            timestamp_max_age_s: Seconds(3_600),
+            coverage_max: 200,
+        }
+    }
+
+    fn values(self) -> Values {
         let (pace, gate) = match self {
             Self::Routine => (86_400, (3, 30, 20_000, 86_400)),
             Self::Security => (4 * 3_600, (5, 20, 30_000, 8 * 3_600)),
             Self::Emergency => (900, (10, 10, 50_000, 3_600)),
+            Self::Config => (8 * 3_600, (5, 20, 20_000, 86_400)),
         };
         let (growth, min_devices, max_failure_ppm, silence) = gate;
-        let stage = |(index, cohort): (u64, &CohortId)| Stage {
-            cohort: cohort.clone(),
-            ceiling_ppm: 1_000_000,
-            floor_s: Seconds(index * pace),
-            bake_s: Seconds(pace),
-            approval: StageApproval::None,
-            gate: Gate::Count(GateRule {
-                // Five: enough to notice what harms everybody, few enough to visit by hand.
-                first_devices: 5,
-                growth,
-                min_devices,
-                small_stage: 10,
-                max_failure_ppm,
-                confidence_ppm: 950_000,
-                silence_after_s: Seconds(silence),
-            }),
+        let counted = GateRule {
+            // Five: enough to notice what harms everybody, few enough to visit by hand.
+            first_devices: 5,
+            growth,
+            min_devices,
+            small_stage: 10,
+            max_failure_ppm,
+            confidence_ppm: 950_000,
+            silence_after_s: Seconds(silence),
         };
-        Ladder {
-            stages: (0..).zip(cohorts).map(stage).collect(),
-            timestamp_max_age_s: Seconds(3_600),
-            coverage_max: 200,
-        }
+        let paced =
+            |slot| TrialTerms { slot_s: Seconds(slot), min_devices, ..TrialTerms::default() };
+        let trial = match self {
+            Self::Routine => TrialTerms::default(),
+            Self::Security => paced(1_200),
+            Self::Emergency => paced(300),
+            // A soak of a day in the canary, which ends at slot 22 and is 38 slots old at the ramp's end;
+            // what could not be soaked that long by then lives for six hours at least.
+            Self::Config => TrialTerms {
+                soak: 48,
+                soak_falls_from: 56,
+                soak_falls_by: 4,
+                soak_least: 12,
+                ..paced(1_800)
+            },
+        };
+        Values { pace, counted, trial }
     }
 }
 
@@ -193,7 +242,7 @@ impl<'de> Deserialize<'de> for LadderPlan {
         impl<'de> de::Visitor<'de> for Either {
             type Value = LadderPlan;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`routine`, `security`, `emergency` or a table with `stages`")
+                f.write_str("`routine`, `security`, `emergency`, `config` or a table with `stages`")
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<LadderPlan, E> {
                 let text: de::value::StrDeserializer<'_, E> =
@@ -247,12 +296,55 @@ pub(crate) mod tests {
         let cohorts: Vec<CohortId> =
             ["dogfood", "early", "general"].map(|name| name.parse().expect("a name")).into();
         assert!(matches!(plan.ladder.ladder(None), Err(PlanError::NoCohorts)));
-        for preset in [Preset::Routine, Preset::Security, Preset::Emergency] {
+        for preset in Preset::ALL {
             let ladder = preset.ladder(&cohorts);
             ladder.check().expect("it holds");
+            preset.ladder(&cohorts[..1]).check().expect("it holds for one cohort");
+            let trials = ladder.stages.iter().map(|stage| matches!(stage.gate, Gate::Trial(_)));
+            assert_eq!(trials.collect::<Vec<_>>(), [false, false, true], "{preset:?}");
             assert!(ladder.stages.iter().all(|stage| stage.bake_s > Seconds(0)));
             assert!(ladder.stages.windows(2).all(|pair| pair[0].floor_s < pair[1].floor_s));
         }
+    }
+
+    #[test]
+    fn a_trial_in_a_plan_says_only_what_differs_from_the_routine_one() {
+        let stages = r#"
+[[ladder.stages]]
+cohort = "general"
+floor_s = 0
+bake_s = 86400
+[ladder.stages.trial]
+slot_s = 1800
+soak = 48
+"#;
+        let text = format!("{}{stages}", PLAN.replace("ladder = \"routine\"", ""));
+        let plan = ReleasePlan::from_toml(&text).expect("a plan");
+        let ladder = plan.ladder.ladder(None).expect("explicit");
+        ladder.check().expect("it holds");
+        let Gate::Trial(terms) = &ladder.stages[0].gate else { panic!("no trial: {ladder:?}") };
+        let asked = TrialTerms { slot_s: Seconds(1_800), soak: 48, ..TrialTerms::default() };
+        assert_eq!(**terms, asked);
+        let wrong = text.replace("soak = 48", "soak_h = 48");
+        let error = ReleasePlan::from_toml(&wrong).expect_err("misspelt").to_string();
+        assert!(error.contains("ladder.stages.trial.soak_h"), "{error}");
+        let both = text.replace(
+            "[ladder.stages.trial]",
+            "gate = { first_devices = 5, growth = 3, min_devices = 3, small_stage = 10, max_failure_ppm = 20000, confidence_ppm = 950000, silence_after_s = 60 }\n[ladder.stages.trial]",
+        );
+        let error = ReleasePlan::from_toml(&both).expect_err("two gates").to_string();
+        assert!(error.contains("either `gate` or `trial`"), "{error}");
+    }
+
+    #[test]
+    fn a_hurried_preset_opens_no_sooner_than_its_slots_and_everybody_in_its_time() {
+        let cohorts: [CohortId; 1] = ["general".parse().expect("a name")];
+        let hours = |preset: Preset| {
+            let ladder = preset.ladder(&cohorts);
+            let Gate::Trial(terms) = &ladder.stages[0].gate else { panic!("no trial") };
+            u64::from(terms.open_at) * terms.slot_s.0 / 3_600
+        };
+        assert_eq!(Preset::ALL.map(hours), [64, 21, 5, 32]);
     }
 
     #[test]
