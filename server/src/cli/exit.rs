@@ -206,6 +206,7 @@ const fn offline_exit(error: &offline::CliError) -> Exit {
         | E::Change(ChangeError::DoesNotFollow(_) | ChangeError::Charter(_))
         | E::Loosening(_)
         | E::NoApprover { .. }
+        | E::Dangerous(_)
         | E::NoEnrolmentKey { .. } => Exit::False,
         E::Change(ChangeError::Threshold { .. }) => Exit::NotYet,
         E::Read { .. }

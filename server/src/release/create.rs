@@ -70,7 +70,7 @@ pub struct Created {
     /// SHA-256 of its text.
     pub digest: Digest,
     /// What people should look at twice.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<lint::Finding>,
 }
 
 /// Why a release was not made.
@@ -161,7 +161,7 @@ pub fn create(release: &Create<'_>) -> Result<Created, CreateError> {
     }
     folder.file(MANIFEST_FILE, &text, Readers::Everybody)?;
     folder.finish()?;
-    let warnings = lint::warnings(&manifest);
+    let warnings = lint::warnings(&manifest, &lint::Around::default());
     Ok(Created { digest: Digest::of(&text), manifest, warnings })
 }
 
@@ -257,7 +257,7 @@ mod tests {
             ["is never used", "executable", "`bin/app`", "one stage", "no notes", "approval"]
         {
             assert!(
-                made.warnings.iter().any(|said| said.contains(part)),
+                made.warnings.iter().any(|said| said.text.contains(part)),
                 "{part}: {:?}",
                 made.warnings
             );

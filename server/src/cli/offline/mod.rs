@@ -196,6 +196,12 @@ pub enum CliError {
         /// The tenant.
         tenant: String,
     },
+    /// A plan that is to be sound, and is not.
+    #[error(
+        "{} in this plan, and `--strict` allows none\nhint: each says what would mend it",
+        lockgate_shared::count::count(*.0, "danger", "dangers")
+    )]
+    Dangerous(usize),
     /// An option that makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -370,7 +376,7 @@ impl From<bool> for Confirmation {
 }
 
 /// A moment from an option, else now.
-fn moment(text: Option<&str>) -> Result<Moment, CliError> {
+pub fn moment(text: Option<&str>) -> Result<Moment, CliError> {
     match text {
         None => Ok(crate::clock::now()),
         Some(text) => Moment::parse_rfc3339(text).ok_or_else(|| {

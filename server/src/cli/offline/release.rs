@@ -7,9 +7,11 @@ use std::{
 
 use clap::{Args, Subcommand};
 use lockgate_shared::{
-    id::{Digest, ProductId},
+    act::CohortSize,
+    id::{CohortId, Digest, ProductId},
     limits,
     manifest::Manifest,
+    policy::Policy,
     recall::{Recall, RecallStep},
     time::{Moment, Seconds},
     version::Version,
@@ -23,6 +25,7 @@ use crate::{
     clock,
     release::{
         self, ArtifactSource, Create, MANIFEST_FILE,
+        lint::{self, Around, Finding},
         plan::ReleasePlan,
         recall,
         role::{CurrentRole, LocalRepository},
@@ -41,7 +44,7 @@ pub enum ReleaseCommand {
     Recall(Box<RecallArgs>),
     /// Show a release or a recall, then sign it with one author's key
     Sign(SignArgs),
-    /// Say how far a release or a recall is signed
+    /// Say what is dangerous about a release, and how far it or a recall is signed
     Check(CheckArgs),
 }
 
@@ -138,12 +141,24 @@ pub struct SignArgs {
 /// Options of `release check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
-    /// The release's folder
-    #[arg(value_name = "RELEASE")]
-    pub folder: PathBuf,
-    /// The repository's copy
+    /// The release's folder, or its plan in TOML before it is packed
+    #[arg(value_name = "RELEASE|PLAN")]
+    pub subject: PathBuf,
+    /// The repository's copy, or for a plan the policy
     #[command(flatten)]
-    pub copy: CopyArgs,
+    pub policy: PolicyArgs,
+    /// For a plan with a preset: the product, where the policy has several
+    #[arg(long)]
+    pub product: Option<ProductId>,
+    /// A cohort and its number of devices: with it more is found
+    #[arg(long = "cohort", value_name = "NAME=DEVICES", value_parser = super::rollout::cohort_size)]
+    pub cohorts: Vec<CohortSize>,
+    /// How often devices poll
+    #[arg(long, value_name = "SPAN", default_value = "5m")]
+    pub polls: Span,
+    /// End with exit code 6 where anything is dangerous
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// Does what was asked. What is to be read before anybody confirms goes to `desk`.
@@ -171,9 +186,7 @@ fn create(args: &CreateArgs) -> Result<Answer, CliError> {
         out: &args.out,
     })?;
     let mut text = release::describe(&made.manifest, &made.digest);
-    for warning in &made.warnings {
-        text += &format!("warning: {warning}\n");
-    }
+    text += &said(&made.warnings);
     text += &format!("\nwritten to `{}`, signed by nobody yet\n", args.out.display());
     text += &sign_next(&args.out, args.policy.repository.as_deref());
     let json = json!({
@@ -220,7 +233,7 @@ fn recall_step(text: &str) -> Result<RecallStep, String> {
 fn sign(args: &SignArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
     let Span(life) = args.expires;
     let (mut draft, current) = open(&args.folder, &args.copy, clock::now(), life)?;
-    show(&draft, &current, desk)?;
+    show(&draft, &current, &Around::default(), desk)?;
     confirm(Confirmation::from(args.yes), desk)?;
     let key = args.key.open(&args.passphrase.source())?;
     let standing = draft.sign(&current, &*key)?;
@@ -237,17 +250,90 @@ fn sign_next(folder: &Path, repository: Option<&Path>) -> String {
 }
 
 fn check(args: &CheckArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
+    if args.subject.is_dir() || args.subject.ends_with(MANIFEST_FILE) {
+        return check_folder(args, desk);
+    }
+    let plan = ReleasePlan::read(&args.subject)?;
+    let policy = args.policy.load()?;
+    let ladder = plan.ladder.ladder(cohorts(args, policy.as_ref())?)?;
+    ladder.check()?;
+    let found = lint::plan_warnings(&plan, &ladder, &around(args));
+    let mut text = said(&found);
+    if found.is_empty() {
+        text += "nothing in this plan looks dangerous\n";
+    }
+    let answer = Answer { text, json: json!({ "warnings": found }) };
+    strictly(args, &found, answer, desk)
+}
+
+fn check_folder(args: &CheckArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
+    let Some(repository) = args.policy.repository.clone() else {
+        return Err(CliError::Usage(
+            "a release is checked against a repository\nhint: pass `--repository DIR`".into(),
+        ));
+    };
+    let copy = CopyArgs { repository, anchor: args.policy.anchor.clone() };
+    let folder = match args.subject.parent() {
+        Some(folder) if !args.subject.is_dir() => folder,
+        Some(_) | None => args.subject.as_path(),
+    };
     // The span only matters where nobody has signed yet, and nothing is written then.
-    let (draft, current) = open(&args.folder, &args.copy, clock::now(), Seconds(86_400))?;
-    show(&draft, &current, desk)?;
+    let (draft, current) = open(folder, &copy, clock::now(), Seconds(86_400))?;
+    let found = show(&draft, &current, &around(args), desk)?;
     let standing = draft.settle(&current)?;
-    let answer = report(&draft, &standing, (&args.folder, &args.copy.repository));
+    let mut answer = report(&draft, &standing, (folder, &copy.repository));
+    if let Some(fields) = answer.json.as_object_mut() {
+        fields.insert("warnings".into(), json!(found));
+    }
     if let Err(error) = draft.publication(&current) {
         // Who has signed is worth reading all the same.
         write!(desk, "{}", answer.text)?;
         return Err(error.into());
     }
-    Ok(answer)
+    strictly(args, &found, answer, desk)
+}
+
+/// The answer, or where dangers are to end the program the text and an error.
+fn strictly(
+    args: &CheckArgs,
+    found: &[Finding],
+    answer: Answer,
+    desk: &mut dyn Write,
+) -> Result<Answer, CliError> {
+    if !args.strict || found.is_empty() {
+        return Ok(answer);
+    }
+    write!(desk, "{}", answer.text)?;
+    Err(CliError::Dangerous(found.len()))
+}
+
+fn around(args: &CheckArgs) -> Around {
+    let devices = args.cohorts.iter().map(|size| (size.cohort.clone(), size.devices));
+    Around { polls: Some(args.polls.0), devices: devices.collect(), ..Around::default() }
+}
+
+/// The cohorts of the product that a plan's preset is for.
+fn cohorts<'p>(
+    args: &CheckArgs,
+    policy: Option<&'p Policy>,
+) -> Result<Option<&'p [CohortId]>, CliError> {
+    let Some(policy) = policy else { return Ok(None) };
+    let product = match &args.product {
+        Some(name) => policy.products.get(name),
+        None if policy.products.len() == 1 => policy.products.values().next(),
+        None => None,
+    };
+    match product {
+        Some(product) => Ok(Some(&product.cohorts)),
+        None => Err(CliError::Usage(
+            "the plan is for which product?\nhint: pass `--product` with one of the policy's"
+                .into(),
+        )),
+    }
+}
+
+fn said(found: &[Finding]) -> String {
+    found.iter().map(|finding| format!("warning: {finding}\n")).collect()
 }
 
 fn open(
@@ -278,11 +364,19 @@ fn open(
     Ok((draft, current))
 }
 
-fn show(draft: &Draft, current: &CurrentRole, out: &mut dyn Write) -> Result<(), CliError> {
+/// Shows what is signed, and what is dangerous about it.
+fn show(
+    draft: &Draft,
+    current: &CurrentRole,
+    around: &Around,
+    out: &mut dyn Write,
+) -> Result<Vec<Finding>, CliError> {
     let standing = draft.standing(current)?;
-    let text = match draft.content() {
-        Content::Release(manifest) => release::describe(manifest, &draft.digest()),
-        Content::Recall(made) => recall::describe(made, &draft.digest()),
+    let (text, found) = match draft.content() {
+        Content::Release(manifest) => {
+            (release::describe(manifest, &draft.digest()), lint::warnings(manifest, around))
+        }
+        Content::Recall(made) => (recall::describe(made, &draft.digest()), Vec::new()),
     };
     write!(out, "{text}")?;
     writeln!(
@@ -299,7 +393,8 @@ fn show(draft: &Draft, current: &CurrentRole, out: &mut dyn Write) -> Result<(),
     for sha256 in &standing.unchecked {
         writeln!(out, "warning: artifact {sha256} is not in the folder and was not checked")?;
     }
-    Ok(())
+    write!(out, "{}", said(&found))?;
+    Ok(found)
 }
 
 fn report(draft: &Draft, standing: &Standing, (folder, copy): (&Path, &Path)) -> Answer {

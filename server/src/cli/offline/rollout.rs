@@ -191,7 +191,7 @@ fn start(args: &StartArgs) -> Result<Answer, CliError> {
     write_act(&acts::start(&policy, options)?, &args.out, &args.policy)
 }
 
-fn cohort_size(text: &str) -> Result<CohortSize, String> {
+pub(super) fn cohort_size(text: &str) -> Result<CohortSize, String> {
     let refuse = || "write a cohort and its number of devices, such as `dogfood=3`".to_owned();
     let (cohort, devices) = text.split_once('=').ok_or_else(refuse)?;
     Ok(CohortSize {
