@@ -6,6 +6,8 @@
 use lockgate_shared::{
     act::RiskClass,
     bucket::Limit,
+    facts::Facts,
+    group::{GroupKind, Habit},
     id::{
         ChannelId, CohortId, DeviceId, Digest, GroupId, PersonId, ProductId, RepositoryId,
         RolloutId,
@@ -91,6 +93,85 @@ pub struct Status {
     /// What is wrong with the stream of letters, where something is: a gatekeeper that cannot hear lets
     /// nobody in.
     pub hearing: Option<String>,
+    /// What devices there are: only in a report in which it is new. The letter box keeps it apart.
+    pub fleet: Option<FleetStatus>,
+}
+
+/// What devices there are, kind by kind: what a plan is tried on. It names no device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetStatus {
+    /// When it was counted.
+    pub at: Moment,
+    /// Kinds, the largest first, at most [`KINDS`].
+    pub kinds: Vec<KindStatus>,
+    /// Devices of further kinds.
+    pub left_out: u32,
+}
+
+/// Kinds in one report: as many as a fleet of a million devices usually has, in half a megabyte.
+pub const KINDS: usize = 2_000;
+
+/// Devices alike in every group, and in the same cohort.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KindStatus {
+    /// The product.
+    pub product: ProductId,
+    /// The channel.
+    pub channel: ChannelId,
+    /// The cohort.
+    pub cohort: CohortId,
+    /// How many there are.
+    pub devices: u32,
+    /// The words of their groups.
+    pub words: KindWords,
+    /// When they are usually on.
+    pub habit: Habit,
+    /// For each hour of the day, in UTC, the percentage of days on which one of them was heard, over
+    /// the last five days.
+    pub heard: [u8; 24],
+    /// Installs by devices of its hardware in rollouts that are complete.
+    pub installs: u32,
+    /// Of these, those that failed: not by the releases' fault, because the rollouts went on.
+    pub failed: u32,
+}
+
+impl KindWords {
+    /// The facts of a device with these words.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            vendor: self.vendor.clone(),
+            model: self.model.clone(),
+            arch: self.arch.clone(),
+            os_id: self.os_id.clone(),
+            os_version: self.os_version.clone(),
+            firmware_version: self.firmware_version.clone(),
+            configuration: self.configuration.clone(),
+            time_zone: self.time_zone.clone(),
+            ..Facts::default()
+        }
+    }
+}
+
+/// The words that make a device's groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KindWords {
+    /// Who made the hardware.
+    pub vendor: String,
+    /// The hardware model.
+    pub model: String,
+    /// The processor architecture.
+    pub arch: String,
+    /// The operating system's id.
+    pub os_id: String,
+    /// Its version.
+    pub os_version: String,
+    /// The firmware's version.
+    pub firmware_version: String,
+    /// The owner's label for its settings.
+    pub configuration: String,
+    /// The IANA time zone.
+    pub time_zone: String,
 }
 
 /// One rollout.
@@ -118,6 +199,69 @@ pub struct RolloutStatus {
     pub stages: Vec<StageStatus>,
     /// Groups with failures, worst first, at most 20.
     pub groups: Vec<GroupStatus>,
+    /// What each group of a stage in trial has shown; nothing for stages that count.
+    pub coverage: Vec<CoverageStatus>,
+}
+
+/// A stage's coverage matrix: its attribute values, pairs and strata, and what each has shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoverageStatus {
+    /// The stage's cohort.
+    pub cohort: CohortId,
+    /// The step inside the stage.
+    pub phase: String,
+    /// Devices that take part.
+    pub devices: u32,
+    /// The smallest group that is listed.
+    pub group_least: u32,
+    /// Groups of so many devices and more, the largest first, at most [`COVERED`].
+    pub groups: Vec<GroupCoverage>,
+    /// Further groups: those without a device of their own come first into the list.
+    pub left_out: u32,
+    /// Of all groups of that size, those without a device that was named or has begun.
+    pub without: u32,
+}
+
+/// Groups of a stage in one report: a matrix of 40 kB.
+pub const COVERED: usize = 300;
+
+/// One group's part of a stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupCoverage {
+    /// The group.
+    pub group: GroupId,
+    /// What its devices have in common.
+    pub kind: GroupKind,
+    /// The values, for people.
+    pub label: String,
+    /// Its devices in this stage.
+    pub devices: u32,
+    /// Let in by name.
+    pub named: u32,
+    /// Begun.
+    pub begun: u32,
+    /// Reported themselves well.
+    pub well: u32,
+    /// Well for as long as the plan asks.
+    pub soaked: u32,
+    /// Failed.
+    pub failed: u32,
+    /// How far it is open.
+    pub limit: Limit,
+    /// Who decides how far that is.
+    pub guard: CoverageGuard,
+}
+
+/// Who decides how far a group is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CoverageGuard {
+    /// What its own devices showed.
+    Own,
+    /// The stage's schedule.
+    Stage,
+    /// A hold: nobody.
+    Held,
 }
 
 /// How a rollout stands.

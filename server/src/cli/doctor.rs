@@ -257,6 +257,7 @@ mod tests {
             cohorts: vec![],
             alarms: vec![],
             hearing: None,
+            fleet: None,
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod client;
 pub mod cohort;
 pub mod copy;
+pub mod coverage;
 pub mod device;
 pub mod doctor;
 pub mod exit;
@@ -67,6 +68,8 @@ enum Command {
     /// Rollouts: starting, watching and stopping them
     #[command(subcommand)]
     Rollout(rollout::Command),
+    /// Show what each group of a stage in trial has shown, and which have no device yet
+    Coverage(coverage::CoverageArgs),
     /// Cohorts
     #[command(subcommand)]
     Cohort(cohort::Command),
@@ -169,6 +172,7 @@ async fn run(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Repo(command) => repo::run(command, session).await,
         Command::Key(command) => session.offline(|_| offline::key::run(&command)),
         Command::Rollout(command) => rollout::run(command, session).await,
+        Command::Coverage(args) => coverage::run(args, session).await,
         Command::Cohort(command) => cohort::run(command, session).await,
         Command::Device(command) => device::run(command, session).await,
         Command::Release(command) => release::run(command, session).await,

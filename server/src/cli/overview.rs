@@ -240,6 +240,7 @@ mod tests {
             state: RolloutState::Complete,
             stages: Vec::new(),
             groups: Vec::new(),
+            coverage: Vec::new(),
         };
         Status {
             repository: "trial".parse().expect("a name"),
@@ -252,6 +253,7 @@ mod tests {
             cohorts: vec![],
             alarms: vec![],
             hearing: None,
+            fleet: None,
         }
     }
 }

@@ -156,7 +156,7 @@ async fn resolve(client: &Client, text: &str) -> Result<RolloutId, CliError> {
     pick(&rollouts, text)
 }
 
-fn pick(rollouts: &[RolloutStatus], text: &str) -> Result<RolloutId, CliError> {
+pub(super) fn pick(rollouts: &[RolloutStatus], text: &str) -> Result<RolloutId, CliError> {
     let mut fitting =
         rollouts.iter().map(|r| r.rollout).filter(|id| id.to_string().starts_with(text));
     match (fitting.next(), fitting.next()) {
@@ -349,6 +349,7 @@ mod tests {
             state,
             stages: Vec::new(),
             groups: Vec::new(),
+            coverage: Vec::new(),
         }
     }
 }

@@ -348,6 +348,11 @@ impl Book {
         !(by_clock || newest || superseded.is_some_and(|at| oldest <= *at))
     }
 
+    /// Every verified device.
+    pub(super) fn devices(&self) -> impl Iterator<Item = (&DeviceId, &Device)> {
+        self.devices.iter()
+    }
+
     /// The models of all devices.
     pub fn models(&self) -> BTreeSet<ModelId> {
         self.devices.values().map(|device| device.facts.model_id()).collect()

@@ -44,7 +44,7 @@ use super::{
 };
 use crate::{
     config::{Gatekeeper, OnlineKeySource},
-    status::{About, Decision, Status, Verdict},
+    status::{About, Decision, FleetStatus, Status, Verdict},
     stream::{Entry, EntryKind, LetterRecord, Publication},
     tuf::metadata::target_path,
 };
@@ -64,6 +64,7 @@ pub(super) struct LetterBox {
     pub(super) entries: Vec<Entry>,
     pub(super) verdicts: Vec<Verdict>,
     pub(super) status: Option<Status>,
+    pub(super) fleets: Vec<FleetStatus>,
     pub(super) audit: Vec<String>,
     pub(super) broken: bool,
 }
@@ -85,6 +86,7 @@ impl Source for LetterBox {
         audit: Vec<String>,
     ) -> Result<(), SourceError> {
         self.verdicts.extend(verdicts);
+        self.fleets.extend(status.fleet.clone());
         self.status = Some(status);
         self.audit.extend(audit);
         Ok(())

@@ -17,6 +17,7 @@ pub mod gaps;
 pub mod grants;
 pub mod hearing;
 pub mod intake;
+mod kinds;
 pub mod presence;
 pub mod publish;
 mod restraint;
@@ -42,6 +43,7 @@ use self::{
     gaps::{Gaps, MISSING_HOURLY},
     hearing::{Condition, Hearing},
     intake::{Intake, Urgency},
+    kinds::{FLEET_AGE, FleetTold},
     publish::{Occasion, PublishError, Publisher, PublisherTerms},
     source::{Batch, SocketSource, Source, SourceError},
     tick::{Ears, TickKind, tick},
@@ -52,7 +54,7 @@ use crate::{
     config::{Gatekeeper, OnlineKeySource},
     gatekeeper_store::{GatekeeperStore, GatekeeperStoreError, Table},
     rollout::report,
-    status::{About, CohortStatus, Decision, Expiry, Status},
+    status::{About, CohortStatus, Decision, Expiry, FleetStatus, Status},
     tuf::{
         TufError,
         repository::{Repository, Terms, highest_stop_on_disk, versions_on_disk},
@@ -92,6 +94,8 @@ pub struct Engine {
     lines: VecDeque<String>,
     /// Where the keys are, to take up new ones.
     keys: OnlineKeySource,
+    /// The count of devices that the letter box has.
+    fleet_told: Option<FleetTold>,
 }
 
 /// What a turn came to.
@@ -222,6 +226,7 @@ impl Engine {
             told: None,
             ticked: false,
             lines,
+            fleet_told: None,
             keys: config.keys.clone(),
         };
         engine.write_down()?;
@@ -292,8 +297,18 @@ impl Engine {
                 Condition::Good => None,
                 Condition::Poor(why) | Condition::Deaf(why) => Some(why),
             },
+            fleet: None,
             stops,
         }
+    }
+
+    /// What devices there are, if that is to be told anew.
+    fn fleet(&self, status: &Status, now: Moment) -> Option<FleetStatus> {
+        let devices = status.cohorts.iter().map(|cohort| u64::from(cohort.devices)).sum();
+        let told = self.fleet_told.is_some_and(|told| {
+            now < told.at.plus(FLEET_AGE) && told.devices.abs_diff(devices) * 8 <= told.devices
+        });
+        (!told).then(|| self.book.kinds(self.trusted.policy(), now))
     }
 
     fn gather(
@@ -539,11 +554,18 @@ impl Engine {
             let lines: Vec<String> = self.lines.iter().take(REPORT).cloned().collect();
             let counts = (verdicts.len(), lines.len());
             let acts = lines.iter().filter(|line| audit::is_act(line)).count();
-            if let Err(error) = source.report(verdicts, self.status(now), lines) {
+            let mut status = self.status(now);
+            status.fleet = self.fleet(&status, now);
+            let told = status.fleet.as_ref().map(|fleet| FleetTold {
+                at: fleet.at,
+                devices: status.cohorts.iter().map(|cohort| u64::from(cohort.devices)).sum(),
+            });
+            if let Err(error) = source.report(verdicts, status, lines) {
                 tracing::debug!(%error, "the report did not reach the letter box");
                 self.hearing.broke(now);
                 return Ok(None);
             }
+            self.fleet_told = told.or(self.fleet_told);
             self.book.reported(counts.0, acts);
             self.lines.drain(..counts.1);
             self.commit()?;

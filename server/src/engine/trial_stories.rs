@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use lockgate_shared::{
     act::{Act, Lift, Start},
     eligibility::Reason,
+    group::GroupKind,
     id::GroupId,
     rollout::{RolloutEntry, RolloutFile, Scope, StopKind},
     wire::{OutcomeKind, ReasonRecord},
@@ -13,7 +14,7 @@ use lockgate_shared::{
 
 use super::fixture::{Phone, Yard, signed};
 use crate::{
-    status::{Decision, RolloutState},
+    status::{Decision, FleetStatus, RolloutState},
     stream::EntryKind,
 };
 
@@ -126,6 +127,8 @@ fn a_release_that_is_bad_for_one_model_is_held_for_that_model_and_goes_on_elsewh
     assert!(matches!(&hold.scope, Scope::Groups(_, groups) if groups.len() == 1));
     assert!(hold.reason.contains(" hardware Acme Slate 4 that were let in failed"), "{hold:?}");
     assert!(hold.reason.contains("odds"), "{hold:?}");
+    let reasons = &status.rollouts[0].stages.last().expect("a stage").reasons;
+    assert!(reasons.contains(&hold.reason), "people read it beside the stage: {reasons:?}");
     let harmed = street.began("Slate 4");
     assert!((2..=4).contains(&harmed), "{harmed} of six were harmed");
     street.slots(60, "Slate 4");
@@ -134,6 +137,46 @@ fn a_release_that_is_bad_for_one_model_is_held_for_that_model_and_goes_on_elsewh
     assert_eq!(street.state(), RolloutState::Running);
     let verdicts = &street.yard.letters.verdicts;
     assert!(verdicts.iter().any(|verdict| verdict.decision == Decision::Hold));
+}
+
+#[test]
+fn the_coverage_matrix_says_of_each_group_what_it_has_shown() {
+    let mut street = Street::new();
+    street.slots(40, "Slate 4");
+    let status = street.yard.status();
+    let [matrix] = &status.rollouts[0].coverage[..] else { panic!("one stage is in trial") };
+    assert_eq!((matrix.devices, matrix.left_out), (24, 0));
+    assert!(matrix.groups.iter().all(|group| group.devices >= matrix.group_least));
+    assert!(matrix.groups.is_sorted_by(|a, b| a.devices >= b.devices), "the largest first");
+    let of = |kind, label: &str| {
+        let found = matrix.groups.iter().find(|group| group.kind == kind && group.label == label);
+        found.unwrap_or_else(|| panic!("no {kind:?} {label} in {:?}", matrix.groups)).clone()
+    };
+    let healthy = of(GroupKind::Hardware, "Acme Slate 3");
+    assert_eq!(healthy.devices, 18);
+    let began = u32::try_from(street.began("Slate 3")).expect("eighteen at most");
+    // Who began in the last slot has not said so.
+    assert!((began.saturating_sub(3)..=began).contains(&healthy.begun), "{healthy:?}");
+    assert!(healthy.well > 0 && healthy.failed == 0 && healthy.named > 0, "{healthy:?}");
+    assert_eq!(matrix.without, 0, "{:?}", matrix.groups);
+}
+
+#[test]
+fn the_fleet_is_counted_by_kind_when_it_has_grown_and_not_in_every_report() {
+    let mut street = Street::new();
+    street.slots(1, "");
+    let fleet = street.yard.letters.fleets.last().expect("it was counted").clone();
+    let counted = |fleet: &FleetStatus, model: &str| -> u32 {
+        let kinds = fleet.kinds.iter().filter(|kind| kind.words.model == model);
+        kinds.map(|kind| kind.devices).sum()
+    };
+    assert_eq!((counted(&fleet, "Slate 3"), counted(&fleet, "Slate 4")), (18, 6));
+    assert_eq!(fleet.left_out, 0);
+    let counts = street.yard.letters.fleets.len();
+    street.slots(15, "");
+    // A slot of the story is a minute, and the count is made anew every ten.
+    let again = street.yard.letters.fleets.len() - counts;
+    assert!((1..=2).contains(&again), "{again} counts in a quarter of an hour");
 }
 
 #[test]

@@ -127,18 +127,23 @@ impl Book {
         signed.iter().enumerate().map(words).collect()
     }
 
-    /// What complete rollouts did to the devices of a model: failures that were not the releases'.
+    /// What is to be expected of the devices of a model after what complete rollouts did to them.
     fn noise(&self, model: &GroupId, but: RolloutId) -> Noise {
+        let (failed, installs) = self.past(model, Some(but));
+        let share = expected(failed, installs);
+        Noise { prompt: share, late: share }
+    }
+
+    /// Failures of a model's devices in complete rollouts, which were not the releases', and installs.
+    pub(super) fn past(&self, model: &GroupId, but: Option<RolloutId>) -> (u32, u32) {
         let complete = self
             .rollouts
             .values()
-            .filter(|rollout| rollout.id != but && rollout.complete.is_some());
+            .filter(|rollout| Some(rollout.id) != but && rollout.complete.is_some());
         let tallies = complete.filter_map(|rollout| rollout.evidence.groups().get(model));
-        let (failed, installs) = tallies.fold((0_u32, 0_u32), |(failed, installs), tally| {
+        tallies.fold((0_u32, 0_u32), |(failed, installs), tally| {
             (failed.saturating_add(tally.harmed), installs.saturating_add(tally.treated))
-        });
-        let share = expected(failed, installs);
-        Noise { prompt: share, late: share }
+        })
     }
 
     /// The first letter of a device about a rollout says in which groups it is.

@@ -28,7 +28,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lockgate_shared::{
-    time::Moment,
+    time::{Moment, Seconds},
     wire::{CodecError, Enrolment, Letter, Sealed, codec},
 };
 use thiserror::Error;
@@ -272,6 +272,11 @@ impl LetterBox {
     /// One beyond the newest offset on disk, and a way to wait for the next.
     pub fn head(&self) -> watch::Receiver<u64> {
         self.journal.head()
+    }
+
+    /// How often devices are asked to poll.
+    pub const fn polls(&self) -> Seconds {
+        self.polls.interval_s
     }
 
     /// What the gatekeeper reported. Hold the guard only briefly, and never across an await.

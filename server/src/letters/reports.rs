@@ -8,12 +8,14 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::{
-    status::{About, Status, Verdict},
+    status::{About, FleetStatus, Status, Verdict},
     store::{Change, Table},
 };
 
 /// Where the state of everything stands in [`Table::Reports`].
 const STATUS: &str = "status";
+/// Where it stands what devices there are.
+const FLEET: &str = "fleet";
 /// A verdict or status on disk is at most as large as the frame that brought it.
 const REPORT_BYTES: usize = crate::stream::FRAME_BYTES;
 /// Verdicts and audit lines in memory, each: a year of five-minute ticks, some 40 MB. The store has
@@ -24,6 +26,7 @@ const KEPT: usize = 100_000;
 #[derive(Clone, Debug, Default)]
 pub struct Reports {
     status: Option<Arc<Status>>,
+    fleet: Option<Arc<FleetStatus>>,
     verdicts: BTreeMap<u64, Arc<Verdict>>,
     entries: BTreeMap<u64, u64>,
     audit: BTreeMap<(u64, Row), Arc<str>>,
@@ -44,6 +47,11 @@ impl Reports {
     /// The newest state.
     pub const fn status(&self) -> Option<&Arc<Status>> {
         self.status.as_ref()
+    }
+
+    /// What devices there are, as it was last told.
+    pub const fn fleet(&self) -> Option<&Arc<FleetStatus>> {
+        self.fleet.as_ref()
     }
 
     /// Verdicts from a number on, in order.
@@ -80,6 +88,9 @@ impl Reports {
             };
             changes.push(change(format!("audit/{number:020}{tail}"), line.clone().into_bytes()));
         }
+        if let Some(fleet) = &status.fleet {
+            changes.push(change(FLEET.into(), codec::encode(fleet, REPORT_BYTES)?));
+        }
         changes.push(change(STATUS.into(), codec::encode(status, REPORT_BYTES)?));
         Ok(changes)
     }
@@ -94,6 +105,14 @@ impl Reports {
             if let Ok(place) = place(&line) {
                 self.line(place, line);
             }
+        }
+        self.take_status(status);
+    }
+
+    /// Most reports say nothing new of what devices there are.
+    fn take_status(&mut self, mut status: Status) {
+        if let Some(fleet) = status.fleet.take() {
+            self.fleet = Some(Arc::new(fleet));
         }
         self.status = Some(Arc::new(status));
     }
@@ -116,7 +135,9 @@ impl Reports {
 
     fn row(&mut self, key: &str, bytes: Vec<u8>) -> Result<(), ReportError> {
         if key == STATUS {
-            self.status = Some(Arc::new(codec::decode_frame(&bytes, REPORT_BYTES)?));
+            self.take_status(codec::decode_frame(&bytes, REPORT_BYTES)?);
+        } else if key == FLEET {
+            self.fleet = Some(Arc::new(codec::decode_frame(&bytes, REPORT_BYTES)?));
         } else if key.starts_with("verdict/") {
             self.verdict(codec::decode_frame(&bytes, REPORT_BYTES)?);
         } else if key.starts_with("audit/") {
@@ -224,6 +245,7 @@ mod tests {
             cohorts: Vec::new(),
             alarms: Vec::new(),
             hearing: None,
+            fleet: None,
         }
     }
 }

@@ -6,11 +6,14 @@ use lockgate_shared::{
     bucket::Bucket,
     group::GroupKind,
     id::GroupId,
+    manifest::Gate,
     rollout::{Stop, StopKind},
 };
 
 use super::{Census, Rollout, gate::Judgement, limits};
-use crate::status::{Decision, GroupStatus, RolloutState, RolloutStatus, StageStatus};
+use crate::status::{
+    CoverageStatus, Decision, GroupStatus, RolloutState, RolloutStatus, StageStatus,
+};
 
 /// How many groups a report names.
 const GROUPS: usize = 20;
@@ -47,6 +50,7 @@ pub fn status(
         state: state(rollout, stops),
         stages: stages(rollout, census, judgements),
         groups: groups(rollout, labels),
+        coverage: coverage(rollout),
     }
 }
 
@@ -135,6 +139,20 @@ fn authorised(rollout: &Rollout, index: usize, known: &[Bucket]) -> u32 {
     }
     let open = rollout.steps.get(index).map(|step| &step.open);
     open.map_or(0, |open| limits::authorised(known, open.limit))
+}
+
+/// The matrices of the stages in trial.
+fn coverage(rollout: &Rollout) -> Vec<CoverageStatus> {
+    let trials = rollout.trials.iter();
+    trials
+        .filter_map(|(index, trial)| {
+            let stage = rollout.ladder.stages.get(*index)?;
+            match &stage.gate {
+                Gate::Trial(terms) => Some(trial.coverage_of(&stage.cohort, terms.group_least)),
+                Gate::Count(_) => None,
+            }
+        })
+        .collect()
 }
 
 fn groups(rollout: &Rollout, labels: &Labels) -> Vec<GroupStatus> {

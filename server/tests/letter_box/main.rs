@@ -469,6 +469,7 @@ fn status() -> Status {
         expiries: Vec::new(),
         cohorts: Vec::new(),
         hearing: None,
+        fleet: None,
         alarms: Vec::new(),
     }
 }

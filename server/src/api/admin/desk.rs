@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lockgate_shared::{
     facts::Facts,
     id::{DeviceId, TenantId},
-    time::Moment,
+    time::{Moment, Seconds},
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,9 @@ pub trait Desk: Tables + AuditSink {
 
     /// Takes no letter of a device any more; the entry's offset, where that is new.
     fn bar(&self, request: BarRequest) -> Later<'_, Result<(Bar, Option<u64>), JournalError>>;
+
+    /// How often devices are asked to poll.
+    fn polls(&self) -> Seconds;
 
     /// The clock.
     fn now(&self) -> Moment;

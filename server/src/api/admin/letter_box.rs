@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use lockgate_shared::{
     id::{DeviceId, TenantId},
-    time::Moment,
+    time::{Moment, Seconds},
 };
 
 use super::{
@@ -146,6 +146,10 @@ impl Desk for LetterDesk {
 
     fn bar(&self, request: BarRequest) -> Later<'_, Result<(Bar, Option<u64>), JournalError>> {
         Box::pin(self.letter_box.bar(request, clock::now()))
+    }
+
+    fn polls(&self) -> Seconds {
+        self.letter_box.polls()
     }
 
     fn now(&self) -> Moment {

@@ -118,6 +118,7 @@ mod tests {
             cohorts: vec![],
             alarms: vec![],
             hearing: None,
+            fleet: None,
         };
         let said = text(Some(&status), None, now);
         for line in [

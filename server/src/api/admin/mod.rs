@@ -8,7 +8,7 @@
 //! | artifacts, publications, releases | [`releases`] |
 //! | devices, explain | [`devices`] |
 //! | pins, windows, freezes, grants | [`restrictions`] |
-//! | status, rollouts, verdicts, policy | [`reports`] |
+//! | status, fleet, rollouts, verdicts, policy | [`reports`] |
 //! | tokens, whoami | [`tokens`] |
 //! | audit | [`audit`] |
 //! | metrics | [`metrics`] |
@@ -100,6 +100,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<Admin>>)> {
         ("/v1/entries/{offset}", get(acts::entry)),
         ("/v1/stops", post(stops::stop)),
         ("/v1/status", get(reports::status)),
+        ("/v1/fleet", get(reports::fleet)),
         ("/v1/rollouts", get(reports::rollouts)),
         ("/v1/rollouts/{id}", get(reports::rollout)),
         ("/v1/verdicts", get(reports::verdicts)),

@@ -10,15 +10,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use lockgate_shared::{
-    id::{RolloutId, TenantId},
+    id::{ChannelId, ProductId, RolloutId, TenantId},
     rollout::Scope,
+    time::Seconds,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Admin, Ask, Caller, Refusal, auth};
 use crate::{
     registry::rows::TokenRole,
-    status::{About, RolloutStatus, Status, Verdict},
+    status::{About, FleetStatus, KindStatus, RolloutStatus, Status, Verdict},
 };
 
 /// Verdicts in one answer.
@@ -31,6 +32,45 @@ pub async fn status(
 ) -> Result<Json<Status>, Refusal> {
     caller.need(auth::READERS)?;
     seen_by(&admin, &caller).map(Json)
+}
+
+/// `?product=&channel=`
+#[derive(Debug, Deserialize)]
+pub struct FleetAsked {
+    product: Option<ProductId>,
+    channel: Option<ChannelId>,
+}
+
+/// What devices there are, or those that a product's channel has, for a plan to be tried on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetShown {
+    /// How often they are asked to poll.
+    pub polls: Seconds,
+    /// Their kinds.
+    #[serde(flatten)]
+    pub fleet: FleetStatus,
+}
+
+/// `GET /v1/fleet`: kinds and counts, and no device. Whoever sees one tenant only is refused, because
+/// a kind may be another tenant's.
+pub async fn fleet(
+    State(admin): State<Arc<Admin>>,
+    caller: Caller,
+    Ask(asked): Ask<FleetAsked>,
+) -> Result<Json<FleetShown>, Refusal> {
+    caller.need_vendor(&[TokenRole::Operator, TokenRole::Auditor])?;
+    let Some(fleet) = admin.reports(|reports| reports.fleet().cloned()).flatten() else {
+        return Err(Refusal::unavailable(
+            "the gatekeeper has not counted the devices yet\nhint: is it running? `lockgate-server gatekeeper` reports at its first tick",
+        ));
+    };
+    let wanted = |kind: &&KindStatus| {
+        asked.product.as_ref().is_none_or(|product| kind.product == *product)
+            && asked.channel.as_ref().is_none_or(|channel| kind.channel == *channel)
+    };
+    let kinds = fleet.kinds.iter().filter(wanted).cloned().collect();
+    let fleet = FleetStatus { at: fleet.at, kinds, left_out: fleet.left_out };
+    Ok(Json(FleetShown { polls: admin.desk.polls(), fleet }))
 }
 
 /// `GET /v1/rollouts`
@@ -93,6 +133,7 @@ fn narrow(admin: &Admin, own: &TenantId, status: &mut Status) {
     status.cohorts.clear();
     for rollout in &mut status.rollouts {
         rollout.groups.clear();
+        rollout.coverage.clear();
     }
 }
 
@@ -165,12 +206,31 @@ mod tests {
     #[tokio::test]
     async fn verdicts_audit_and_policy_are_the_vendors() {
         let bench = Bench::new();
-        for path in ["/v1/verdicts", "/v1/audit", "/v1/policy"] {
+        bench.status_that_counts(0).await;
+        let fleet = "/v1/fleet?product=app&channel=stable";
+        for path in ["/v1/verdicts", "/v1/audit", "/v1/policy", fleet] {
             assert_eq!(bench.get("acme-admin", path).await.status, 403, "{path}");
             assert_eq!(bench.get("acme-auditor", path).await.status, 403, "{path}");
             assert_eq!(bench.get("auditor", path).await.status, 200, "{path}");
         }
         assert_eq!(bench.get("publisher", "/v1/status").await.status, 403);
+    }
+
+    #[tokio::test]
+    async fn the_fleet_is_counted_by_kind_and_outlives_the_reports_that_do_not_repeat_it() {
+        let bench = Bench::new();
+        let path = "/v1/fleet?product=app&channel=stable";
+        assert_eq!(bench.get("operator", path).await.status, 503, "nobody counted yet");
+        bench.status_that_counts(0).await;
+        bench.status_that_repeats_no_fleet().await;
+        let fleet = bench.get("operator", path).await.body;
+        assert_eq!(fleet["polls"], 300);
+        assert_eq!(fleet["kinds"][0]["devices"], 3);
+        assert_eq!(fleet["kinds"][0]["words"]["model"], "Slate 3");
+        let other = bench.get("operator", "/v1/fleet?product=tools&channel=stable").await.body;
+        assert_eq!(other["kinds"].as_array().map(Vec::len), Some(0));
+        let status = bench.get("operator", "/v1/status").await.body;
+        assert!(!status.to_string().contains("Slate 3"), "{status}");
     }
 
     #[tokio::test]

@@ -50,6 +50,7 @@ const TABLE: &[Route] = &[
     route("GET", "/v1/entries/{offset}", nothing, 404, ("globex-admin", 200)),
     route("POST", "/v1/stops", stop, 403, ("globex-admin", 202)),
     route("GET", "/v1/status", nothing, 200, ("globex-admin", 200)),
+    route("GET", "/v1/fleet", nothing, 403, ("auditor", 200)),
     route("GET", "/v1/rollouts", nothing, 200, ("globex-admin", 200)),
     route("GET", "/v1/rollouts/{id}", nothing, 200, ("globex-admin", 200)),
     route("GET", "/v1/verdicts", nothing, 403, ("auditor", 200)),

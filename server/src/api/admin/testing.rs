@@ -40,8 +40,8 @@ use crate::{
         token_text,
     },
     status::{
-        About, Alarm, CohortStatus, Decision, RolloutState, RolloutStatus, StageStatus, Status,
-        Verdict,
+        About, Alarm, CohortStatus, Decision, FleetStatus, KindStatus, KindWords, RolloutState,
+        RolloutStatus, StageStatus, Status, Verdict,
     },
     store::{Change, Table},
     stream::{BarRequest, Entry, EntryKind},
@@ -265,10 +265,19 @@ impl Bench {
         self.report(vec![], offset).await;
     }
 
+    /// As most reports: nothing new of what devices there are.
+    pub(super) async fn status_that_repeats_no_fleet(&self) {
+        self.take(vec![], Status { fleet: None, ..status(0) }).await;
+    }
+
     async fn report(&self, verdicts: Vec<Verdict>, offset: u64) {
+        self.take(verdicts, status(offset)).await;
+    }
+
+    async fn take(&self, verdicts: Vec<Verdict>, status: Status) {
         let reports = {
             let mut reports = self.desk.reports.lock().expect("lock");
-            reports.take(verdicts, status(offset), vec![]);
+            reports.take(verdicts, status, vec![]);
             reports.clone()
         };
         let status = reports.status().expect("a status").clone();
@@ -375,6 +384,10 @@ impl Desk for Memory {
             let offset = self.append(EntryKind::Bar, bytes).await?;
             Ok((bar, Some(offset)))
         })
+    }
+
+    fn polls(&self) -> Seconds {
+        Seconds(300)
     }
 
     fn now(&self) -> Moment {
@@ -516,6 +529,17 @@ fn status(letters_offset: u64) -> Status {
         decision: Decision::Wait,
         reasons: vec!["3 of 10 baked".into()],
     };
+    let kind = KindStatus {
+        product: "app".parse().expect("a name"),
+        channel: "stable".parse().expect("a name"),
+        cohort: "general".parse().expect("a name"),
+        devices: 3,
+        words: KindWords { model: "Slate 3".into(), ..KindWords::default() },
+        habit: Habit::Office,
+        heard: [100; 24],
+        installs: 0,
+        failed: 0,
+    };
     Status {
         repository: "trial".parse().expect("a name"),
         at: NOW,
@@ -533,6 +557,7 @@ fn status(letters_offset: u64) -> Status {
             state: RolloutState::Running,
             stages: vec![stage],
             groups: vec![],
+            coverage: vec![],
         }],
         stops: vec![
             stop(7, StopKind::Hold, Scope::Everything),
@@ -547,6 +572,7 @@ fn status(letters_offset: u64) -> Status {
         }],
         alarms: vec![alarm(1), alarm(3)],
         hearing: None,
+        fleet: Some(FleetStatus { at: NOW, kinds: vec![kind], left_out: 0 }),
     }
 }
 

@@ -430,6 +430,11 @@ impl Trial {
         &self.tallies[group as usize]
     }
 
+    /// How a group is guarded.
+    pub fn guard(&self, group: Group) -> Guard {
+        self.guards[group as usize]
+    }
+
     /// Groups' evidence, by number, as of the last hour.
     pub fn wealth(&self) -> &[f64] {
         &self.wealth

@@ -3,7 +3,7 @@
 //!
 //! Time is what was *listened*, in slots: while the gatekeeper hears nobody, nobody falls silent.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use lockgate_shared::{
     bucket::{Bucket, Limit},
@@ -20,9 +20,11 @@ use super::{
     BEFORE, Letter, Trial,
     clock::Phase,
     judge::{Hold, Verdict},
-    roster::{Device, FLEET, Likeness, Member, Noise, Roster, Tenant, ZONES},
+    room::Guard,
+    roster::{Device, FLEET, Group, Likeness, Member, Noise, Roster, Tenant, ZONES},
     terms::Terms,
 };
+use crate::status::{COVERED, CoverageGuard, CoverageStatus, GroupCoverage};
 
 /// One stage's trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -299,13 +301,7 @@ impl StageTrial {
     /// How it stands, in sentences.
     pub fn report(&self, cohort: &CohortId) -> Vec<String> {
         let tally = self.trial.tally(FLEET);
-        let phase = match self.trial.phase() {
-            Phase::Sentinel => "sentinels",
-            Phase::Canary => "canary",
-            Phase::Ramp => "ramp",
-            Phase::HoldBack => "hold-back",
-            Phase::Open => "open",
-        };
+        let phase = self.phase();
         let mut lines = vec![format!(
             "`{cohort}`: {phase}, slot {:.0} of {}: {} of {} let in, {} well, {} failed",
             self.trial.clock().hours(),
@@ -318,6 +314,66 @@ impl StageTrial {
         lines.extend(self.trial.why_waiting().map(ToOwned::to_owned));
         lines.extend(self.trial.holds().iter().map(|hold| hold.sentence.clone()));
         lines
+    }
+
+    /// The coverage matrix: the groups of `least` devices and more, as many as a report carries.
+    pub fn coverage_of(&self, cohort: &CohortId, least: u32) -> CoverageStatus {
+        let roster = self.trial.roster();
+        let numbers = (FLEET + 1..count_u32(roster.groups.len()))
+            .filter(|group| roster.groups.get(*group as usize).is_some_and(|g| g.size >= least));
+        let mut groups: Vec<GroupCoverage> =
+            numbers.filter_map(|group| self.group_coverage(group)).collect();
+        let bare = |group: &GroupCoverage| group.named == 0 && group.begun == 0;
+        let without = count_u32(groups.iter().filter(|group| bare(group)).count());
+        // What is missing is what people look for: it never makes room for what is there.
+        groups.sort_by_key(|group| (!bare(group), Reverse(group.devices), group.group));
+        let left_out = count_u32(groups.len().saturating_sub(COVERED));
+        groups.truncate(COVERED);
+        groups.sort_by_key(|group| (Reverse(group.devices), group.group));
+        CoverageStatus {
+            cohort: cohort.clone(),
+            phase: self.phase().to_owned(),
+            devices: roster.len(),
+            group_least: least,
+            groups,
+            left_out,
+            without,
+        }
+    }
+
+    fn group_coverage(&self, group: Group) -> Option<GroupCoverage> {
+        let entry = self.trial.roster().groups.get(group as usize)?;
+        let tally = self.trial.tally(group);
+        let stage = self.trial.fleet_limit();
+        let (guard, limit) = match self.trial.guard(group) {
+            Guard::Own => (CoverageGuard::Own, stage.min(Limit(tally.limit))),
+            Guard::Fleet => (CoverageGuard::Stage, stage),
+            Guard::Held => (CoverageGuard::Held, Limit::NOBODY),
+        };
+        Some(GroupCoverage {
+            group: entry.id,
+            kind: entry.kind,
+            label: entry.label.clone(),
+            devices: entry.size,
+            named: tally.drawn,
+            begun: tally.begun,
+            well: tally.healthy,
+            soaked: tally.soaked,
+            failed: tally.failed,
+            limit,
+            guard,
+        })
+    }
+
+    /// The step inside the stage, in a word.
+    pub fn phase(&self) -> &'static str {
+        match self.trial.phase() {
+            Phase::Sentinel => "sentinels",
+            Phase::Canary => "canary",
+            Phase::Ramp => "ramp",
+            Phase::HoldBack => "hold-back",
+            Phase::Open => "open",
+        }
     }
 
     /// What keeps the next stage from opening, apart from bake and ceiling.

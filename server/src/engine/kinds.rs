@@ -1,0 +1,125 @@
+//! What devices there are, kind by kind, for a plan to be tried on: counts and words, and no device. It
+//! decides nothing.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use lockgate_shared::{
+    facts::Facts,
+    group::{GroupKind, Habit, groups_of},
+    id::{ChannelId, CohortId, GroupId, ProductId},
+    policy::Policy,
+    time::{Moment, Seconds},
+};
+
+use super::book::Book;
+use crate::status::{FleetStatus, KINDS, KindStatus, KindWords};
+
+/// How old the count may be: a walk over all devices, and half a megabyte to send, every ten minutes.
+pub(super) const FLEET_AGE: Seconds = Seconds(600);
+
+/// The count that the letter box has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FleetTold {
+    /// When it was made.
+    pub(super) at: Moment,
+    /// How many devices there were.
+    pub(super) devices: u64,
+}
+
+/// What makes devices alike: the words are looked at, never copied, device by device.
+type Key<'a> = (&'a ProductId, &'a ChannelId, CohortId, [&'a str; 8], Habit);
+
+/// Device-days, and those on which a device was heard, by hour of the day.
+#[derive(Default)]
+struct Count {
+    devices: u32,
+    known: [u32; 24],
+    heard: [u32; 24],
+}
+
+impl Book {
+    /// Counts the devices that may call: revoked ones do not.
+    pub(super) fn kinds(&self, policy: &Policy, now: Moment) -> FleetStatus {
+        let mut counts: BTreeMap<Key<'_>, Count> = BTreeMap::new();
+        for (id, device) in self.devices().filter(|(_, device)| !device.barred) {
+            let since = device.enrolled_at;
+            for (product, channel) in &device.products {
+                let Some(cohort) = self.expected_cohort(policy, id, product, channel) else {
+                    continue;
+                };
+                let key = (product, channel, cohort, words(&device.facts), device.habit);
+                let count = counts.entry(key).or_default();
+                count.devices += 1;
+                let by_hour = device.presence.by_hour(since, now);
+                for ((known, heard), hour) in
+                    count.known.iter_mut().zip(&mut count.heard).zip(by_hour)
+                {
+                    *known += u32::from(hour.known);
+                    *heard += u32::from(hour.heard);
+                }
+            }
+        }
+        let mut past: BTreeMap<GroupId, (u32, u32)> = BTreeMap::new();
+        let counted = counts.into_iter();
+        let mut kinds: Vec<KindStatus> = counted
+            .map(|(key, count)| {
+                let mut kind = kind(key, &count);
+                let groups = groups_of(&kind.words.facts(), kind.habit);
+                let hardware = groups.iter().find(|group| group.kind == GroupKind::Hardware);
+                (kind.failed, kind.installs) = hardware.map_or((0, 0), |group| {
+                    *past.entry(group.id).or_insert_with(|| self.past(&group.id, None))
+                });
+                kind
+            })
+            .collect();
+        kinds.sort_by_key(|kind| Reverse(kind.devices));
+        let left_out = kinds.iter().skip(KINDS).map(|kind| kind.devices).sum();
+        kinds.truncate(KINDS);
+        FleetStatus { at: now, kinds, left_out }
+    }
+}
+
+fn kind(key: Key<'_>, count: &Count) -> KindStatus {
+    let (product, channel, cohort, words, habit) = key;
+    let [vendor, model, arch, os_id, os_version, firmware_version, configuration, time_zone] =
+        words.map(str::to_owned);
+    let percent = |hour: usize| {
+        let (known, heard) = (count.known.get(hour), count.heard.get(hour));
+        let (known, heard) = (known.copied().unwrap_or(0), heard.copied().unwrap_or(0));
+        u8::try_from(u64::from(heard) * 100 / u64::from(known.max(1))).unwrap_or(100)
+    };
+    KindStatus {
+        product: product.clone(),
+        channel: channel.clone(),
+        cohort,
+        devices: count.devices,
+        words: KindWords {
+            vendor,
+            model,
+            arch,
+            os_id,
+            os_version,
+            firmware_version,
+            configuration,
+            time_zone,
+        },
+        habit,
+        heard: std::array::from_fn(percent),
+        installs: 0,
+        failed: 0,
+    }
+}
+
+/// Every word that enters a group.
+fn words(facts: &Facts) -> [&str; 8] {
+    [
+        &facts.vendor,
+        &facts.model,
+        &facts.arch,
+        &facts.os_id,
+        &facts.os_version,
+        &facts.firmware_version,
+        &facts.configuration,
+        &facts.time_zone,
+    ]
+}
