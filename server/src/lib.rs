@@ -19,6 +19,7 @@ pub mod keys;
 pub mod letters;
 pub mod names;
 pub mod plain;
+pub mod preflight;
 pub mod registry;
 pub mod release;
 pub mod roles;

@@ -73,6 +73,12 @@ fn an_operator_restricts_reads_and_is_told_what_does_not_work() {
     assert!(stranger.contains("cannot be reached"), "{stranger}");
 }
 
+/// A fleet of one kind, as `GET /v1/fleet` answers.
+const FLEET: &str = r#"{ "polls": 300, "at": "2026-11-21T09:00:00Z", "left_out": 0, "kinds": [
+  { "product": "app", "channel": "stable", "cohort": "general", "devices": 3, "words": { "model": "Slate 3" },
+    "habit": "office", "heard": [0,0,0,0,0,0,0,0,90,90,90,90,90,90,90,90,90,0,0,0,0,0,0,0],
+    "installs": 0, "failed": 0 } ] }"#;
+
 /// What is typed, and the exit code with which it ends. Every command that `--help` lists occurs.
 const EVERY_COMMAND: &[(&str, i32)] = &[
     ("repo init --plan @plan.toml --out @second --passphrase-file @passphrase", 0),
@@ -84,6 +90,14 @@ const EVERY_COMMAND: &[(&str, i32)] = &[
         0,
     ),
     ("release check @r1 --repository @repo/repository", 5),
+    ("release check @release.toml --repository @repo/repository --product app", 0),
+    ("release check @release.toml --repository @repo/repository --polls 2h --strict", 6),
+    ("release check @release.toml", 2),
+    ("plan @r1 --channel stable", 2),
+    ("plan @r1 --channel stable --fleet @fleet.json --program @nowhere", 2),
+    ("plan @r1 --channel stable --fleet @nowhere.json", 2),
+    ("coverage", 0),
+    ("coverage 00", 2),
     (
         "release sign @r1 --repository @repo/repository --key @repo/people/ada.key --passphrase-file @new --yes",
         0,
@@ -182,6 +196,7 @@ fn every_command_answers_programs_in_json_and_failures_have_one_shape() {
     let path = |name: &str| site.folder.path().join(name);
     fs::write(path("new"), "another passphrase altogether\n").expect("written");
     fs::write(path("release.toml"), RELEASE).expect("written");
+    fs::write(path("fleet.json"), FLEET).expect("written");
     fs::create_dir(path("app")).expect("a folder");
     fs::write(path("app/version"), "1.0.0\n").expect("written");
     let mut wrong = Vec::new();

@@ -1,5 +1,5 @@
 //! Fleets that try Lockgate out: the demo's real processes, chaos, benchmarks, the fuzz targets, and a
-//! simulated fleet for the gate.
+//! simulated fleet for the gate and for the preflight of a rollout.
 //! Nothing that ships depends on this crate.
 
 pub mod bench;
@@ -10,6 +10,7 @@ pub mod https;
 pub mod letter_writer;
 pub mod olpc;
 pub mod own_mounts;
+pub mod plan;
 pub mod process;
 pub mod sim;
 pub mod thief;

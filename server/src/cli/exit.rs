@@ -26,7 +26,7 @@ exit codes:
   3  the server refused
   4  the server cannot be reached, or cannot answer now
   5  not yet: what was waited for has not happened in time, or something is due soon or stopped
-  6  a verification failed
+  6  a verification failed, or `--strict` found a danger
   7  a rollout that was watched was halted or ended";
 
 /// What stops a fleet whose letter box is down: nobody gets past these either.

@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod exit;
 pub mod offline;
 pub mod overview;
+pub mod plan;
 pub mod release;
 pub mod repo;
 pub mod restrict;
@@ -68,6 +69,8 @@ enum Command {
     /// Rollouts: starting, watching and stopping them
     #[command(subcommand)]
     Rollout(rollout::Command),
+    /// Try a release's ladder on the fleet as it is now, in a simulation, before anybody signs its start
+    Plan(plan::PlanArgs),
     /// Show what each group of a stage in trial has shown, and which have no device yet
     Coverage(coverage::CoverageArgs),
     /// Cohorts
@@ -172,6 +175,7 @@ async fn run(command: Command, session: &Session) -> Result<(), CliError> {
         Command::Repo(command) => repo::run(command, session).await,
         Command::Key(command) => session.offline(|_| offline::key::run(&command)),
         Command::Rollout(command) => rollout::run(command, session).await,
+        Command::Plan(args) => plan::run(args, session).await,
         Command::Coverage(args) => coverage::run(args, session).await,
         Command::Cohort(command) => cohort::run(command, session).await,
         Command::Device(command) => device::run(command, session).await,

@@ -270,7 +270,12 @@ fn facts(values: &[u8; 4], zone: u8) -> Facts {
 
 /// The kinds that a fault of one attribute or a pair is about: the value whose share is closest to what
 /// the scenario asks for, among those of one level.
-fn hit_kinds(kinds: &[Kind], roster: &Roster, scenario: &Scenario, dice: Dice) -> Vec<bool> {
+pub(crate) fn hit_kinds(
+    kinds: &[Kind],
+    roster: &Roster,
+    scenario: &Scenario,
+    dice: Dice,
+) -> Vec<bool> {
     let asked = match scenario.hit.map(|hit| hit.who) {
         Some(Who::Attribute(share)) => Some((1..5, share)),
         Some(Who::Pair(share)) => Some((7..12, share)),

@@ -13,6 +13,7 @@ use lockgate_shared::{
 use super::{Answer, CliError, ManifestSource, PolicyArgs, moment, read, write_act};
 use crate::{
     acts::{self, StartOptions},
+    cli::plan,
     clock,
     span::Span,
 };
@@ -57,7 +58,7 @@ pub struct StartArgs {
     /// How urgent it is
     #[arg(long, value_enum)]
     pub risk: Risk,
-    /// The plan that approvers are shown
+    /// The plan that approvers are shown: what `lockgate plan --out` wrote, or a document of your own
     #[arg(long, value_name = "FILE")]
     pub plan: PathBuf,
     /// The moment from which floors count; else now
@@ -173,6 +174,12 @@ pub fn run(command: &RolloutCommand) -> Result<Answer, CliError> {
 
 fn start(args: &StartArgs) -> Result<Answer, CliError> {
     let (policy, manifest) = (args.policy.require()?, ManifestSource::of(&args.manifest)?);
+    let plan = read(&args.plan, MAX_PLAN)?;
+    let digest = match &manifest {
+        ManifestSource::File(_, digest) | ManifestSource::Digest(digest) => digest,
+    };
+    let cohorts = args.cohorts.iter().map(|size| (size.cohort.clone(), size.devices)).collect();
+    plan::fits(&plan, digest, &args.channel, &cohorts).map_err(CliError::Usage)?;
     let options = StartOptions {
         product: args.product.clone(),
         version: args.version.clone(),
@@ -186,7 +193,7 @@ fn start(args: &StartArgs) -> Result<Answer, CliError> {
             Risk::Security => RiskClass::Security,
             Risk::Emergency => RiskClass::Emergency,
         },
-        plan: Digest::of(&read(&args.plan, MAX_PLAN)?),
+        plan: Digest::of(&plan),
     };
     write_act(&acts::start(&policy, options)?, &args.out, &args.policy)
 }

@@ -1,0 +1,221 @@
+//! The preflight of a rollout: what the simulator is asked and what it answers, before people sign a
+//! start. Data only: the simulation itself is a program of its own, `lockgate-plan`, which reads a
+//! [`Question`] from standard input and writes an [`Answer`] to standard output, both in JSON.
+//!
+//! Numbers are whole, so that the same answer is the same bytes and has one digest.
+
+use std::collections::BTreeMap;
+
+use lockgate_shared::{
+    id::{ChannelId, CohortId, Digest, ProductId},
+    manifest::Ladder,
+    time::{Moment, Seconds},
+    version::Version,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{release::lint::Finding, status::KindStatus};
+
+/// The shape of [`Question`] and [`Answer`]: a program of another one is refused.
+pub const FORMAT: u32 = 1;
+
+/// What is to be tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// What the answer is about.
+    pub subject: Subject,
+    /// The ladder.
+    pub ladder: Ladder,
+    /// When the rollout starts: the weekday and the hour count.
+    pub at: Moment,
+    /// How often devices poll.
+    pub polls: Seconds,
+    /// Bytes that one device downloads.
+    pub artifact_bytes: u64,
+    /// The fleet, kind by kind.
+    pub kinds: Vec<KindStatus>,
+    /// Devices of further kinds, of which no more is known.
+    pub left_out: u32,
+    /// Where chance comes from.
+    pub seed: u64,
+    /// How often each future is tried.
+    pub simulations: u32,
+}
+
+/// What is tried, by name and digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subject {
+    /// The product.
+    pub product: ProductId,
+    /// The channel.
+    pub channel: ChannelId,
+    /// The version.
+    pub version: Version,
+    /// SHA-256 of the manifest: what is signed must be what was tried.
+    pub manifest: Digest,
+    /// SHA-256 of the ladder, as [`ladder_digest`] has it.
+    pub ladder: Digest,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// What it is about.
+    pub subject: Subject,
+    /// The seed.
+    pub seed: u64,
+    /// How often each future was tried.
+    pub simulations: u32,
+    /// The start.
+    pub at: Moment,
+    /// Devices of each cohort, as they are.
+    pub cohorts: BTreeMap<CohortId, u32>,
+    /// Devices that were simulated: fewer where the fleet is larger than the simulator takes.
+    pub simulated: u32,
+    /// The stages, as a good release goes through them.
+    pub stages: Vec<StageForecast>,
+    /// Seconds from the start until a good release is complete.
+    pub complete: When,
+    /// Devices that begin in the busiest hour.
+    pub busiest_hour: Spread,
+    /// Bytes a second that they download then, on the average of that hour.
+    pub bytes_per_second: Spread,
+    /// What bad releases would do.
+    pub risks: Vec<Risk>,
+    /// Groups that no name reaches.
+    pub holes: Vec<Hole>,
+    /// What is dangerous about the plan; `lockgate plan` adds it.
+    #[serde(default)]
+    pub warnings: Vec<Finding>,
+}
+
+/// A stage in good releases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageForecast {
+    /// Its cohort.
+    pub cohort: CohortId,
+    /// Its devices.
+    pub devices: u32,
+    /// Seconds from the start until it opens.
+    pub opens: When,
+    /// Seconds from the start until its limit reaches the ceiling.
+    pub full: When,
+    /// Devices that begin in each step inside it, in order.
+    pub phases: Vec<PhaseForecast>,
+}
+
+/// A step inside a stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseForecast {
+    /// Its name.
+    pub phase: String,
+    /// Devices that begin in it.
+    pub devices: Spread,
+}
+
+/// A number over all simulations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The median.
+    pub median: u64,
+    /// The 95th percentile.
+    pub p95: u64,
+}
+
+/// A moment over all simulations, in seconds since the start. Where it never came in the simulated
+/// month, it counts as later than all others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct When {
+    /// The median.
+    pub median: Option<Seconds>,
+    /// The 95th percentile.
+    pub p95: Option<Seconds>,
+}
+
+/// A bad release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Risk {
+    /// The scenario's name.
+    pub scenario: String,
+    /// In words.
+    pub about: String,
+    /// Devices that the release is bad for and that install it.
+    pub harmed: Spread,
+    /// The most of them in any simulation.
+    pub most: u32,
+    /// In how many simulations it was held or halted.
+    pub stopped: u32,
+    /// Seconds from the start until then.
+    pub after: When,
+}
+
+/// A group that no name reaches before the ramp.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Hole {
+    /// The stage's cohort.
+    pub cohort: CohortId,
+    /// What its devices have in common, and the values.
+    pub label: String,
+    /// Its devices.
+    pub devices: u32,
+    /// In how many simulations.
+    pub simulations: u32,
+}
+
+/// A ladder's digest: of its JSON with sorted keys and no space.
+pub fn ladder_digest(ladder: &Ladder) -> Result<Digest, serde_json::Error> {
+    Ok(Digest::of(&lockgate_shared::json::write(ladder)?))
+}
+
+/// An answer as it is signed: its JSON with sorted keys, without space.
+pub fn canonical(answer: &Answer) -> Result<Vec<u8>, serde_json::Error> {
+    lockgate_shared::json::write(answer)
+}
+
+/// The value below which this share of the numbers lies, in hundredths: the smallest that fits.
+pub fn quantile<T: Copy + Ord>(numbers: &[T], hundredths: usize) -> Option<T> {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_unstable();
+    let place = (sorted.len() * hundredths).div_ceil(100).max(1) - 1;
+    sorted.get(place).copied()
+}
+
+impl Spread {
+    /// Of these numbers.
+    pub fn of(numbers: &[u64]) -> Self {
+        let at = |hundredths| quantile(numbers, hundredths).unwrap_or(0);
+        Self { median: at(50), p95: at(95) }
+    }
+}
+
+impl When {
+    /// Of these moments; `None` is never.
+    pub fn of(moments: &[Option<Seconds>]) -> Self {
+        let late: Vec<u64> =
+            moments.iter().map(|moment| moment.map_or(u64::MAX, |moment| moment.0)).collect();
+        let at = |hundredths| {
+            quantile(&late, hundredths).filter(|moment| *moment < u64::MAX).map(Seconds)
+        };
+        Self { median: at(50), p95: at(95) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_happens_is_later_than_everything_that_does() {
+        let some = |seconds| Some(Seconds(seconds));
+        let when = When::of(&[some(30), None, some(10), some(20)]);
+        assert_eq!((when.median, when.p95), (some(20), None));
+        assert_eq!(When::of(&[]), When::default());
+        let numbers: Vec<u64> = (1..=20).collect();
+        assert_eq!(Spread::of(&numbers), Spread { median: 10, p95: 19 });
+    }
+}

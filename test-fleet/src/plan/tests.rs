@@ -1,0 +1,109 @@
+//! What a preflight must say of fleets whose fate is plain.
+
+use lockgate_server::{
+    preflight::{self, Subject},
+    release::plan::Preset,
+    status::{KindStatus, KindWords},
+};
+use lockgate_shared::{group::Habit, id::Digest, time::Moment};
+
+use super::*;
+
+/// Tuesday, 24 November 2026, nine o'clock.
+const TUESDAY: Moment = Moment(1_795_510_800);
+
+fn kind(cohort: &str, model: &str, devices: u32) -> KindStatus {
+    KindStatus {
+        product: "app".parse().expect("a name"),
+        channel: "stable".parse().expect("a name"),
+        cohort: cohort.parse().expect("a name"),
+        devices,
+        words: KindWords { model: model.into(), ..KindWords::default() },
+        habit: Habit::AlwaysOn,
+        heard: [95; 24],
+        failed: 0,
+        installs: 0,
+    }
+}
+
+fn question(preset: Preset, simulations: u32) -> Question {
+    let cohorts = ["dogfood", "general"].map(|name| name.parse().expect("a name"));
+    let ladder = preset.ladder(&cohorts);
+    Question {
+        format: FORMAT,
+        subject: Subject {
+            product: "app".parse().expect("a name"),
+            channel: "stable".parse().expect("a name"),
+            version: "1.0.0".parse().expect("a version"),
+            manifest: Digest([7; 32]),
+            ladder: preflight::ladder_digest(&ladder).expect("json"),
+        },
+        ladder,
+        at: TUESDAY,
+        polls: Seconds(300),
+        artifact_bytes: 36_000_000,
+        kinds: vec![
+            kind("dogfood", "Slate 3", 5),
+            kind("general", "Slate 3", 250),
+            kind("general", "Slate 4", 40),
+        ],
+        left_out: 0,
+        seed: 7,
+        simulations,
+    }
+}
+
+#[test]
+fn a_good_release_climbs_in_the_presets_time_and_a_bad_one_is_stopped_at_a_handful() {
+    let answer = answer(&question(Preset::Routine, 3)).expect("an answer");
+    let hours = |moment: Option<Seconds>| moment.expect("it happens").0 / 3_600;
+    let [dogfood, general] = &answer.stages[..] else { panic!("two stages") };
+    assert_eq!(hours(dogfood.opens.median), 0);
+    assert!((24..30).contains(&hours(general.opens.median)), "{:?}", general.opens);
+    let trial = hours(general.full.median) - hours(general.opens.median);
+    assert!((60..110).contains(&trial), "{trial} h");
+    let begun: u64 = general.phases.iter().map(|phase| phase.devices.median).sum();
+    assert!((240..=290).contains(&begun), "{:?}", general.phases);
+    assert!(general.phases[0].devices.p95 <= 9, "{:?}", general.phases);
+    let rate = answer.bytes_per_second.median;
+    assert_eq!(rate, answer.busiest_hour.median * 10_000);
+    let risk = |name: &str| {
+        answer.risks.iter().find(|risk| risk.scenario == name).expect("it was tried").clone()
+    };
+    let brick = risk("all-brick");
+    assert_eq!(brick.stopped, 3);
+    assert!((1..=7).contains(&brick.most), "{brick:?}");
+    assert!(risk("crash-loop-6").most <= 20, "{:?}", risk("crash-loop-6"));
+    assert!(answer.holes.is_empty(), "{:?}", answer.holes);
+}
+
+#[test]
+fn the_same_question_has_the_same_bytes_and_another_seed_has_others() {
+    let mut asked = question(Preset::Security, 1);
+    asked.kinds[1].devices = 30;
+    asked.kinds[2].devices = 20;
+    let bytes = |question: &Question| {
+        preflight::canonical(&answer(question).expect("an answer")).expect("json")
+    };
+    assert_eq!(bytes(&asked), bytes(&asked));
+    assert_ne!(bytes(&asked), bytes(&Question { seed: 8, ..asked.clone() }));
+}
+
+#[test]
+fn where_a_model_bricks_a_last_stage_that_counts_risks_more_than_one_in_trial() {
+    let mut counted = question(Preset::Routine, 3);
+    counted.ladder.stages[1].gate = counted.ladder.stages[0].gate.clone();
+    let harmed = |question: &Question, name: &str| {
+        let answer = answer(question).expect("an answer");
+        answer.risks.iter().find(|risk| risk.scenario == name).expect("it was tried").harmed.median
+    };
+    let name = "stratum-brick";
+    let (counted, tried) = (harmed(&counted, name), harmed(&question(Preset::Routine, 3), name));
+    assert!(counted >= 3 * tried, "{counted} and {tried}");
+}
+
+#[test]
+fn a_question_of_another_version_is_refused() {
+    let asked = Question { format: FORMAT + 1, ..question(Preset::Routine, 1) };
+    assert!(matches!(answer(&asked), Err(PlanError::Format(_))));
+}
