@@ -14,15 +14,14 @@ use lockgate_server::{
 use lockgate_shared::{
     act::{Act, SignedAct},
     bucket::Limit,
-    facts::Facts,
     group::KnownGroups,
     id::CohortId,
-    rollout::{OpenStage, RolloutEntry, RolloutFile},
+    rollout::{OpenStage, RolloutEntry},
     time::{Moment, Seconds},
     wire::{decode_rollout_file, encode_rollout_file},
 };
 
-use super::{Error, PROFILES, World};
+use super::{Error, World};
 
 /// Beyond every letter: the thief claims to have counted all of them.
 const ALL_LETTERS: u64 = u64::MAX;
@@ -95,22 +94,17 @@ impl World {
         let folder = self.path("repository");
         let trusted = self.trusted()?;
         let mut targets = current_targets(&folder, &trusted)?;
-        for profile in &PROFILES {
-            let facts = Facts {
-                vendor: profile.vendor.into(),
-                model: profile.model.into(),
-                ..Facts::default()
-            };
-            let product = product.parse().map_err(other)?;
-            let path = RolloutFile::path(&product, &facts.model_id());
-            let mut file = match targets.get(&path) {
-                Some(bytes) => decode_rollout_file(bytes).map_err(other)?,
-                None => continue,
-            };
+        // Every model that has a file.
+        let folder_of = format!("rollouts/{product}/");
+        for (path, bytes) in &mut targets {
+            if !path.starts_with(&folder_of) || !path.ends_with(".bin") {
+                continue;
+            }
+            let mut file = decode_rollout_file(bytes).map_err(other)?;
             file.rollouts.push(entry.clone());
             file.issued = now;
             file.letters_offset = ALL_LETTERS;
-            targets.insert(path, encode_rollout_file(&file).map_err(other)?);
+            *bytes = encode_rollout_file(&file).map_err(other)?;
         }
         publish(&folder, &self.path("ceremony"), &targets, now)
     }
