@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions, TryLockError},
     path::Path,
+    time::Duration,
 };
 
 use lockgate_shared::{id::DeviceId, time::Moment, wire::Format};
@@ -15,6 +16,10 @@ use crate::stream::{Entry, EntryKind};
 
 /// The format this code reads and writes.
 const FORMAT: i64 = 1;
+/// How often the lock of a store is tried, and the pause in between: half a second in all, which a
+/// restart takes, and no second server bridges.
+const ATTEMPTS: u32 = 11;
+const PAUSE: Duration = Duration::from_millis(50);
 /// Pages of the write-ahead log before it is folded in: 16 MiB, so that a stream of letters does not
 /// pay for it at every other batch.
 const CHECKPOINT_PAGES: i64 = 4_096;
@@ -243,13 +248,19 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     };
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).open(&name).map_err(broken)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(StoreError::InUse { path: path.display().to_string() })
+    for attempt in 1.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            // Whoever is about to let go does so soon: a server that ends, or a program that this
+            // process has just started and that still holds what it was born with.
+            Err(TryLockError::WouldBlock) if attempt < ATTEMPTS => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse { path: path.display().to_string() });
+            }
+            Err(TryLockError::Error(source)) => return Err(broken(source)),
         }
-        Err(TryLockError::Error(source)) => Err(broken(source)),
     }
+    Ok(file)
 }
 
 fn failed(what: &'static str, error: rusqlite::Error) -> StoreError {
