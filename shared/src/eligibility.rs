@@ -343,7 +343,7 @@ mod tests {
         group::KnownGroups,
         id::ChannelId,
         pace::tests::{START, World, open},
-        rollout::{Stop, StopKind},
+        rollout::{GroupLimit, Stop, StopKind},
         time::Seconds,
         window::Weekday,
     };
@@ -408,6 +408,58 @@ mod tests {
             let mut asked = Asked::new();
             asked.world.manifest.artifacts[0].kind = kind;
             assert_eq!(asked.reasons(), [205], "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn every_rule_that_alone_is_broken_speaks_alone() {
+        type Break = fn(&mut Asked);
+        let broken: [(u16, Break); 11] = [
+            (101, |asked| asked.product = "other".parse().expect("a name")),
+            (201, |asked| asked.world.manifest.artifacts[0].arch = Some("riscv64".into())),
+            (202, |asked| {
+                asked.world.manifest.compatibility.models.insert("Acme Anvil".into());
+            }),
+            (203, |asked| {
+                asked.world.manifest.compatibility.os_ids.insert("plan9".into());
+            }),
+            (301, |asked| asked.channel = "beta".parse().expect("a name")),
+            (503, |asked| asked.world.entry.ended = Some(START)),
+            // A file that shows it again does not bring it back.
+            (503, |asked| asked.memory().ended = Some(START)),
+            (602, |asked| {
+                asked.world.entry.stages.pop();
+            }),
+            (604, |asked| {
+                // The gatekeeper's clock is ahead, or it lies.
+                asked.world.manifest.ladder.stages[1].floor_s = Seconds(1_001);
+                asked.world.entry.stages[1].opened = START.plus(Seconds(1_001));
+            }),
+            (701, |asked| {
+                let group = asked.memory().groups[1];
+                asked.world.entry.stages[1].groups = vec![GroupLimit { group, limit: Limit(0) }];
+            }),
+            (701, |asked| {
+                let group = asked.memory().groups[1];
+                asked.world.entry.groups = vec![GroupLimit { group, limit: Limit(0) }];
+            }),
+        ];
+        for (code, breaks) in broken {
+            let mut asked = Asked::new();
+            breaks(&mut asked);
+            assert_eq!(asked.reasons(), [code]);
+        }
+    }
+
+    #[test]
+    fn a_freeze_holds_from_its_beginning_until_just_before_its_end() {
+        let mut asked = Asked::new();
+        let now = asked.now;
+        for (from, until, holds) in [(0, 1, true), (-9, 0, false), (1, 9, false)] {
+            let at = |seconds: i64| Moment(now.0 + seconds);
+            asked.freezes =
+                vec![Freeze { from: at(from), until: at(until), reason: "fair".into() }];
+            assert_eq!(asked.reasons() == [901], holds, "{from} {until}");
         }
     }
 
@@ -587,6 +639,8 @@ mod tests {
     struct Asked {
         world: World,
         now: Moment,
+        product: ProductId,
+        channel: ChannelId,
         facts: Facts,
         conditions: Conditions,
         running: Option<Version>,
@@ -608,6 +662,8 @@ mod tests {
             let mut asked = Self {
                 world,
                 now,
+                product: "app".parse().expect("a name"),
+                channel: "stable".parse().expect("a name"),
                 facts: Facts::default(),
                 conditions: Conditions::default(),
                 running: Some("1.0.0".parse().expect("a version")),
@@ -655,14 +711,13 @@ mod tests {
                 manifest: &world.manifest,
                 memory: &world.memory.rollouts[&world.entry.rollout],
             };
-            let channel: ChannelId = "stable".parse().expect("a name");
             let pins: Vec<_> = self.pins.iter().map(|(by, pin)| (*by, pin)).collect();
             let windows: Vec<_> = self.windows.iter().map(Vec::as_slice).collect();
             let device = Device {
                 id: DeviceId([5; 32]),
                 tenant: &"acme".parse().expect("a name"),
-                product: &"app".parse().expect("a name"),
-                channel: &channel,
+                product: &self.product,
+                channel: &self.channel,
                 facts: &self.facts,
                 conditions: &self.conditions,
                 takes: ArtifactKind::App,

@@ -441,6 +441,32 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_start_of_other_cohorts_or_of_another_rollout_is_refused() {
+        let mut world = World::new();
+        world.manifest.ladder.stages.swap(0, 1);
+        assert_eq!(world.verify(&world.entry), Err(PaceError::Cohorts));
+        world.manifest.ladder.stages.truncate(1);
+        assert_eq!(world.verify(&world.entry), Err(PaceError::Cohorts));
+        let world = World::new();
+        let other = RolloutEntry { rollout: RolloutId([9; 32]), ..world.entry.clone() };
+        assert_eq!(world.verify(&other), Err(PaceError::OtherStart));
+    }
+
+    #[test]
+    fn a_grant_moves_no_rollout_that_was_seen_before_it() {
+        let mut world = World::new();
+        let file = world.file(&world.entry.clone());
+        world.observe(&file, START);
+        let earlier = |_: &Start| "dogfood".parse().expect("a name");
+        let now = START.plus(Seconds(9));
+        let habit = Habit::Unknown;
+        let sight = Sight { facts: &world.facts, habit, cohort: &earlier, now };
+        world.memory.observe(&file, &world.policy, &sight);
+        let known = &world.memory.rollouts[&world.entry.rollout];
+        assert_eq!(known.cohort.as_str(), "general");
+    }
+
+    #[test]
     fn a_manifest_that_the_start_does_not_name_is_refused() {
         let world = World::new();
         let other = Digest::of(b"other bytes");
@@ -586,6 +612,16 @@ pub(crate) mod tests {
             |at: u64| verified.complete(&world.manifest, &memory, START.plus(Seconds(at)));
         assert!(!complete(159));
         assert!(complete(160));
+        let with = |change: &dyn Fn(&mut OpenStage)| {
+            let mut entry = entry.clone();
+            entry.stages.iter_mut().skip(1).for_each(change);
+            let verified = world.verify(&entry).expect("agrees");
+            verified.complete(&world.manifest, &memory, START.plus(Seconds(160)))
+        };
+        assert!(with(&|_| {}));
+        assert!(!with(&|last| last.limit = Limit(u32::MAX - 1)), "not open to everybody");
+        assert!(!with(&|last| last.full = Some(START.plus(Seconds(101)))), "not baked since full");
+        assert!(!with(&|last| last.full = None));
     }
 
     pub(crate) const START: Moment = Moment(1_790_000_000);

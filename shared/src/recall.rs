@@ -147,13 +147,20 @@ pub(crate) mod tests {
         let falling = Recall { steps: good.steps.iter().rev().copied().collect(), ..good.clone() };
         let forward = Recall { to: version("1.1.1"), ..good.clone() };
         let itself = Recall { to: version("1.1.0"), ..good.clone() };
+        let step = |after, share_ppm| RecallStep { after_s: Seconds(after), share_ppm };
+        let sooner = Recall { steps: vec![step(60, 500_000), step(9, 1_000_000)], ..good.clone() };
         let over = Recall { until: good.issued, ..good.clone() };
         let mute = Recall { reason: " ".into(), ..good.clone() };
-        for bad in [none, part, falling, forward, itself, over, mute] {
+        for bad in [none, part, falling, sooner, forward, itself, over, mute] {
             assert!(bad.check().is_err(), "{bad:?}");
         }
         let text = serde_json::to_vec(&good).expect("json");
         assert_eq!(Recall::from_json(&text).expect("a recall"), good);
+        let mut long = text;
+        long.resize(limits::RECALL_BYTES, b' ');
+        assert!(Recall::from_json(&long).is_ok());
+        long.push(b' ');
+        assert!(Recall::from_json(&long).is_err(), "a byte too many");
     }
 
     pub(crate) fn recall() -> Recall {

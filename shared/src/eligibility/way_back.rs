@@ -82,9 +82,10 @@ mod tests {
         pace::Memory,
         pin::Asker,
         recall::tests::recall,
-        rollout::{Stop, StopKind},
+        rollout::{PassedStop, Stop, StopKind},
         time::Seconds,
         version::Version,
+        window::{Freeze, Weekday, Window},
     };
 
     #[test]
@@ -125,6 +126,63 @@ mod tests {
     }
 
     #[test]
+    fn every_rule_that_alone_is_broken_speaks_alone() {
+        type Break = fn(&mut Asked);
+        let stopped = |asked: &mut Asked, scope| {
+            let kind = StopKind::Pause;
+            let stop = Stop { number: 7, kind, scope, since: Moment(0), reason: "drill".into() };
+            asked.memory.stops.insert(7, stop);
+        };
+        for (own, other) in [
+            (
+                Scope::Tenant("acme".parse().expect("a name")),
+                Scope::Tenant("globex".parse().expect("a name")),
+            ),
+            (
+                Scope::Product("app".parse().expect("a name")),
+                Scope::Product("tools".parse().expect("a name")),
+            ),
+        ] {
+            let mut asked = Asked::new();
+            stopped(&mut asked, other);
+            assert_eq!(asked.reasons(), Vec::<u16>::new());
+            stopped(&mut asked, own);
+            assert_eq!(asked.reasons(), [501]);
+        }
+        let broken: [(u16, Break); 6] = [
+            (201, |asked| asked.arch = Some("riscv64".into())),
+            (502, |asked| {
+                asked.passed = vec![PassedStop {
+                    offset: 0,
+                    scope: Scope::Everything,
+                    since: Moment(0),
+                    reason: "drill".into(),
+                }];
+            }),
+            (802, |asked| {
+                asked.windows = vec![Window {
+                    zone: "No/Where".into(),
+                    days: [Weekday::Mon].into(),
+                    hour: 1,
+                    minute: 0,
+                    length_s: Seconds(60),
+                }];
+            }),
+            (901, |asked| {
+                let (from, until) = (asked.now, asked.now.plus(Seconds(1)));
+                asked.freezes = vec![Freeze { from, until, reason: "fair".into() }];
+            }),
+            (1101, |asked| asked.conditions.metered = Some(true)),
+            (1201, |asked| asked.conditions.free_disk_mib = Some(0)),
+        ];
+        for (code, breaks) in broken {
+            let mut asked = Asked::new();
+            breaks(&mut asked);
+            assert_eq!(asked.reasons(), [code]);
+        }
+    }
+
+    #[test]
     fn a_pin_to_an_older_line_does_not_keep_a_device_on_what_is_recalled() {
         for pin in [Pin::NMinus1, Pin::NMinus2, Pin::Exact("1.0.0".parse().expect("a version"))] {
             let mut asked = Asked::new();
@@ -142,6 +200,11 @@ mod tests {
         pin: Pin,
         failed: Vec<Version>,
         issued: Option<Moment>,
+        arch: Option<String>,
+        passed: Vec<PassedStop>,
+        windows: Vec<Window>,
+        freezes: Vec<Freeze>,
+        conditions: Conditions,
     }
 
     impl Asked {
@@ -157,11 +220,17 @@ mod tests {
                 pin: Pin::Latest,
                 failed: Vec::new(),
                 issued: Some(now),
+                arch: None,
+                passed: Vec::new(),
+                windows: Vec::new(),
+                freezes: Vec::new(),
+                conditions: Conditions::default(),
             }
         }
 
         fn reasons(&self) -> Vec<u16> {
-            let manifest = Manifest { version: self.recall.to.clone(), ..manifest() };
+            let mut manifest = Manifest { version: self.recall.to.clone(), ..manifest() };
+            manifest.artifacts[0].arch = self.arch.clone();
             let digest = Digest::of(b"the recall");
             let back = WayBack {
                 recall: &self.recall,
@@ -176,19 +245,19 @@ mod tests {
                 product: &"app".parse().expect("a name"),
                 channel: &"stable".parse().expect("a name"),
                 facts: &Facts::default(),
-                conditions: &Conditions::default(),
+                conditions: &self.conditions,
                 takes: ArtifactKind::App,
                 running: Some(&self.recall.version),
                 pins: &[(Asker::Owner, &self.pin)],
                 complete: &[],
-                windows: &[],
-                freezes: &[],
+                windows: &[&self.windows],
+                freezes: &self.freezes,
                 preferences: Preferences::default(),
                 failed: &self.failed,
             };
             let server = ServerView {
                 memory: &self.memory,
-                passed: &[],
+                passed: &self.passed,
                 letters_offset: 0,
                 timestamp_issued: self.issued,
             };
