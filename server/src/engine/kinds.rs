@@ -12,18 +12,44 @@ use lockgate_shared::{
 };
 
 use super::book::Book;
-use crate::status::{FleetStatus, KINDS, KindStatus, KindWords};
+use crate::status::{CohortStatus, FleetStatus, KINDS, KindStatus, KindWords};
 
 /// How old the count may be: a walk over all devices, and half a megabyte to send, every ten minutes.
-pub(super) const FLEET_AGE: Seconds = Seconds(600);
+const FLEET_AGE: Seconds = Seconds(600);
+
+/// When the fleet has changed so much that it is counted anew: an eighth of it came, went, or moved to
+/// another cohort or channel. A device names its channel only after its first refresh.
+const MOVED: u64 = 8;
 
 /// The count that the letter box has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FleetTold {
     /// When it was made.
     pub(super) at: Moment,
-    /// How many devices there were.
-    pub(super) devices: u64,
+    /// Where the devices were.
+    pub(super) cohorts: Vec<CohortStatus>,
+}
+
+impl FleetTold {
+    /// Whether it still tells, roughly, what devices there are.
+    pub(super) fn holds(&self, cohorts: &[CohortStatus], now: Moment) -> bool {
+        let told = self.cohorts.iter().map(|cohort| u64::from(cohort.devices)).sum::<u64>();
+        now < self.at.plus(FLEET_AGE) && moved(&self.cohorts, cohorts) * MOVED <= told
+    }
+}
+
+/// How many places of devices differ: one that moved leaves one and takes another.
+fn moved(before: &[CohortStatus], now: &[CohortStatus]) -> u64 {
+    let mut places: BTreeMap<_, [u32; 2]> = BTreeMap::new();
+    for (side, cohorts) in [before, now].into_iter().enumerate() {
+        for cohort in cohorts {
+            let place = (&cohort.product, &cohort.channel, &cohort.cohort);
+            if let Some(devices) = places.entry(place).or_default().get_mut(side) {
+                *devices += cohort.devices;
+            }
+        }
+    }
+    places.values().map(|[before, now]| u64::from(before.abs_diff(*now))).sum()
 }
 
 /// What makes devices alike: the words are looked at, never copied, device by device.
@@ -122,4 +148,40 @@ fn words(facts: &Facts) -> [&str; 8] {
         &facts.configuration,
         &facts.time_zone,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cohort(channel: &str, devices: u32) -> CohortStatus {
+        CohortStatus {
+            product: "app".parse().expect("a product"),
+            channel: channel.parse().expect("a channel"),
+            cohort: "everyone".parse().expect("a cohort"),
+            devices,
+        }
+    }
+
+    #[test]
+    fn a_count_ends_with_its_age_and_when_an_eighth_of_the_devices_came_left_or_moved() {
+        let told = FleetTold { at: Moment(1_000), cohorts: vec![cohort("stable", 80)] };
+        let soon = Moment(1_001);
+        assert!(told.holds(&[cohort("stable", 80)], soon));
+        assert!(told.holds(&[cohort("stable", 90)], soon));
+        assert!(!told.holds(&[cohort("stable", 91)], soon));
+        assert!(!told.holds(&[cohort("stable", 69)], soon));
+        assert!(told.holds(&[cohort("stable", 75), cohort("beta", 5)], soon));
+        assert!(!told.holds(&[cohort("stable", 74), cohort("beta", 6)], soon));
+        assert!(!told.holds(&[cohort("stable", 80)], Moment(1_000).plus(FLEET_AGE)));
+    }
+
+    #[test]
+    fn the_only_device_is_counted_anew_when_it_names_its_channel() {
+        let told = FleetTold { at: Moment(0), cohorts: vec![cohort("unknown", 1)] };
+        assert!(!told.holds(&[cohort("stable", 1), cohort("unknown", 0)], Moment(1)));
+        let empty = FleetTold { at: Moment(0), cohorts: vec![cohort("stable", 0)] };
+        assert!(empty.holds(&[cohort("stable", 0)], Moment(1)));
+        assert!(!empty.holds(&[cohort("stable", 1)], Moment(1)));
+    }
 }

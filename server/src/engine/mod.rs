@@ -43,7 +43,7 @@ use self::{
     gaps::{Gaps, MISSING_HOURLY},
     hearing::{Condition, Hearing},
     intake::{Intake, Urgency},
-    kinds::{FLEET_AGE, FleetTold},
+    kinds::FleetTold,
     publish::{Occasion, PublishError, Publisher, PublisherTerms},
     source::{Batch, SocketSource, Source, SourceError},
     tick::{Ears, TickKind, tick},
@@ -304,11 +304,9 @@ impl Engine {
 
     /// What devices there are, if that is to be told anew.
     fn fleet(&self, status: &Status, now: Moment) -> Option<FleetStatus> {
-        let devices = status.cohorts.iter().map(|cohort| u64::from(cohort.devices)).sum();
-        let told = self.fleet_told.is_some_and(|told| {
-            now < told.at.plus(FLEET_AGE) && told.devices.abs_diff(devices) * 8 <= told.devices
-        });
-        (!told).then(|| self.book.kinds(self.trusted.policy(), now))
+        let told = self.fleet_told.as_ref();
+        let holds = told.is_some_and(|told| told.holds(&status.cohorts, now));
+        (!holds).then(|| self.book.kinds(self.trusted.policy(), now))
     }
 
     fn gather(
@@ -556,16 +554,15 @@ impl Engine {
             let acts = lines.iter().filter(|line| audit::is_act(line)).count();
             let mut status = self.status(now);
             status.fleet = self.fleet(&status, now);
-            let told = status.fleet.as_ref().map(|fleet| FleetTold {
-                at: fleet.at,
-                devices: status.cohorts.iter().map(|cohort| u64::from(cohort.devices)).sum(),
-            });
+            let cohorts = || status.cohorts.clone();
+            let told = status.fleet.as_ref();
+            let told = told.map(|fleet| FleetTold { at: fleet.at, cohorts: cohorts() });
             if let Err(error) = source.report(verdicts, status, lines) {
                 tracing::debug!(%error, "the report did not reach the letter box");
                 self.hearing.broke(now);
                 return Ok(None);
             }
-            self.fleet_told = told.or(self.fleet_told);
+            self.fleet_told = told.or(self.fleet_told.take());
             self.book.reported(counts.0, acts);
             self.lines.drain(..counts.1);
             self.commit()?;
