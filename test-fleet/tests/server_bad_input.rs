@@ -468,9 +468,6 @@ impl Scene {
     fn whole() -> Self {
         let mut scene = Self::prepare();
         scene.world.start().expect("both processes");
-        let world = &scene.world;
-        until("the gatekeeper's first report", SPOKEN, || world.status().is_ok())
-            .unwrap_or_else(|error| panic!("{error}: {:?}\n{}", world.status(), world.said()));
         scene
     }
 

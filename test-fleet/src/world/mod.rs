@@ -127,7 +127,9 @@ impl World {
     pub fn start(&mut self) -> Result<(), Error> {
         self.make_tokens()?;
         self.start_gatekeeper()?;
-        self.start_api()
+        self.start_api()?;
+        until("the gatekeeper's first report", START, || self.status().is_ok())?;
+        Ok(())
     }
 
     /// Starts the letter box.
