@@ -66,6 +66,19 @@ impl Draw {
         }
     }
 
+    /// Whether nobody need wait for the one that was drawn: it said that more than its bucket keeps it back,
+    /// as a pin does, or was not heard for so many hours. It may still come.
+    pub fn stays_away(&self, hour: u32, hours: u32) -> bool {
+        self.candidates.iter().any(|(device, slot)| {
+            *device == self.chosen
+                && match *slot {
+                    DROPPED => true,
+                    UNHEARD => hour > self.hour + hours,
+                    _ => false,
+                }
+        })
+    }
+
     /// The candidates that polled in time, with the hours of their polls.
     pub fn present(&self) -> impl Iterator<Item = (Device, u32)> {
         self.candidates.iter().copied().filter(|(_, slot)| *slot < DROPPED)

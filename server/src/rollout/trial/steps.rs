@@ -381,8 +381,8 @@ impl Trial {
         let let_in = f64::from(self.fleet().begun + self.fleet().pending);
         let most = self.clock.canary(&self.terms, self.roster.len());
         match self.clock.phase(&self.terms) {
-            // A sentinel that failed stands guard no more.
-            Phase::Sentinel => let_in + 1.0 <= most + f64::from(self.fleet().failed),
+            // A sentinel that failed or stays away stands guard no more.
+            Phase::Sentinel => let_in + 1.0 <= most + f64::from(self.fleet().failed + self.away()),
             Phase::Canary if self.clock.hours() < self.terms.canary_full_h => let_in + 1.0 <= most,
             Phase::Canary | Phase::Ramp | Phase::HoldBack | Phase::Open => true,
         }
@@ -419,16 +419,32 @@ impl Trial {
         let lived = self.hour >= BEFORE + self.terms.first_live_h && self.fleet().healthy >= 2;
         let wanted = if lived { crew } else { first };
         let fleet = self.fleet();
+        // With nobody else neither the canary nor a halt would ever come. Who stays away may still come,
+        // and is replaced by one at a time.
+        let known = fleet.begun == fleet.resolved
+            && (fleet.pending == 0
+                || fleet.pending <= self.away() && self.hour >= fleet.last + self.terms.redraw_h);
+        let one = known.then_some(Want { group: FLEET, devices: 1 });
         if fleet.failed > 0 && fleet.healthy < 4 {
-            // One at a time, each when the last one's end is known: so few prove nothing either way, and
-            // with nobody else neither the canary nor a halt would ever come.
-            let known = fleet.begun == fleet.resolved && fleet.pending == 0;
-            return known.then_some(Want { group: FLEET, devices: 1 });
+            // One at a time, each when the last one's end is known: so few prove nothing either way.
+            return one;
         }
         // Those that do not come are replaced once, a quarter of the clock later.
-        let spare = if self.clock.hours() > 6.0 && self.fleet().healthy < 2 { 2 } else { 0 };
-        let devices = (wanted + spare).saturating_sub(self.drawn);
-        (devices > 0).then_some(Want { group: FLEET, devices })
+        let spare = if self.clock.hours() > 6.0 && fleet.healthy < 2 { 2 } else { 0 };
+        match (wanted + spare).saturating_sub(self.drawn) {
+            0 if fleet.healthy < 2 => one,
+            0 => None,
+            devices => Some(Want { group: FLEET, devices }),
+        }
+    }
+
+    /// Devices drawn by name that nobody waits for any more: see [`Draw::stays_away`].
+    fn away(&self) -> u32 {
+        let away = self.draws.iter().filter(|draw| {
+            self.cases[draw.chosen as usize].state == State::Drawn
+                && draw.stays_away(self.hour, DAY)
+        });
+        away.count() as u32
     }
 
     /// Whether a group needs a device by name.

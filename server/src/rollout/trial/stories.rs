@@ -22,6 +22,8 @@ struct Fleet {
     hour: u32,
     begun: Vec<Option<u32>>,
     told: Vec<bool>,
+    /// Whom more than its bucket keeps back, at an hour.
+    kept: fn(u32, u32) -> bool,
 }
 
 /// What a release does to a device of this number that began so many hours ago.
@@ -36,7 +38,7 @@ impl Fleet {
     fn new(devices: u32) -> Self {
         let trial = Trial::new(Terms::routine(), roster(devices), Digest([3; 32]));
         let (begun, told) = (vec![None; devices as usize], vec![false; devices as usize]);
-        Self { trial, hour: 0, begun, told }
+        Self { trial, hour: 0, begun, told, kept: |_, _| false }
     }
 
     fn hour(&mut self, fate: &dyn Fn(u32, u32) -> Fate) {
@@ -50,6 +52,10 @@ impl Fleet {
     fn poll(&mut self, device: u32, fate: &dyn Fn(u32, u32) -> Fate) {
         let place = device as usize;
         let Some(begun) = self.begun[place] else {
+            if (self.kept)(device, self.hour) {
+                self.trial.letter(device, Letter::Kept);
+                return;
+            }
             // As the agent does it: it reads what is published, decides, and says what came of it.
             if self.hour >= BEFORE && self.trial.admits(device) {
                 self.begun[place] = Some(self.hour);
@@ -91,6 +97,33 @@ fn a_good_release_reaches_everybody_and_holds_nobody() {
     assert_eq!(*fleet.trial.verdict(), Verdict::Open);
     assert!(fleet.trial.holds().is_empty());
     assert_eq!(fleet.let_in(), 400);
+}
+
+#[test]
+fn sentinels_that_never_come_and_one_that_fails_do_not_keep_everybody_waiting_for_good() {
+    // Most are pinned, and the first that is let in fails.
+    let mut fleet = Fleet::new(40);
+    fleet.kept = |device, _| device % 4 != 0;
+    let first = std::cell::Cell::new(None);
+    fleet.play(300, &|device, _| match first.get() {
+        None => {
+            first.set(Some(device));
+            Fate::Fails
+        }
+        Some(bad) if bad == device => Fate::Fails,
+        Some(_) => Fate::Well,
+    });
+    assert_eq!(*fleet.trial.verdict(), Verdict::Open);
+    assert_eq!(fleet.let_in(), 10, "all that are not pinned");
+}
+
+#[test]
+fn sentinels_whose_windows_are_closed_are_replaced_one_at_a_time() {
+    let mut fleet = Fleet::new(400);
+    fleet.kept = |_, hour| hour < BEFORE + 48;
+    fleet.play(48, &|_, _| Fate::Silent);
+    let waiting = fleet.trial.drawn().count();
+    assert!((6..=12).contains(&waiting), "{waiting} were named in two days");
 }
 
 #[test]
