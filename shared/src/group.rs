@@ -190,6 +190,24 @@ impl GroupKind {
             Self::Stratum => "stratum",
         }
     }
+
+    /// Whether a release can be bad for such a group: it is what its devices are made of, or set to.
+    /// When a device is on, and where, makes no release fail.
+    pub const fn explains_faults(self) -> bool {
+        match self {
+            Self::Fleet | Self::Habit | Self::TimeZone => false,
+            Self::Hardware
+            | Self::Os
+            | Self::Firmware
+            | Self::Configuration
+            | Self::HardwareOs
+            | Self::HardwareConfiguration
+            | Self::OsFirmware
+            | Self::OsConfiguration
+            | Self::FirmwareConfiguration
+            | Self::Stratum => true,
+        }
+    }
 }
 
 impl Habit {
@@ -205,24 +223,29 @@ impl Habit {
     }
 }
 
+/// Every word that enters a group: vendor, model, architecture, operating system and its version,
+/// firmware, configuration, time zone. Devices with these words and one habit are in the same groups.
+pub fn words_of(facts: &Facts) -> [&str; 8] {
+    [
+        &facts.vendor,
+        &facts.model,
+        &facts.arch,
+        &facts.os_id,
+        &facts.os_version,
+        &facts.firmware_version,
+        &facts.configuration,
+        &facts.time_zone,
+    ]
+}
+
 /// The groups of a device with these facts and this habit, one for each kind, in [`GroupKind::ALL`]'s
 /// order.
 pub fn groups_of(facts: &Facts, habit: Habit) -> Vec<Group> {
-    let hardware = [facts.vendor.as_str(), facts.model.as_str()];
-    let os = [facts.os_id.as_str(), facts.os_version.as_str()];
-    let firmware = [facts.vendor.as_str(), facts.firmware_version.as_str()];
-    let configuration = [facts.configuration.as_str()];
-    let all: [&str; 9] = [
-        hardware[0],
-        hardware[1],
-        os[0],
-        os[1],
-        firmware[1],
-        configuration[0],
-        habit.name(),
-        facts.time_zone.as_str(),
-        facts.arch.as_str(),
-    ];
+    let [vendor, model, arch, os_id, os_version, firmware, configuration, time_zone] =
+        words_of(facts);
+    let habit = habit.name();
+    let (hardware, os, firmware) = ([vendor, model], [os_id, os_version], [vendor, firmware]);
+    let configuration = [configuration];
     GroupKind::ALL
         .into_iter()
         .map(|kind| {
@@ -232,14 +255,17 @@ pub fn groups_of(facts: &Facts, habit: Habit) -> Vec<Group> {
                 GroupKind::Os => os.to_vec(),
                 GroupKind::Firmware => firmware.to_vec(),
                 GroupKind::Configuration => configuration.to_vec(),
-                GroupKind::Habit => vec![habit.name()],
-                GroupKind::TimeZone => vec![facts.time_zone.as_str()],
+                GroupKind::Habit => vec![habit],
+                GroupKind::TimeZone => vec![time_zone],
                 GroupKind::HardwareOs => [hardware, os].concat(),
                 GroupKind::HardwareConfiguration => [&hardware[..], &configuration].concat(),
                 GroupKind::OsFirmware => [os, firmware].concat(),
                 GroupKind::OsConfiguration => [&os[..], &configuration].concat(),
                 GroupKind::FirmwareConfiguration => [&firmware[..], &configuration].concat(),
-                GroupKind::Stratum => all.to_vec(),
+                GroupKind::Stratum => {
+                    let own = [firmware[1], configuration[0], habit, time_zone, arch];
+                    [&hardware[..], &os, &own].concat()
+                }
             };
             Group { id: id_of(kind, &values), kind, label: values.join(" ") }
         })

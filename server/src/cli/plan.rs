@@ -13,7 +13,7 @@ use std::{
 use clap::Args;
 use lockgate_shared::{
     count::count,
-    group::{GroupKind, groups_of},
+    group::groups_of,
     id::{ChannelId, CohortId, Digest, GroupId},
     manifest::{Gate, Manifest},
     time::Seconds,
@@ -216,18 +216,8 @@ fn guarded<'k>(kinds: impl Iterator<Item = &'k KindStatus>, least: u32) -> u32 {
     let mut sizes: BTreeMap<GroupId, u32> = BTreeMap::new();
     for kind in kinds {
         for group in groups_of(&kind.words.facts(), kind.habit) {
-            match group.kind {
-                GroupKind::Fleet | GroupKind::Habit | GroupKind::TimeZone => {}
-                GroupKind::Hardware
-                | GroupKind::Os
-                | GroupKind::Firmware
-                | GroupKind::Configuration
-                | GroupKind::HardwareOs
-                | GroupKind::HardwareConfiguration
-                | GroupKind::OsFirmware
-                | GroupKind::OsConfiguration
-                | GroupKind::FirmwareConfiguration
-                | GroupKind::Stratum => *sizes.entry(group.id).or_default() += kind.devices,
+            if group.kind.explains_faults() {
+                *sizes.entry(group.id).or_default() += kind.devices;
             }
         }
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use lockgate_shared::{
     act::SignedAct,
     facts::Facts,
-    group::{Habit, groups_of},
+    group::{Habit, groups_of, words_of},
     id::{
         ChannelId, CohortId, DeviceId, Digest, GroupId, ModelId, ProductId, PublicKey, RolloutId,
         TenantId, TokenId,
@@ -363,8 +363,8 @@ impl Book {
         let habits = [Habit::AlwaysOn, Habit::Office, Habit::Home, Habit::Duty, Habit::Unknown];
         let before = self.devices.values().filter(|device| device.enrolled < offset);
         // A fleet has far fewer kinds of devices than devices.
-        let kinds: BTreeMap<[&str; 9], &Facts> =
-            before.map(|device| (kind(&device.facts), &device.facts)).collect();
+        let kinds: BTreeMap<[&str; 8], &Facts> =
+            before.map(|device| (words_of(&device.facts), &device.facts)).collect();
         kinds
             .into_values()
             .flat_map(|facts| habits.iter().flat_map(|habit| groups_of(facts, *habit)))
@@ -697,21 +697,6 @@ impl Book {
             }
         }
     }
-}
-
-/// Every word that enters a group.
-fn kind(facts: &Facts) -> [&str; 9] {
-    [
-        &facts.vendor,
-        &facts.model,
-        &facts.arch,
-        &facts.os_id,
-        &facts.os_version,
-        &facts.firmware_version,
-        &facts.configuration,
-        &facts.time_zone,
-        &facts.kernel,
-    ]
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {

@@ -4,8 +4,7 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use lockgate_shared::{
-    facts::Facts,
-    group::{GroupKind, Habit, groups_of},
+    group::{GroupKind, Habit, groups_of, words_of},
     id::{ChannelId, CohortId, GroupId, ProductId},
     policy::Policy,
     time::{Moment, Seconds},
@@ -73,7 +72,7 @@ impl Book {
                 let Some(cohort) = self.expected_cohort(policy, id, product, channel) else {
                     continue;
                 };
-                let key = (product, channel, cohort, words(&device.facts), device.habit);
+                let key = (product, channel, cohort, words_of(&device.facts), device.habit);
                 let count = counts.entry(key).or_default();
                 count.devices += 1;
                 let by_hour = device.presence.by_hour(since, now);
@@ -134,20 +133,6 @@ fn kind(key: Key<'_>, count: &Count) -> KindStatus {
         installs: 0,
         failed: 0,
     }
-}
-
-/// Every word that enters a group.
-fn words(facts: &Facts) -> [&str; 8] {
-    [
-        &facts.vendor,
-        &facts.model,
-        &facts.arch,
-        &facts.os_id,
-        &facts.os_version,
-        &facts.firmware_version,
-        &facts.configuration,
-        &facts.time_zone,
-    ]
 }
 
 #[cfg(test)]

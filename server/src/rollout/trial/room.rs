@@ -8,7 +8,7 @@
 //! many. A device may install below the smallest limit of its groups. Limits never fall, except that a
 //! hold closes.
 
-use lockgate_shared::{bucket::Limit, group::GroupKind};
+use lockgate_shared::bucket::Limit;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -65,24 +65,11 @@ pub enum Guard {
 
 /// How groups of this roster are guarded.
 pub fn guards(roster: &Roster, terms: &Terms) -> Vec<Guard> {
-    let telling = |kind| match kind {
-        GroupKind::Fleet | GroupKind::Habit | GroupKind::TimeZone => false,
-        GroupKind::Hardware
-        | GroupKind::Os
-        | GroupKind::Firmware
-        | GroupKind::Configuration
-        | GroupKind::HardwareOs
-        | GroupKind::HardwareConfiguration
-        | GroupKind::OsFirmware
-        | GroupKind::OsConfiguration
-        | GroupKind::FirmwareConfiguration
-        | GroupKind::Stratum => true,
-    };
     let mut own: Vec<Group> = (0..roster.groups.len() as Group)
         .filter(|group| {
             let entry = &roster.groups[*group as usize];
             *group != FLEET
-                && telling(entry.kind)
+                && entry.kind.explains_faults()
                 && entry.size >= terms.group_least
                 && roster.share(*group) <= terms.group_share
         })
