@@ -527,22 +527,9 @@ impl Intake<'_> {
             return rule(format!("`{author}` signed the release and may not approve its start"));
         }
         let what = format!("`{}` {} on `{}` starts", start.product, start.version, start.channel);
-        self.book.put_rollout(Rollout {
-            id,
-            start: start.clone(),
-            signed: signed.clone(),
-            ladder: manifest.ladder,
-            offset: entry.offset,
-            approvals: BTreeMap::new(),
-            steps: Vec::new(),
-            old_groups: self.book.groups_before(entry.offset),
-            waived: None,
-            complete: None,
-            ended: None,
-            evidence: Evidence::default(),
-            coverage: BTreeSet::new(),
-            trials: BTreeMap::new(),
-        });
+        let old_groups = self.book.groups_before(entry.offset);
+        let rollout = Rollout::new(start.clone(), signed.clone(), manifest.ladder, entry.offset);
+        self.book.put_rollout(Rollout { old_groups, ..rollout });
         Ok(what)
     }
 

@@ -74,6 +74,28 @@ pub struct Rollout {
     pub trials: BTreeMap<usize, StageTrial>,
 }
 
+impl Rollout {
+    /// A rollout that has just started: no stage is open, and nothing was heard.
+    pub fn new(start: Start, signed: SignedAct, ladder: Ladder, offset: u64) -> Self {
+        Self {
+            id: start.rollout(),
+            start,
+            signed,
+            ladder,
+            offset,
+            approvals: BTreeMap::new(),
+            steps: Vec::new(),
+            old_groups: BTreeSet::new(),
+            waived: None,
+            complete: None,
+            ended: None,
+            evidence: Evidence::default(),
+            coverage: BTreeSet::new(),
+            trials: BTreeMap::new(),
+        }
+    }
+}
+
 /// A ladder is kept as the text that was signed has it: a manifest is JSON, and leaves out what is not
 /// there, which rows cannot.
 mod as_signed {

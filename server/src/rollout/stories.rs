@@ -39,22 +39,8 @@ impl Fleet {
             risk: RiskClass::Routine,
             plan: Digest([0; 32]),
         };
-        let rollout = Rollout {
-            id: start.rollout(),
-            signed: SignedAct::unsigned(&Act::Start(start.clone())).expect("an act"),
-            ladder: ladder(ceiling),
-            start,
-            offset: 0,
-            approvals: BTreeMap::new(),
-            steps: Vec::new(),
-            old_groups: BTreeSet::new(),
-            waived: None,
-            complete: None,
-            ended: None,
-            evidence: Evidence::default(),
-            coverage: BTreeSet::new(),
-            trials: BTreeMap::new(),
-        };
+        let signed = SignedAct::unsigned(&Act::Start(start.clone())).expect("an act");
+        let rollout = Rollout::new(start, signed, ladder(ceiling), 0);
         let mut fleet =
             Self { rollout, cohorts: cohorts.to_vec(), now: Moment(0), stops: Vec::new() };
         for (device, name) in fleet.devices() {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lockgate_server::rollout::{
     self, Census, Head, Move, Rollout,
-    evidence::{Evidence, Sighting, Silence, Standing},
+    evidence::{Sighting, Silence, Standing},
     trial::{
         self,
         stage::{Age, Entrant, StageTrial},
@@ -597,22 +597,8 @@ fn rollout(question: &Question, town: &Town) -> Result<Rollout, PlanError> {
     let signed = SignedAct::unsigned(&Act::Start(start.clone()))?;
     let asking = (0u16..).zip(&ladder.stages);
     let asking = asking.filter(|(_, stage)| stage.approval == StageApproval::Required);
-    Ok(Rollout {
-        id: start.rollout(),
-        approvals: asking.map(|(index, _)| (index, signed.clone())).collect(),
-        signed,
-        ladder: ladder.clone(),
-        start,
-        offset: 0,
-        steps: Vec::new(),
-        old_groups: BTreeSet::new(),
-        waived: None,
-        complete: None,
-        ended: None,
-        evidence: Evidence::default(),
-        coverage: BTreeSet::new(),
-        trials: BTreeMap::new(),
-    })
+    let approvals = asking.map(|(index, _)| (index, signed.clone())).collect();
+    Ok(Rollout { approvals, ..Rollout::new(start, signed, ladder.clone(), 0) })
 }
 
 /// What a start promises: devices of stages that count; those of a trial are all there when it begins.
