@@ -323,7 +323,7 @@ impl Status {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -337,7 +337,8 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
     }
 
-    fn snapshot() -> Status {
+    /// A device that follows nothing.
+    pub(crate) fn snapshot() -> Status {
         Status {
             taken: Moment(1_795_000_000),
             agent: "0.1.0".into(),

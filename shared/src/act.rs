@@ -360,10 +360,9 @@ impl VerifiedAct {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::collections::BTreeMap;
 
     use super::*;
-    use crate::policy::{Approvals, POLICY_FORMAT, Person};
+    use crate::policy::{Approvals, Person};
 
     #[test]
     fn two_approvals_mean_two_people_and_not_two_signatures() {
@@ -422,26 +421,16 @@ pub(crate) mod tests {
             tokens: BTreeSet::new(),
         };
         Policy {
-            format: POLICY_FORMAT,
-            repository: "trial".parse().expect("a name"),
             people: [
                 ("ben".parse().expect("a name"), person(1, Role::Approver)),
                 ("eva".parse().expect("a name"), person(2, Role::Approver)),
                 ("ada".parse().expect("a name"), person(3, Role::Author)),
             ]
             .into(),
-            approvals: Approvals {
-                start_routine: 1,
-                start_security: 1,
-                start_emergency: 1,
-                stage: 1,
-                lift: lifts,
-                grant: 1,
-                waiver: 1,
-            },
-            tenants: BTreeMap::new(),
-            products: BTreeMap::new(),
-            reviews: BTreeMap::new(),
+            ..Policy::new(
+                "trial".parse().expect("a name"),
+                Approvals { lift: lifts, ..Approvals::each(1) },
+            )
         }
     }
 }

@@ -335,6 +335,33 @@ pub enum ManifestError {
 }
 
 impl Manifest {
+    /// A routine release of these bytes, with nothing of what a plan may leave out.
+    pub fn new(
+        (product, version): (ProductId, Version),
+        artifacts: Vec<Artifact>,
+        trial: Trial,
+        ladder: Ladder,
+    ) -> Self {
+        Self {
+            format: MANIFEST_FORMAT,
+            product,
+            version,
+            severity: Severity::Routine,
+            artifacts,
+            compatibility: Compatibility::default(),
+            barrier: None,
+            irreversible: false,
+            migrates_data: false,
+            data_read_by: None,
+            sbom: None,
+            provenance: None,
+            notes: String::new(),
+            end_of_support: None,
+            trial,
+            ladder,
+        }
+    }
+
     /// The target path of a release.
     pub fn path(product: &ProductId, version: &Version) -> String {
         format!("releases/{product}/{version}.json")
@@ -613,12 +640,9 @@ pub(crate) mod tests {
                 silence_after_s: Seconds(600),
             }),
         };
-        Manifest {
-            format: MANIFEST_FORMAT,
-            product: "app".parse().expect("a name"),
-            version: "1.1.0".parse().expect("a version"),
-            severity: Severity::Routine,
-            artifacts: vec![Artifact {
+        Manifest::new(
+            ("app".parse().expect("a name"), "1.1.0".parse().expect("a version")),
+            vec![Artifact {
                 arch: None,
                 os_ids: BTreeSet::new(),
                 models: BTreeSet::new(),
@@ -637,16 +661,7 @@ pub(crate) mod tests {
                     },
                 ],
             }],
-            compatibility: Compatibility::default(),
-            barrier: None,
-            irreversible: false,
-            migrates_data: false,
-            data_read_by: None,
-            sbom: None,
-            provenance: None,
-            notes: String::new(),
-            end_of_support: None,
-            trial: Trial {
+            Trial {
                 probes: vec![Probe {
                     name: "answers".into(),
                     kind: ProbeKind::Command {
@@ -659,11 +674,11 @@ pub(crate) mod tests {
                 deadline_s: Seconds(120),
                 attempts: 3,
             },
-            ladder: Ladder {
+            Ladder {
                 stages: vec![stage("dogfood", 0), stage("general", 60)],
                 timestamp_max_age_s: Seconds(3600),
                 coverage_max: 200,
             },
-        }
+        )
     }
 }

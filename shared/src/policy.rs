@@ -163,7 +163,35 @@ pub enum PolicyError {
     },
 }
 
+impl Approvals {
+    /// So many for every act.
+    pub const fn each(approvers: u8) -> Self {
+        Self {
+            start_routine: approvers,
+            start_security: approvers,
+            start_emergency: approvers,
+            stage: approvers,
+            lift: approvers,
+            grant: approvers,
+            waiver: approvers,
+        }
+    }
+}
+
 impl Policy {
+    /// A repository of nobody and nothing yet.
+    pub const fn new(repository: RepositoryId, approvals: Approvals) -> Self {
+        Self {
+            format: POLICY_FORMAT,
+            repository,
+            people: BTreeMap::new(),
+            approvals,
+            tenants: BTreeMap::new(),
+            products: BTreeMap::new(),
+            reviews: BTreeMap::new(),
+        }
+    }
+
     /// Reads and checks a policy. Whether its bytes are the ones that the targets role signed is the
     /// caller's to know.
     pub fn from_json(bytes: &[u8]) -> Result<Self, PolicyError> {
@@ -298,26 +326,16 @@ mod tests {
     fn policy() -> Policy {
         let name = |text: &str| text.parse::<PersonId>().expect("a name of this test");
         Policy {
-            format: POLICY_FORMAT,
-            repository: "trial".parse().expect("a name"),
             people: [
                 (name("ada"), person(&[Role::Author], 1)),
                 (name("ben"), person(&[Role::Approver], 2)),
                 (name("eva"), person(&[Role::Approver, Role::Operator], 3)),
             ]
             .into(),
-            approvals: Approvals {
-                start_routine: 2,
-                start_security: 1,
-                start_emergency: 1,
-                stage: 1,
-                lift: 1,
-                grant: 1,
-                waiver: 1,
-            },
-            tenants: BTreeMap::new(),
-            products: BTreeMap::new(),
-            reviews: BTreeMap::new(),
+            ..Policy::new(
+                "trial".parse().expect("a name"),
+                Approvals { start_routine: 2, ..Approvals::each(1) },
+            )
         }
     }
 

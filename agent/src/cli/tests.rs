@@ -2,16 +2,10 @@
 
 use std::{cell::RefCell, fs, path::Path};
 
-use lockgate_shared::{
-    id::{DeviceId, ModelId},
-    time::Moment,
-    wire::SlotState,
-};
+use lockgate_shared::wire::SlotState;
 
 use super::*;
-use crate::status::{
-    ContactStatus, ProductStatus, ReasonStatus, RecallStatus, RefreshStatus, RollbackStatus, Status,
-};
+use crate::status::{ProductStatus, ReasonStatus, RecallStatus, RollbackStatus, Status};
 
 #[test]
 fn every_command_takes_the_global_options_behind_it() {
@@ -232,22 +226,7 @@ fn snapshot() -> Status {
         trial: None,
         candidates: vec![],
     };
-    Status {
-        taken: Moment(1_795_000_000),
-        agent: "0.1.0".into(),
-        device: DeviceId([1; 32]),
-        tenant: "acme".parse().expect("a name"),
-        repository: "trial".parse().expect("a name"),
-        model: ModelId::of_hardware("Acme", "Slate"),
-        groups: vec![],
-        refresh: RefreshStatus::default(),
-        contact: ContactStatus::default(),
-        state_problem: None,
-        behind: vec![],
-        products: vec![app],
-        stops: vec![],
-        notices: vec![],
-    }
+    Status { products: vec![app], notices: vec![], ..crate::status::tests::snapshot() }
 }
 
 fn configured() -> tempfile::TempDir {

@@ -134,12 +134,11 @@ impl Restriction {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use ed25519_dalek::SigningKey;
     use lockgate_shared::{
         loosening::SignedLoosening,
-        policy::{Approvals, POLICY_FORMAT, Tenant},
+        policy::{Approvals, Tenant},
         sign,
     };
 
@@ -213,23 +212,9 @@ mod tests {
         fn new(has_key: bool) -> Self {
             let tenant_key = has_key.then(|| sign::public(&SigningKey::from_bytes(&[7; 32])));
             let tenant = Tenant { enrolment_keys: [].into(), tenant_key };
-            let one = 1;
             let policy = Policy {
-                format: POLICY_FORMAT,
-                repository: "trial".parse().expect("a name"),
-                people: BTreeMap::new(),
-                approvals: Approvals {
-                    start_routine: one,
-                    start_security: one,
-                    start_emergency: one,
-                    stage: one,
-                    lift: one,
-                    grant: one,
-                    waiver: one,
-                },
                 tenants: [(acme(), tenant)].into(),
-                products: BTreeMap::new(),
-                reviews: BTreeMap::new(),
+                ..Policy::new("trial".parse().expect("a name"), Approvals::each(1))
             };
             Self { policy, kept: Kept::default() }
         }

@@ -198,7 +198,7 @@ fn text(findings: &[Finding]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use lockgate_shared::{id::DeviceId, rollout::StopKind};
 
     use super::*;
@@ -245,7 +245,8 @@ mod tests {
         assert!(reported(&status(), NOW).is_empty());
     }
 
-    fn status() -> Status {
+    /// Of a server that has nothing.
+    pub(in crate::cli) fn status() -> Status {
         Status {
             repository: "trial".parse().expect("a name"),
             at: NOW,

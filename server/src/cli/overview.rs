@@ -242,18 +242,6 @@ mod tests {
             groups: Vec::new(),
             coverage: Vec::new(),
         };
-        Status {
-            repository: "trial".parse().expect("a name"),
-            at: Moment(0),
-            letters_offset: 0,
-            tick_s: Seconds(300),
-            rollouts: vec![rollout],
-            stops: vec![],
-            expiries: vec![],
-            cohorts: vec![],
-            alarms: vec![],
-            hearing: None,
-            fleet: None,
-        }
+        Status { at: Moment(0), rollouts: vec![rollout], ..crate::cli::doctor::tests::status() }
     }
 }

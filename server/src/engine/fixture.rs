@@ -17,7 +17,7 @@ use lockgate_shared::{
     id::{DeviceId, Digest, PublicKey, TokenId},
     limits,
     manifest::Manifest,
-    policy::{Approvals, POLICY_FORMAT, Person, Policy, Product, Role, Tenant},
+    policy::{Approvals, Person, Policy, Product, Role, Tenant},
     rollout::RolloutFile,
     sign,
     time::{Moment, Seconds},
@@ -465,8 +465,6 @@ fn policy() -> Policy {
     };
     let name = |text: &str| text.parse().expect("a name");
     Policy {
-        format: POLICY_FORMAT,
-        repository: "trial".parse().expect("a name"),
         people: [
             (name("ada"), person(&[11], &[Role::Author], &[])),
             (name("abe"), person(&[12], &[Role::Author], &[])),
@@ -475,15 +473,6 @@ fn policy() -> Policy {
             (name("tom"), person(&[], &[Role::Administrator], &["tom-acme"])),
         ]
         .into(),
-        approvals: Approvals {
-            start_routine: 2,
-            start_security: 1,
-            start_emergency: 1,
-            stage: 1,
-            lift: 1,
-            grant: 1,
-            waiver: 1,
-        },
         tenants: [(
             "acme".parse().expect("a name"),
             Tenant { enrolment_keys: [public(31)].into(), tenant_key: None },
@@ -497,7 +486,10 @@ fn policy() -> Policy {
             },
         )]
         .into(),
-        reviews: BTreeMap::new(),
+        ..Policy::new(
+            "trial".parse().expect("a name"),
+            Approvals { start_routine: 2, ..Approvals::each(1) },
+        )
     }
 }
 

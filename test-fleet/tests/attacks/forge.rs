@@ -20,8 +20,8 @@ use lockgate_shared::{
     group::KnownGroups,
     id::{Digest, ModelId, ProductId, RolloutId, Signature},
     manifest::{
-        Artifact, ArtifactKind, Compatibility, Gate, GateRule, Ladder, Manifest, Probe, ProbeKind,
-        Severity, Stage, StageApproval, Trial,
+        Artifact, ArtifactKind, Gate, GateRule, Ladder, Manifest, Probe, ProbeKind, Stage,
+        StageApproval, Trial,
     },
     rollout::{OpenStage, RolloutEntry, RolloutFile},
     sign,
@@ -474,33 +474,16 @@ fn manifest(version: &str, artifact: Artifact) -> Manifest {
         kind: ProbeKind::Process { pidfile: "app.pid".into() },
         interval_s: Seconds(1),
     };
-    Manifest {
-        format: 1,
-        product: PRODUCT.parse().expect("a name"),
-        version: version.parse().expect("a version"),
-        severity: Severity::Routine,
-        artifacts: vec![artifact],
-        compatibility: Compatibility::default(),
-        barrier: None,
-        irreversible: false,
-        migrates_data: false,
-        data_read_by: None,
-        sbom: None,
-        provenance: None,
-        notes: String::new(),
-        end_of_support: None,
-        trial: Trial {
-            probes: vec![probe],
-            soak_s: Seconds(1),
-            deadline_s: Seconds(20),
-            attempts: 3,
-        },
-        ladder: Ladder {
+    Manifest::new(
+        (PRODUCT.parse().expect("a name"), version.parse().expect("a version")),
+        vec![artifact],
+        Trial { probes: vec![probe], soak_s: Seconds(1), deadline_s: Seconds(20), attempts: 3 },
+        Ladder {
             stages: vec![stage("everyone")],
             timestamp_max_age_s: Seconds(3_600),
             coverage_max: 5,
         },
-    }
+    )
 }
 
 /// A stage that lets everybody in at once.

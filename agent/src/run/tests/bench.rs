@@ -10,10 +10,10 @@ use lockgate_shared::{
     group::KnownGroups,
     id::{PublicKey, RolloutId},
     manifest::{
-        Artifact, ArtifactKind, Compatibility, FileEntry, FileKind, Gate, GateRule, Ladder,
-        Manifest, Probe, ProbeKind, Severity, Stage, StageApproval, Trial,
+        Artifact, ArtifactKind, FileEntry, FileKind, Gate, GateRule, Ladder, Manifest, Probe,
+        ProbeKind, Stage, StageApproval, Trial,
     },
-    policy::{Approvals, POLICY_FORMAT, Person, Policy, Role as PolicyRole},
+    policy::{Approvals, Person, Policy, Role as PolicyRole},
     recall::{Recall, RecallStep},
     rollout::{OpenStage, RolloutEntry, RolloutFile, Scope, Stop, StopKind},
     wire::{
@@ -498,12 +498,9 @@ pub(super) fn cohorts(agent: &Agent<World_>) -> Vec<String> {
 
 pub(super) fn manifest() -> Manifest {
     let file = FileKind::File { size: 1, sha256: Digest([3; 32]), executable: true };
-    Manifest {
-        format: 1,
-        product: app(),
-        version: version("1.1.0"),
-        severity: Severity::Routine,
-        artifacts: vec![Artifact {
+    Manifest::new(
+        (app(), version("1.1.0")),
+        vec![Artifact {
             arch: None,
             os_ids: Default::default(),
             models: Default::default(),
@@ -512,16 +509,7 @@ pub(super) fn manifest() -> Manifest {
             sha256: Digest([4; 32]),
             files: vec![FileEntry { path: "run".into(), kind: file }],
         }],
-        compatibility: Compatibility::default(),
-        barrier: None,
-        irreversible: false,
-        migrates_data: false,
-        data_read_by: None,
-        sbom: None,
-        provenance: None,
-        notes: String::new(),
-        end_of_support: None,
-        trial: Trial {
+        Trial {
             probes: vec![Probe {
                 name: "alive".into(),
                 kind: ProbeKind::Process { pidfile: "pid".into() },
@@ -531,7 +519,7 @@ pub(super) fn manifest() -> Manifest {
             deadline_s: Seconds(120),
             attempts: 3,
         },
-        ladder: Ladder {
+        Ladder {
             stages: vec![Stage {
                 cohort: "all".parse().expect("a name"),
                 ceiling_ppm: 1_000_000,
@@ -551,7 +539,7 @@ pub(super) fn manifest() -> Manifest {
             timestamp_max_age_s: Seconds(20_000),
             coverage_max: 10,
         },
-    }
+    )
 }
 
 fn policy() -> Policy {
@@ -560,29 +548,14 @@ fn policy() -> Policy {
         roles: [PolicyRole::Approver].into(),
         tokens: Default::default(),
     };
+    let product = lockgate_shared::policy::Product {
+        channels: vec!["stable".parse().expect("a name")],
+        cohorts: vec!["all".parse().expect("a name")],
+    };
     Policy {
-        format: POLICY_FORMAT,
-        repository: "trial".parse().expect("a name"),
         people: [("ben".parse().expect("a name"), person(1))].into(),
-        approvals: Approvals {
-            start_routine: 1,
-            start_security: 1,
-            start_emergency: 1,
-            stage: 1,
-            lift: 1,
-            grant: 1,
-            waiver: 1,
-        },
-        tenants: BTreeMap::new(),
-        products: [(
-            app(),
-            lockgate_shared::policy::Product {
-                channels: vec!["stable".parse().expect("a name")],
-                cohorts: vec!["all".parse().expect("a name")],
-            },
-        )]
-        .into(),
-        reviews: BTreeMap::new(),
+        products: [(app(), product)].into(),
+        ..Policy::new("trial".parse().expect("a name"), Approvals::each(1))
     }
 }
 

@@ -16,7 +16,7 @@ use lockgate_shared::{
     group::Habit,
     id::{DeviceId, Digest, ProductId, RolloutId, TenantId},
     pin::Pin,
-    policy::{Approvals, POLICY_FORMAT, Person, Policy, Product, Role, Tenant},
+    policy::{Approvals, Person, Policy, Product, Role, Tenant},
     rollout::{Scope, Stop, StopKind},
     sign,
     time::{Moment, Seconds},
@@ -612,18 +612,7 @@ fn policy() -> Policy {
         cohorts: ["dogfood", "early", "general"].map(|name| name.parse().expect("a name")).to_vec(),
     };
     Policy {
-        format: POLICY_FORMAT,
-        repository: "trial".parse().expect("a name"),
         people: [("ben".parse().expect("a name"), person)].into(),
-        approvals: Approvals {
-            start_routine: 1,
-            start_security: 1,
-            start_emergency: 1,
-            stage: 1,
-            lift: 1,
-            grant: 1,
-            waiver: 1,
-        },
         tenants: [
             ("acme".parse().expect("a name"), tenant()),
             ("globex".parse().expect("a name"), tenant()),
@@ -634,6 +623,6 @@ fn policy() -> Policy {
         ]
         .into(),
         products: [("app".parse().expect("a name"), product)].into(),
-        reviews: BTreeMap::new(),
+        ..Policy::new("trial".parse().expect("a name"), Approvals::each(1))
     }
 }
