@@ -114,7 +114,7 @@ fn a_fleet(demo: &mut Demo) -> Result<(), Error> {
 
 fn everybody_gets_1_0(demo: &mut Demo) -> Result<(), Error> {
     demo.chapter("Release 1.0.0, signed by two authors, started by two approvers, to everybody");
-    let release = demo.world.release("app", "1.0.0", &Behaviour::Well, APP_PLAN)?;
+    let release = demo.world.release("app", "1.0.0", &Behaviour::Well, FIRST_PLAN)?;
     demo.world.start_rollout("app", "1.0.0", &release, &APP)?;
     demo.expect("every device runs 1.0.0", STAGE * 2, |demo| demo.all_but("app", "1.0.0", &[]));
     demo.expect("the rollout of 1.0.0 is complete", STAGE, |demo| {
@@ -375,6 +375,8 @@ fn flip(path: &Path) -> Result<(), Error> {
 
 /// Three devices at first, and as many that are well.
 const GATE: Gate = Gate { min_devices: 3, silence_after_s: 30, ..Gate::CAREFUL };
+/// Everybody at once.
+const AT_ONCE: Gate = Gate { first_devices: 100, growth: 1, ..GATE };
 /// All files of the release arrived.
 const WHOLE: &str = r#"{ name = "complete", kind = "command", argv = ["/bin/sh", "-c", "test -s etc/version"], timeout_s = 5, interval_s = 1 }"#;
 /// Three stages whose times are seconds: they are fields of the ladder.
@@ -388,7 +390,17 @@ const APP_PLAN: Plan<'static> = Plan {
     ],
 };
 
-/// The same, but that the customers' stage is a randomised trial. Its slots are two seconds, and groups of
+/// The same, but that each cohort is let in at once: nothing runs yet that could break.
+const FIRST_PLAN: Plan<'static> = Plan {
+    stages: &[
+        Stage { cohort: "dogfood", floor_s: 0, bake_s: 1, by: By::Count(AT_ONCE) },
+        Stage { cohort: "early", floor_s: 1, bake_s: 1, by: By::Count(AT_ONCE) },
+        Stage { cohort: "general", floor_s: 2, bake_s: 1, by: By::Count(AT_ONCE) },
+    ],
+    ..APP_PLAN
+};
+
+/// The same as at first, but that the customers' stage is a randomised trial. Its slots are two seconds, and groups of
 /// three prove themselves, because the fleet is small.
 const TRIAL_PLAN: Plan<'static> = Plan {
     stages: &[
@@ -428,12 +440,7 @@ pub(super) const TERMS: &[(&str, u32)] = &[
 const TOOLS_PLAN: Plan<'static> = Plan {
     kind: "app",
     trial: Trial { soak_s: 2, deadline_s: 8, attempts: 3, probes: &[ALIVE] },
-    stages: &[Stage {
-        cohort: "everyone",
-        floor_s: 0,
-        bake_s: 2,
-        by: By::Count(Gate { first_devices: 100, growth: 1, ..GATE }),
-    }],
+    stages: &[Stage { cohort: "everyone", floor_s: 0, bake_s: 2, by: By::Count(AT_ONCE) }],
 };
 
 #[cfg(test)]
