@@ -32,7 +32,7 @@ pub enum Table {
     Cases,
     /// Trials of open stages in parts, by rollout, stage and part.
     Trials,
-    /// Grants, by device, product and channel.
+    /// The newest grants, by device and product.
     Grants,
     /// Until which moment of issue grants were taken back, by device and product.
     Withdrawn,

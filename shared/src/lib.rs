@@ -8,6 +8,7 @@
 //! | what people sign, and how signatures are counted | [`act`], [`policy`] |
 //! | what a release says of itself, and the ladder it climbs | [`manifest`] |
 //! | by which hours, counts and shares a stage is a randomised trial | [`terms`] |
+//! | in which cohort a device stands, by grants and policy | [`grant`] |
 //! | how far a rollout is open, what is stopped | [`rollout`] |
 //! | the signed way back from a release | [`recall`] |
 //! | which groups a device belongs to, and its place in a rollout | [`group`], [`mod@bucket`] |
@@ -27,6 +28,7 @@ pub mod eligibility;
 pub mod facts;
 pub mod failure;
 pub mod gather;
+pub mod grant;
 pub mod group;
 pub mod id;
 pub mod json;

@@ -12,6 +12,7 @@ use lockgate_shared::{
     cut::cut,
     eligibility::{self, Candidate, Device, Preferences, Reason, ServerView},
     facts::{Conditions, Facts},
+    grant::{self, Given},
     id::{ChannelId, CohortId, DeviceId, Digest, ProductId, RolloutId, TenantId},
     limits,
     manifest::{ArtifactKind, Manifest},
@@ -160,29 +161,22 @@ pub fn channel(
     grant.or(owner).or_else(|| policy.default_place(product).map(|(channel, _)| channel)).cloned()
 }
 
-/// The channel and cohort that signed grants give this device for a product now; the newest counts.
+/// What signed grants give this device for a product now.
 pub fn granted(
     policy: &Policy,
     grants: &[SignedAct],
     device: &DeviceId,
     product: &ProductId,
     now: Moment,
-) -> Option<(ChannelId, CohortId)> {
-    grants
-        .iter()
-        .filter_map(|act| act.verify(policy).ok())
-        .filter_map(|act| match act.act() {
-            Act::Grant(grant) => Some(grant.clone()),
-            Act::Start(_) | Act::Approve(_) | Act::Lift(_) | Act::Waive(_) => None,
-        })
-        .filter(|grant| {
-            grant.device == *device
-                && grant.product == *product
-                && grant.issued <= now
-                && now < grant.expires
-        })
-        .max_by_key(|grant| grant.issued)
-        .map(|grant| (grant.channel, grant.cohort))
+) -> Option<Given> {
+    let verified = grants.iter().filter_map(|act| act.verify(policy).ok());
+    let given = verified.filter_map(|act| match act.act() {
+        Act::Grant(grant) if grant.device == *device && grant.product == *product => {
+            Some(Given::by(grant))
+        }
+        Act::Grant(_) | Act::Start(_) | Act::Approve(_) | Act::Lift(_) | Act::Waive(_) => None,
+    });
+    grant::newest(given, now)
 }
 
 /// The manifests that a decision needs: those of verified starts on the device's channel, and of

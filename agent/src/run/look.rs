@@ -7,6 +7,7 @@ use lockgate_shared::{
     act::Start,
     failure::Chain,
     gather::gather,
+    grant,
     id::{Digest, ProductId},
     pace::Sight,
     recall::Recall,
@@ -99,21 +100,17 @@ impl<W: World> Agent<W> {
         let Some(policy) = self.repository.policy() else { return Ok(()) };
         let product = managed.product.clone();
         let grants = &self.orders.grants;
-        let grant = choice::granted(policy, grants, &self.writer.device, &product, now);
-        let granted = grant.as_ref().map(|(channel, _)| channel);
+        let given = choice::granted(policy, grants, &self.writer.device, &product, now);
+        let granted = given.as_ref().map(|given| &given.channel);
         managed.follows = choice::channel(policy, managed.channel.as_ref(), granted, &product);
         let file = self.repository.file(&product, &model);
         match file {
             None => managed.memory.observe_none(now),
             Some(file) => {
-                let last = policy.default_place(&product).map(|(_, cohort)| cohort.clone());
-                let cohort = |start: &Start| match (&grant, &last) {
-                    (Some((channel, cohort)), _) if *channel == start.channel => cohort.clone(),
-                    (_, Some(cohort)) => cohort.clone(),
-                    (_, None) => start
-                        .cohorts
-                        .last()
-                        .map_or_else(managed::no_cohort, |size| size.cohort.clone()),
+                let cohort = |start: &Start| {
+                    let named = grant::cohort(policy, given.as_ref(), &product, &start.channel);
+                    let last = || start.cohorts.last().map(|size| &size.cohort);
+                    named.or_else(last).cloned().unwrap_or_else(managed::no_cohort)
                 };
                 let habit = self.hours.habit();
                 let sight = Sight { facts: &self.facts, habit, cohort: &cohort, now };

@@ -649,14 +649,18 @@ impl Book {
         match case {
             Some(case) => Some(case.cohort.clone()),
             None if device.products.get(product) == Some(channel) => {
-                self.expected_cohort(policy, id, product, channel)
+                self.expected_cohort(policy, id, (product, channel), now)
             }
             None => None,
         }
     }
 
-    /// How many devices each cohort of each product and channel has.
-    pub fn cohorts(&self, policy: &Policy) -> BTreeMap<(ProductId, ChannelId, CohortId), u32> {
+    /// How many devices each cohort of each product and channel has at `now`.
+    pub fn cohorts(
+        &self,
+        policy: &Policy,
+        now: Moment,
+    ) -> BTreeMap<(ProductId, ChannelId, CohortId), u32> {
         let mut cohorts = BTreeMap::new();
         for (name, product) in &policy.products {
             for channel in &product.channels {
@@ -667,9 +671,8 @@ impl Book {
         }
         for (id, device) in &self.devices {
             for (product, channel) in &device.products {
-                let Some(cohort) = self.expected_cohort(policy, id, product, channel) else {
-                    continue;
-                };
+                let place = (product, channel);
+                let Some(cohort) = self.expected_cohort(policy, id, place, now) else { continue };
                 *cohorts.entry((product.clone(), channel.clone(), cohort)).or_default() += 1;
             }
         }

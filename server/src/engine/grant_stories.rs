@@ -1,14 +1,15 @@
-//! Stories of grants: given by people, taken back without a signature, and handed in again by a letter
-//! box that would like a device to be early.
+//! Stories of grants: given by people, at their end, taken back without a signature, and handed in again
+//! by a letter box that would like a device to be early.
 
 use lockgate_shared::{
     act::{Act, Grant, SignedAct, Start},
     time::{Moment, Seconds},
+    wire::{Letter, OutcomeKind},
 };
 
 use super::fixture::{BEGIN, Phone, Yard, signed};
 use crate::{
-    status::Status,
+    status::{StageStatus, Status},
     stream::{EntryKind, WithdrawRequest},
 };
 
@@ -82,6 +83,96 @@ fn a_withdrawn_grant_does_not_come_back_and_nobody_withdraws_what_is_yet_to_be_s
     yard.refused(offset, "a newer grant");
 }
 
+#[test]
+fn a_grant_that_has_ended_moves_no_device_of_a_rollout_that_it_has_not_seen() {
+    let mut yard = Yard::new();
+    let mut phones = yard.phones(3, "Slate 3");
+    let given = grant(&yard, &phones[0], BEGIN);
+    let offset = yard.json(EntryKind::Act, &given);
+    yard.accepted(offset);
+    yard.now = END.minus(Seconds(60));
+    let start = started(&mut yard, &["1.1.0"]).remove(0);
+    let counted = |yard: &Yard| {
+        let stages = yard.status().rollouts.remove(0).stages;
+        (early(&yard.status()), stages[0].devices, stages[1].devices)
+    };
+    assert_eq!(counted(&yard), (1, 1, 2), "a second before the end would do");
+    yard.now = END;
+    yard.turn();
+    assert_eq!(counted(&yard), (0, 0, 3));
+    yard.start_engine();
+    yard.turn();
+    assert_eq!(counted(&yard), (0, 0, 3), "also after a restart");
+
+    let letter = phones[0].letter(&yard);
+    yard.post(&mut phones[0], letter);
+    names_early(&mut yard, &mut phones[0], &start);
+    assert!(claims_too_much(&yard), "it wrote a letter after the end, and saw the rollout later");
+    assert_eq!(stage(&yard, 0).treated, 0);
+}
+
+#[test]
+fn what_a_device_came_to_that_was_let_in_by_a_grant_counts_there_after_its_end() {
+    let mut yard = Yard::new();
+    let mut phones = yard.phones(3, "Slate 3");
+    for phone in &phones {
+        let given = grant(&yard, phone, BEGIN);
+        let offset = yard.json(EntryKind::Act, &given);
+        yard.accepted(offset);
+    }
+    yard.now = END.minus(Seconds(60));
+    let start = started(&mut yard, &["1.1.0"]).remove(0);
+    names_early(&mut yard, &mut phones[0], &start);
+    // Written before the end, and under way until after it.
+    let late = early_letter(&yard, &mut phones[1], &start);
+    let quiet = phones[1].letter(&yard);
+    // The third one's first letter about the rollout is lost.
+    let _lost = early_letter(&yard, &mut phones[2], &start);
+
+    yard.now = END.plus(Seconds(60));
+    yard.post(&mut phones[1], late);
+    yard.post(&mut phones[1], quiet);
+    yard.turn();
+    for (place, kind) in [OutcomeKind::Confirmed, OutcomeKind::Confirmed, OutcomeKind::RolledBack]
+        .into_iter()
+        .enumerate()
+    {
+        let (now, phone) = (yard.now, &mut phones[place]);
+        let outcome = phone.outcome(&start, kind, now);
+        let mut letter = phone.letter(&yard);
+        letter.outcomes.push(outcome);
+        yard.post(&mut phones[place], letter);
+    }
+    yard.turn();
+    assert!(!claims_too_much(&yard), "{:?}", yard.status().alarms);
+    let (early, general) = (stage(&yard, 0), stage(&yard, 1));
+    assert_eq!((early.treated, early.confirmed, early.rolled_back), (3, 2, 1));
+    assert_eq!((general.treated, general.devices), (0, 0), "nobody is counted twice");
+}
+
+#[test]
+fn who_dates_letters_back_stretches_an_ended_grant_by_a_day_and_no_more() {
+    let mut yard = Yard::new();
+    let mut phones = yard.phones(1, "Slate 3");
+    let given = grant(&yard, &phones[0], BEGIN);
+    let offset = yard.json(EntryKind::Act, &given);
+    yard.accepted(offset);
+    yard.now = END.plus(Seconds(86_400 + 60));
+    let start = started(&mut yard, &["1.1.0"]).remove(0);
+    let mut letter = phones[0].letter(&yard);
+    letter.sent = END.minus(Seconds(1));
+    yard.post(&mut phones[0], letter);
+    let mut letter = early_letter(&yard, &mut phones[0], &start);
+    letter.sent = END.minus(Seconds(1));
+    yard.post(&mut phones[0], letter);
+    yard.turn();
+    assert!(claims_too_much(&yard));
+    assert_eq!(stage(&yard, 0).treated, 0);
+}
+
+/// When [`grant`] ends.
+const END: Moment = BEGIN.plus(Seconds(86_400));
+
 fn grant(yard: &Yard, phone: &Phone, issued: Moment) -> SignedAct {
     let act = Act::Grant(Grant {
         repository: yard.policy.repository.clone(),
@@ -91,7 +182,7 @@ fn grant(yard: &Yard, phone: &Phone, issued: Moment) -> SignedAct {
         channel: "stable".parse().expect("a name"),
         cohort: "early".parse().expect("a name"),
         issued,
-        expires: BEGIN.plus(Seconds(86_400)),
+        expires: END,
         reason: "a colleague's".into(),
     });
     signed(&act, &[21])
@@ -122,12 +213,21 @@ fn started(yard: &mut Yard, versions: &[&str]) -> Vec<Start> {
 
 /// A letter that names the rollout, in the early cohort and let in.
 fn names_early(yard: &mut Yard, phone: &mut Phone, start: &Start) {
+    let letter = early_letter(yard, phone, start);
+    yard.post(phone, letter);
+    yard.turn();
+}
+
+fn early_letter(yard: &Yard, phone: &mut Phone, start: &Start) -> Letter {
     let mut letter = phone.letter(yard);
     let mut view = phone.view(start, true);
     view.cohort = "early".parse().expect("a name");
     letter.rollouts.push(view);
-    yard.post(phone, letter);
-    yard.turn();
+    letter
+}
+
+fn stage(yard: &Yard, index: usize) -> StageStatus {
+    yard.status().rollouts.remove(0).stages.remove(index)
 }
 
 fn claims_too_much(yard: &Yard) -> bool {

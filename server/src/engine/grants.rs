@@ -1,13 +1,17 @@
-//! Grants that were verified, and those that were taken back: in which cohort a device is expected by
-//! them. Whether a grant or its withdrawal counts is [`super::intake`]'s to say.
+//! Grants that were verified, those that ended and those that were taken back: in which cohort a device
+//! is expected by them. Whether a grant or its withdrawal counts is [`super::intake`]'s to say; what one
+//! that counts gives is [`grant`]'s, for the device too.
 //!
-//! A device hears of a withdrawal in the answer to its next letter. What it saw before, it names in that
-//! very letter, and in the cohort that it was granted: that is true, and is believed once.
+//! A device keeps its newest grant for each product, and so does this table. What it saw of a rollout
+//! while the grant counted, it names in the cohort that it was granted, also when the letter comes after
+//! the end: that is true, and is believed until a letter came that it wrote after the end. Of a withdrawal
+//! it hears in the answer to its next letter.
 
 use std::collections::BTreeMap;
 
 use lockgate_shared::{
     act::Grant,
+    grant::{self, Given},
     id::{ChannelId, CohortId, DeviceId, ProductId},
     policy::Policy,
     time::Moment,
@@ -20,19 +24,18 @@ use crate::gatekeeper_store::{GatekeeperStore, Table, Write};
 /// Every grant.
 #[derive(Debug, Default)]
 pub struct Grants {
-    given: BTreeMap<DeviceId, BTreeMap<(ProductId, ChannelId), Given>>,
+    kept: BTreeMap<DeviceId, BTreeMap<ProductId, Kept>>,
     withdrawn: BTreeMap<(DeviceId, ProductId), Moment>,
 }
 
 /// A grant as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Given {
-    cohort: CohortId,
-    issued: Moment,
+struct Kept {
+    given: Given,
     standing: Standing,
 }
 
-/// How a grant stands.
+/// How a grant stands, its end aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Standing {
     /// It counts.
@@ -46,8 +49,8 @@ impl Grants {
     pub(super) fn load(store: &GatekeeperStore) -> Result<Self, BookError> {
         let mut grants = Self::default();
         for (_, row) in store.table(Table::Grants)? {
-            let ((device, product, channel), given) = decode(&row)?;
-            grants.given.entry(device).or_default().insert((product, channel), given);
+            let ((device, product), kept) = decode(&row)?;
+            grants.kept.entry(device).or_default().insert(product, kept);
         }
         for (_, row) in store.table(Table::Withdrawn)? {
             let (key, until) = decode(&row)?;
@@ -63,19 +66,17 @@ impl Grants {
         if withdrawn.is_some_and(|until| grant.issued <= *until) {
             return Some("it, or a newer one, was withdrawn");
         }
-        let known = self.given(&grant.device, &grant.product, &grant.channel);
+        let known = self.kept(&grant.device, &grant.product);
         known
-            .is_some_and(|known| grant.issued < known.issued)
+            .is_some_and(|known| grant.issued < known.given.issued)
             .then_some("the device has a newer grant")
     }
 
     /// Keeps a grant.
     pub(super) fn give(&mut self, grant: &Grant) -> Result<Write, BookError> {
-        let (cohort, issued) = (grant.cohort.clone(), grant.issued);
-        let given = Given { cohort, issued, standing: Standing::Counts };
-        let place = (grant.product.clone(), grant.channel.clone());
-        let write = put(&grant.device, &place, &given)?;
-        self.given.entry(grant.device).or_default().insert(place, given);
+        let kept = Kept { given: Given::by(grant), standing: Standing::Counts };
+        let write = put(&grant.device, &grant.product, &kept)?;
+        self.kept.entry(grant.device).or_default().insert(grant.product.clone(), kept);
         Ok(write)
     }
 
@@ -88,12 +89,11 @@ impl Grants {
         (issued, latest): (Moment, Moment),
     ) -> Result<Vec<Write>, BookError> {
         let (mut until, mut writes) = (issued.min(latest), Vec::new());
-        for (place, given) in self.given.get_mut(device).into_iter().flatten() {
-            if place.0 == *product && given.issued <= issued {
-                given.standing = Standing::Leaving;
-                until = until.max(given.issued);
-                writes.push(put(device, place, given)?);
-            }
+        let kept = self.kept.get_mut(device).and_then(|kept| kept.get_mut(product));
+        if let Some(kept) = kept.filter(|kept| kept.given.issued <= issued) {
+            kept.standing = Standing::Leaving;
+            until = until.max(kept.given.issued);
+            writes.push(put(device, product, kept)?);
         }
         let key = (*device, product.clone());
         let until = self.withdrawn.get(&key).map_or(until, |known| until.max(*known));
@@ -102,43 +102,47 @@ impl Grants {
         Ok(writes)
     }
 
-    /// A letter of the device came: what was taken back is over.
-    pub(super) fn heard(&mut self, device: &DeviceId) -> Result<Vec<Write>, BookError> {
-        let Some(given) = self.given.get_mut(device) else { return Ok(Vec::new()) };
+    /// A letter of the device came that it wrote at `written`: what was taken back is over, and so is
+    /// what had ended by then.
+    pub(super) fn heard(
+        &mut self,
+        device: &DeviceId,
+        written: Moment,
+    ) -> Result<Vec<Write>, BookError> {
+        let Some(kept) = self.kept.get_mut(device) else { return Ok(Vec::new()) };
+        let over =
+            |kept: &Kept| kept.standing == Standing::Leaving || kept.given.expires <= written;
         let mut writes = Vec::new();
-        for (place, _) in given.iter().filter(|(_, given)| given.standing == Standing::Leaving) {
-            writes.push(Write::remove(Table::Grants, encode(&(device, &place.0, &place.1))?));
+        for (product, _) in kept.iter().filter(|(_, kept)| over(kept)) {
+            writes.push(Write::remove(Table::Grants, encode(&(device, product))?));
         }
-        given.retain(|_, given| given.standing == Standing::Counts);
-        if given.is_empty() {
-            self.given.remove(device);
+        kept.retain(|_, kept| !over(kept));
+        if kept.is_empty() {
+            self.kept.remove(device);
         }
         Ok(writes)
     }
 
-    /// The cohort that a device was granted.
-    pub fn cohort(
-        &self,
-        device: &DeviceId,
-        product: &ProductId,
-        channel: &ChannelId,
-    ) -> Option<&CohortId> {
-        let given = self.given(device, product, channel)?;
-        (given.standing == Standing::Counts).then_some(&given.cohort)
+    /// What a device was granted for a product and counts at `now`.
+    pub fn given(&self, device: &DeviceId, product: &ProductId, now: Moment) -> Option<Given> {
+        let kept = self.kept(device, product)?;
+        let given = (kept.standing == Standing::Counts).then(|| kept.given.clone());
+        grant::newest(given.into_iter(), now)
     }
 
-    /// The cohort that a device's next letter may still name, whatever was taken back.
+    /// The cohort that a device's next letter may still name, whatever ended or was taken back.
     pub fn last_cohort(
         &self,
         device: &DeviceId,
         product: &ProductId,
         channel: &ChannelId,
     ) -> Option<&CohortId> {
-        self.given(device, product, channel).map(|given| &given.cohort)
+        let given = &self.kept(device, product)?.given;
+        (given.channel == *channel).then_some(&given.cohort)
     }
 
-    fn given(&self, device: &DeviceId, product: &ProductId, channel: &ChannelId) -> Option<&Given> {
-        self.given.get(device)?.get(&(product.clone(), channel.clone()))
+    fn kept(&self, device: &DeviceId, product: &ProductId) -> Option<&Kept> {
+        self.kept.get(device)?.get(product)
     }
 }
 
@@ -166,30 +170,27 @@ impl Book {
         Ok(())
     }
 
-    /// A letter of a device was taken: it has heard of what was taken back.
-    pub fn heard_of_withdrawals(&mut self, device: &DeviceId) -> Result<(), BookError> {
-        self.writes.extend(self.grants.heard(device)?);
+    /// A letter of a device was taken, which it wrote at `written`: it has heard of what was taken back,
+    /// and has met the end of what ended by then.
+    pub fn heard_of_grants(&mut self, device: &DeviceId, written: Moment) -> Result<(), BookError> {
+        self.writes.extend(self.grants.heard(device, written)?);
         Ok(())
     }
 
-    /// The cohort in which a device is by its grants and the policy.
+    /// The cohort in which a device is at `now`, by its grants and the policy.
     pub fn expected_cohort(
         &self,
         policy: &Policy,
         device: &DeviceId,
-        product: &ProductId,
-        channel: &ChannelId,
+        (product, channel): (&ProductId, &ChannelId),
+        now: Moment,
     ) -> Option<CohortId> {
-        let granted = self.grants.cohort(device, product, channel);
-        granted.or_else(|| policy.products.get(product)?.cohorts.last()).cloned()
+        let given = self.grants.given(device, product, now);
+        grant::cohort(policy, given.as_ref(), product, channel).cloned()
     }
 }
 
-fn put(
-    device: &DeviceId,
-    (product, channel): &(ProductId, ChannelId),
-    given: &Given,
-) -> Result<Write, BookError> {
-    let key = (device, product, channel);
-    Ok(Write::put(Table::Grants, encode(&key)?, encode(&(key, given))?))
+fn put(device: &DeviceId, product: &ProductId, kept: &Kept) -> Result<Write, BookError> {
+    let key = (device, product);
+    Ok(Write::put(Table::Grants, encode(&key)?, encode(&(key, kept))?))
 }

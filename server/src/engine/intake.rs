@@ -8,7 +8,7 @@ use lockgate_shared::{
     bucket::Bucket,
     count::count,
     group::Habit,
-    id::{Digest, PersonId, RolloutId, TenantId},
+    id::{CohortId, DeviceId, Digest, PersonId, RolloutId, TenantId},
     limits,
     manifest::{Manifest, ManifestError},
     policy::Policy,
@@ -42,9 +42,9 @@ use crate::{
 /// seconds; five minutes forgive a poor one.
 const START_SKEW: Seconds = Seconds(300);
 
-/// How old an enrolment may be that is judged by the moment its device signed: a gatekeeper may be away
-/// for a day.
-const ENROLMENT_AGE: Seconds = Seconds(86_400);
+/// How old an enrolment or a letter may be that is judged by the moment its device signed: a gatekeeper
+/// may be away for a day.
+const SIGNED_AGE: Seconds = Seconds(86_400);
 /// Devices of one tenant that enrol within an hour before people are called: a workshop sets up some
 /// hundred an hour, a fleet that is moved at once is announced.
 pub const ENROLMENTS_HOURLY: u32 = 1_000;
@@ -200,11 +200,12 @@ impl Intake<'_> {
         Ok(None)
     }
 
-    /// By when an enrolment is judged: by the moment that its device signed, where this host's clock bears
-    /// it out, and else by this host's clock. Never by the letter box's word. A gatekeeper that was away
-    /// for a day refuses nobody; who dates an enrolment back stretches a token by that day and no more.
+    /// By when an enrolment, or the end of a grant, is judged: by the moment that its device signed, where
+    /// this host's clock bears it out, and else by this host's clock. Never by the letter box's word. A
+    /// gatekeeper that was away for a day refuses nobody; who dates an enrolment or a letter back stretches
+    /// a token or a grant by that day and no more.
     fn signed_moment(&self, sent: Moment) -> Moment {
-        let borne_out = self.now.minus(ENROLMENT_AGE) <= sent && sent <= self.now.plus(CLOCK_SKEW);
+        let borne_out = self.now.minus(SIGNED_AGE) <= sent && sent <= self.now.plus(CLOCK_SKEW);
         if borne_out { sent } else { self.now }
     }
 
@@ -279,7 +280,7 @@ impl Intake<'_> {
             }
         }
         self.outcomes(&letter, &mut known, late)?;
-        self.book.heard_of_withdrawals(&letter.device)?;
+        self.book.heard_of_grants(&letter.device, self.signed_moment(letter.sent))?;
         self.book.put_device(letter.device, known);
         Ok(None)
     }
@@ -296,10 +297,8 @@ impl Intake<'_> {
         let stages = &rollout.ladder.stages;
         let place = |cohort| stages.iter().position(|stage| stage.cohort == cohort);
         let claimed = place(view.cohort.clone());
-        let of = (&letter.device, &start.product, &start.channel);
-        let expected = self.book.expected_cohort(self.policy(), of.0, of.1, of.2).and_then(place);
-        let leaving = self.book.grants().last_cohort(of.0, of.1, of.2).cloned().and_then(place);
-        let earliest = expected.into_iter().chain(leaving).min();
+        let (expected, leaving) = self.cohorts_of(&letter.device, &start);
+        let earliest = expected.and_then(place).into_iter().chain(leaving.and_then(place)).min();
         let Some(claimed) = claimed else {
             self.alarm(letter, "it names a cohort that the ladder does not have");
             return;
@@ -353,6 +352,13 @@ impl Intake<'_> {
         }
     }
 
+    /// The cohort in which a device is expected in a rollout, and that which it may still name by a grant.
+    fn cohorts_of(&self, device: &DeviceId, start: &Start) -> (Option<CohortId>, Option<CohortId>) {
+        let place = (&start.product, &start.channel);
+        let expected = self.book.expected_cohort(self.policy(), device, place, self.now);
+        (expected, self.book.grants().last_cohort(device, place.0, place.1).cloned())
+    }
+
     /// A verified letter ends a device's silence, whatever it is about.
     fn speaks_again(&mut self, letter: &Letter) {
         for rollout in self.rollouts_where(letter, |_, health| health == Health::Silent) {
@@ -403,13 +409,9 @@ impl Intake<'_> {
             // Its first letter never came, but the outcome did: harm counts even so.
             self.alarm(letter, "an outcome came for a rollout that no letter of it had named");
             let counts = self.book.rollouts.get(&id).is_some_and(|r| device.enrolled < r.offset);
-            let cohort = self.book.expected_cohort(
-                self.trusted.policy(),
-                &letter.device,
-                &start.product,
-                &start.channel,
-            );
-            let Some(cohort) = cohort else { return };
+            // It was let in by what it was granted then, which may be over.
+            let (expected, leaving) = self.cohorts_of(&letter.device, &start);
+            let Some(cohort) = leaving.or(expected) else { return };
             let sighting = Sighting {
                 cohort,
                 bucket: Bucket::of(&start.manifest, &start.channel, &letter.device),

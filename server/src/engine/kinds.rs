@@ -69,9 +69,8 @@ impl Book {
         for (id, device) in self.devices().filter(|(_, device)| !device.barred) {
             let since = device.enrolled_at;
             for (product, channel) in &device.products {
-                let Some(cohort) = self.expected_cohort(policy, id, product, channel) else {
-                    continue;
-                };
+                let place = (product, channel);
+                let Some(cohort) = self.expected_cohort(policy, id, place, now) else { continue };
                 let key = (product, channel, cohort, words_of(&device.facts), device.habit);
                 let count = counts.entry(key).or_default();
                 count.devices += 1;

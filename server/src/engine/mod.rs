@@ -276,7 +276,7 @@ impl Engine {
         });
         let people = self.trusted.expiries().into_iter();
         let people = people.map(|(role, version, expires)| Expiry { role, version, expires });
-        let cohorts = self.book.cohorts(policy).into_iter();
+        let cohorts = self.book.cohorts(policy, now).into_iter();
         Status {
             repository: policy.repository.clone(),
             at: now,
