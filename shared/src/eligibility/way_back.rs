@@ -3,7 +3,12 @@
 
 use super::{Device, Reason, ServerView, calendar, conditions, platform, stale};
 use crate::{
-    bucket::Bucket, id::Digest, manifest::Manifest, pin::Pin, recall::Recall, rollout::Scope,
+    bucket::Bucket,
+    id::Digest,
+    manifest::Manifest,
+    pin::Pin,
+    recall::Recall,
+    rollout::{Scope, Stop, StopKind},
     time::Moment,
 };
 
@@ -22,8 +27,11 @@ pub struct WayBack<'a> {
     pub undoable: bool,
 }
 
-/// May `device`, which runs the recalled version, go back now? A halt or hold of a rollout does not
-/// keep it, because a recall is what follows one; a stop of the product, the tenant or of everything does.
+/// May `device`, which runs the recalled version, go back now? What the gate stopped does not keep it,
+/// whatever its scope: a halt or hold says that rollouts do harm, and a recall is what people sign next.
+/// That goes for a tenant that is held by its own evidence too: it is there that devices came to harm.
+/// A pause is a person's word, so one of the tenant, the product or of everything does keep it; one of a
+/// rollout, of its groups or of a cohort does not, because no recall belongs to one.
 pub fn way_back(
     back: &WayBack<'_>,
     device: &Device<'_>,
@@ -50,7 +58,11 @@ pub fn way_back(
         Scope::Product(product) => product == device.product,
         Scope::Everything => true,
     };
-    for stop in server.memory.stops.values().filter(|stop| covers(&stop.scope)) {
+    let by_people = |stop: &&Stop| match stop.kind {
+        StopKind::Pause => covers(&stop.scope),
+        StopKind::Hold | StopKind::Halt => false,
+    };
+    for stop in server.memory.stops.values().filter(by_people) {
         let (number, kind, reason) = (stop.number, stop.kind, stop.reason.clone());
         reasons.push(Reason::Stopped { number, kind, reason });
     }
@@ -82,7 +94,7 @@ mod tests {
         pace::Memory,
         pin::Asker,
         recall::tests::recall,
-        rollout::{PassedStop, Stop, StopKind},
+        rollout::PassedStop,
         time::Seconds,
         version::Version,
         window::{Freeze, Weekday, Window},
@@ -105,19 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_a_device_holds_its_way_back_too_but_not_the_halt_that_led_to_it() {
+    fn what_holds_a_device_holds_its_way_back_too() {
         let mut asked = Asked::new();
-        let stop = |number, scope| Stop {
-            number,
-            kind: StopKind::Halt,
-            scope,
-            since: Moment(0),
-            reason: "crashes".into(),
-        };
-        let rollout = crate::id::RolloutId([1; 32]);
-        asked.memory.stops.insert(1, stop(1, Scope::Rollout(rollout)));
-        assert_eq!(asked.reasons(), Vec::<u16>::new());
-        asked.memory.stops.insert(2, stop(2, Scope::Everything));
+        asked.stop(StopKind::Pause, Scope::Everything);
         asked.pin = Pin::Exact("1.1.0".parse().expect("a version"));
         asked.undoable = false;
         asked.failed = vec![asked.recall.to.clone()];
@@ -126,13 +128,30 @@ mod tests {
     }
 
     #[test]
+    fn what_the_gate_stopped_keeps_nobody_from_the_way_back_and_a_person_who_stops_all_does() {
+        let product = || Scope::Product("app".parse().expect("a name"));
+        let tenant = || Scope::Tenant("acme".parse().expect("a name"));
+        let rollout = crate::id::RolloutId([1; 32]);
+        for scope in [tenant(), product(), Scope::Everything, Scope::Rollout(rollout)] {
+            let mut asked = Asked::new();
+            asked.stop(StopKind::Hold, scope.clone());
+            asked.stop(StopKind::Halt, scope);
+            assert_eq!(asked.reasons(), Vec::<u16>::new(), "{:?}", asked.memory.stops);
+        }
+        for scope in [tenant(), product(), Scope::Everything] {
+            let mut asked = Asked::new();
+            asked.stop(StopKind::Pause, scope);
+            assert_eq!(asked.reasons(), [501], "{:?}", asked.memory.stops);
+        }
+        let mut asked = Asked::new();
+        asked.stop(StopKind::Pause, Scope::Rollout(rollout));
+        assert_eq!(asked.reasons(), Vec::<u16>::new(), "a recall belongs to no rollout");
+    }
+
+    #[test]
     fn every_rule_that_alone_is_broken_speaks_alone() {
         type Break = fn(&mut Asked);
-        let stopped = |asked: &mut Asked, scope| {
-            let kind = StopKind::Pause;
-            let stop = Stop { number: 7, kind, scope, since: Moment(0), reason: "drill".into() };
-            asked.memory.stops.insert(7, stop);
-        };
+        let stopped = |asked: &mut Asked, scope| asked.stop(StopKind::Pause, scope);
         for (own, other) in [
             (
                 Scope::Tenant("acme".parse().expect("a name")),
@@ -226,6 +245,12 @@ mod tests {
                 freezes: Vec::new(),
                 conditions: Conditions::default(),
             }
+        }
+
+        fn stop(&mut self, kind: StopKind, scope: Scope) {
+            let number = self.memory.stops.len() as u64 + 1;
+            let stop = Stop { number, kind, scope, since: Moment(0), reason: "drill".into() };
+            self.memory.stops.insert(number, stop);
         }
 
         fn reasons(&self) -> Vec<u16> {
