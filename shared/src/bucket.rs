@@ -57,9 +57,15 @@ impl Limit {
         Self(((ppm as u64) * (1 << 32) / 1_000_000) as u32)
     }
 
-    /// The share of all buckets below, in millionths, rounded down.
+    /// The largest share in millionths whose limit is not above this one: for the limit of a share, that
+    /// very share.
     pub const fn share_ppm(self) -> u32 {
-        if self.0 == u32::MAX { 1_000_000 } else { (((self.0 as u64) * 1_000_000) >> 32) as u32 }
+        if self.0 == u32::MAX {
+            return 1_000_000;
+        }
+        let ppm = (((self.0 as u64) * 1_000_000) >> 32) as u32;
+        // A limit is rounded down to a whole bucket, and its share with it.
+        if Self::of_share_ppm(ppm + 1).0 <= self.0 { ppm + 1 } else { ppm }
     }
 }
 
@@ -95,10 +101,27 @@ mod tests {
         }
 
         #[test]
-        fn a_share_is_shown_as_it_was_asked_for_and_never_as_more(ppm in 0..=1_000_000_u32) {
+        fn a_share_is_shown_as_it_was_asked_for(ppm in 0..=1_000_000_u32) {
             let shown = Limit::of_share_ppm(ppm).share_ppm();
-            prop_assert!(shown <= ppm && ppm - shown <= 1, "{ppm} is shown as {shown}");
+            prop_assert_eq!(shown, ppm);
         }
+
+        #[test]
+        fn no_limit_is_shown_as_a_share_that_lets_in_more(limit: u32) {
+            let limit = Limit(limit);
+            let shown = limit.share_ppm();
+            prop_assert!(Limit::of_share_ppm(shown) <= limit);
+            prop_assert!(shown == 1_000_000 || limit < Limit::of_share_ppm(shown + 1));
+        }
+    }
+
+    #[test]
+    fn people_read_the_share_that_they_wrote() {
+        for (ppm, text) in [(50_000, "5.0000 %"), (900_000, "90.0000 %"), (1, "0.0001 %")] {
+            assert_eq!(Limit::of_share_ppm(ppm).to_string(), text);
+        }
+        assert_eq!(Limit::NOBODY.to_string(), "0.0000 %");
+        assert_eq!(Limit::EVERYBODY.to_string(), "100.0000 %");
     }
 
     fn device(number: u32) -> DeviceId {
