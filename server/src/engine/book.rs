@@ -520,6 +520,11 @@ impl Book {
     /// Something an operator should look at.
     pub fn alarm(&mut self, at: Moment, device: Option<DeviceId>, text: String) {
         // Who says the same thing in every letter is one line, with the newest moment.
+    /// Ends what is alarming about a device: it is out of the fleet.
+    pub fn end_alarms(&mut self, device: &DeviceId) {
+        self.alarms.retain(|alarm| alarm.device.as_ref() != Some(device));
+    }
+
         self.alarms.retain(|alarm| alarm.device != device || alarm.text != text);
         self.alarms.push_back(Alarm { at, device, text });
         while self.alarms.len() > ALARMS {

@@ -117,7 +117,13 @@ impl Intake<'_> {
             BarKind::Held => ("hold", "is held: two machines have its identity"),
         };
         let text = format!("{what}: {}", request.reason);
-        self.book.alarm(self.now, Some(request.device), format!("it {text}"));
+        match request.kind {
+            // People have done about it what can be done.
+            BarKind::Revoked => self.book.end_alarms(&request.device),
+            BarKind::Held => {
+                self.book.alarm(self.now, Some(request.device), format!("it {text}"));
+            }
+        }
         let what = format!("device {} {text}", request.device);
         self.book.note(self.now, &request.by, word, &what)?;
         Ok(Some(what))

@@ -12,7 +12,7 @@ use lockgate_shared::{
     pace,
     rollout::{Scope, StopKind},
     time::Seconds,
-    wire::{Format, OutcomeKind},
+    wire::{Format, Letter, OutcomeKind},
 };
 
 use tough::schema::RoleType;
@@ -385,16 +385,7 @@ fn a_revoked_device_is_evidence_of_harm_only_and_is_expected_nowhere() {
     let mut yard = Yard::new();
     let (start, mut phones) = yard.started(6);
     yard.tick();
-    let mut bar = |phone: &Phone, tenant: &str| {
-        let request = BarRequest {
-            device: phone.id(),
-            tenant: tenant.parse().expect("a name"),
-            kind: BarKind::Revoked,
-            reason: "stolen".into(),
-            by: "tom-acme".into(),
-        };
-        yard.json(EntryKind::Bar, &request)
-    };
+    let mut bar = |phone: &Phone, tenant: &str| bar(&mut yard, phone, tenant, BarKind::Revoked);
     let foreign = bar(&phones[0], "globex");
     let good = bar(&phones[0], "acme");
     bar(&phones[1], "acme");
@@ -404,11 +395,50 @@ fn a_revoked_device_is_evidence_of_harm_only_and_is_expected_nowhere() {
     yard.turn();
     let status = yard.status();
     assert_eq!(status.rollouts[0].stages[1].confirmed, 0, "nobody knows who wrote that");
-    assert!(status.alarms.iter().any(|alarm| alarm.text == "it is revoked: stolen"));
     // A stolen letter box must not hide a sick device by revoking it.
     yard.ends(&mut phones[1], &start, OutcomeKind::RolledBack);
     yard.turn();
     assert_eq!(yard.status().rollouts[0].state, RolloutState::Halted);
+}
+
+#[test]
+fn what_is_alarming_about_a_device_ends_when_it_is_revoked() {
+    let mut yard = Yard::new();
+    let mut phones = yard.phones(2, "Slate 3");
+    yard.turn();
+    let again = phones[0].letter(&yard);
+    for sent in [BEGIN, BEGIN.plus(Seconds(1)), BEGIN.plus(Seconds(2))] {
+        for phone in &mut phones {
+            let letter = Letter { sequence: 2, sent, device: phone.id(), ..again.clone() };
+            yard.post(phone, letter);
+        }
+    }
+    let held = bar(&mut yard, &phones[0], "acme", BarKind::Held);
+    yard.accepted(held);
+    let alarms = |yard: &Yard, phone: &Phone| {
+        let alarms = yard.status().alarms;
+        let own = alarms.into_iter().filter(|alarm| alarm.device == Some(phone.id()));
+        own.map(|alarm| alarm.text).collect::<Vec<_>>().join("; ")
+    };
+    let before = alarms(&yard, &phones[0]);
+    assert!(before.contains("cloned") && before.contains("it is held: "), "{before}");
+    let revoked = bar(&mut yard, &phones[0], "acme", BarKind::Revoked);
+    yard.accepted(revoked);
+    yard.start_engine();
+    assert_eq!(alarms(&yard, &phones[0]), "", "also after a restart");
+    assert!(alarms(&yard, &phones[1]).contains("cloned"), "another device's alarm stays");
+    assert!(yard.letters.audit.iter().any(|line| line.contains("is revoked: stolen")));
+}
+
+fn bar(yard: &mut Yard, phone: &Phone, tenant: &str, kind: BarKind) -> u64 {
+    let request = BarRequest {
+        device: phone.id(),
+        tenant: tenant.parse().expect("a name"),
+        kind,
+        reason: "stolen".into(),
+        by: "tom-acme".into(),
+    };
+    yard.json(EntryKind::Bar, &request)
 }
 
 #[test]
