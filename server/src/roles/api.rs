@@ -13,6 +13,7 @@ use crate::{
         artifacts, tls,
     },
     audit::{AuditError, Chain},
+    clock,
     config::{Config, ConfigError},
     letters::{LetterBox, OpenError},
     registry::{Registry, RegistryError},
@@ -159,6 +160,18 @@ async fn sweep(letter_box: Arc<LetterBox>, mut shutdown: Shutdown) {
         if let Err(error) = letter_box.sweep().await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "a sweep failed: the next one writes its rows");
+        }
+        sweep_artifacts(letter_box.api().state.join(artifacts::FOLDER)).await;
+    }
+}
+
+async fn sweep_artifacts(folder: std::path::PathBuf) {
+    let swept = tokio::task::spawn_blocking(move || artifacts::sweep(&folder, clock::now())).await;
+    match swept {
+        Ok(Ok(0)) | Err(_) => {}
+        Ok(Ok(gone)) => tracing::info!(gone, "what broken uploads left was removed"),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "what broken uploads left could not be removed");
         }
     }
 }

@@ -29,7 +29,10 @@ use tokio::{fs, io::AsyncWriteExt};
 
 use super::{Admin, Appended, Ask, Caller, Refusal, accepted, read_json};
 use crate::{
-    api::paced::{self, Came, Pace, Stalled, UPLOAD},
+    api::{
+        artifacts::PART,
+        paced::{self, Came, Pace, Stalled, UPLOAD},
+    },
     registry::rows::{
         self, ArtifactSummary, RecallRow, ReleaseRow, ReleaseSummary, StageSummary, TokenRole,
     },
@@ -63,7 +66,7 @@ pub async fn upload(
         return Ok(StatusCode::OK);
     }
     // A name of its own for each upload: two at once do not write into one another.
-    let part = admin.artifacts.join(format!("{wanted}.{}.part", hex_name(&admin)));
+    let part = admin.artifacts.join(format!("{wanted}.{}{PART}", hex_name(&admin)));
     let written = receive(request.into_body(), &part, &UPLOAD).await;
     let size = match written {
         Ok((found, size)) if found == wanted => size,
