@@ -17,7 +17,8 @@ pub enum Command {
     Offline(offline::token::TokenCommand),
     /// Make a token and print it, this once
     Create {
-        /// Its name; the policy gives each name to one person
+        /// Its name; the policy gives each name to one person. A tenant's administrator's tokens are
+        /// called `TENANT/NAME`
         name: String,
         /// What it may do
         #[arg(long, value_enum)]
@@ -67,7 +68,11 @@ pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
     }
 }
 
-/// A token's name has the form of every name, and so needs no escaping in a path.
-fn path_part(name: &str) -> Result<&str, CliError> {
-    name.parse::<TenantId>().map(|_| name).map_err(|error| CliError::Usage(error.to_string()))
+/// A token's name in a path: one name, or two with a slash between them, and nothing else in either that
+/// needs escaping.
+fn path_part(name: &str) -> Result<String, CliError> {
+    for part in name.splitn(2, '/') {
+        part.parse::<TenantId>().map_err(|error| CliError::Usage(error.to_string()))?;
+    }
+    Ok(name.replace('/', "%2F"))
 }

@@ -22,7 +22,8 @@ use crate::{
 /// An API token. Its secret is not here: only the secret's SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {
-    /// Its name; the policy gives each name to one person.
+    /// Its name; the policy gives each name to one person. One that a tenant's administrator made begins
+    /// with the tenant's name and a slash.
     pub name: String,
     /// What it may do.
     pub role: TokenRole,

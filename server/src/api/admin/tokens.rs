@@ -1,5 +1,6 @@
 //! API tokens: shown once when they are made, kept as a hash, revoked for good. A tenant's
-//! administrator makes and revokes tokens of that tenant.
+//! administrator makes and revokes tokens of that tenant, whose names begin with the tenant's: so nobody
+//! learns which names others have.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Admin, Caller, Refusal, Said, auth};
 use crate::{
     registry::{
-        NewToken,
+        NewToken, own_prefix,
         rows::{self, TokenRole, TokenRow},
         token_text,
     },
@@ -110,15 +111,19 @@ pub async fn create(
     {
         return Err(Refusal::no_tenant(&current.policy, tenant));
     }
-    check_name(&admin, &caller, &asked.name, tenant.as_ref())?;
+    let name = match &caller.tenant {
+        Some(own) => own_name(own, &asked.name),
+        None => asked.name,
+    };
+    check_name(&admin, &caller, &name, tenant.as_ref())?;
     let text = token_text(&admin.desk.random());
     let detail = format!(
         "`{}`, role {}, tenant {}",
-        asked.name,
+        name,
         asked.role,
         tenant.as_ref().map_or("-", |tenant| tenant.as_str())
     );
-    let token = NewToken { name: asked.name, role: asked.role, tenant };
+    let token = NewToken { name, role: asked.role, tenant };
     let now = admin.desk.now();
     admin
         .registry
@@ -126,6 +131,16 @@ pub async fn create(
         .await?;
     admin.record(&caller, "token created", &detail)?;
     Ok((StatusCode::CREATED, Json(TokenMade { token: text })).into_response())
+}
+
+fn sees(admin: &Admin, caller: &Caller, name: &str) -> bool {
+    admin.registry.view().tokens.get(name).is_some_and(|row| may_see(caller, row))
+}
+
+/// The whole name of a token that a tenant's administrator names.
+fn own_name(tenant: &TenantId, name: &str) -> String {
+    let prefix = own_prefix(tenant);
+    if name.starts_with(&prefix) { name.to_owned() } else { prefix + name }
 }
 
 /// A name that the policy gives to a person speaks for that person to the gatekeeper, so only the vendor's
@@ -156,6 +171,11 @@ pub async fn revoke(
 ) -> Result<StatusCode, Refusal> {
     caller.need(auth::RESTRICTORS)?;
     let now = admin.desk.now();
+    let name = match &caller.tenant {
+        // One that an operator made for the tenant has a name of the vendor's.
+        Some(own) if !sees(&admin, &caller, &name) => own_name(own, &name),
+        Some(_) | None => name,
+    };
     admin
         .registry
         .change::<Refusal>(admin.tables(), |view| {
@@ -212,7 +232,9 @@ mod tests {
         let own = json!({"name": "d", "role": "auditor"});
         assert_eq!(bench.post("acme-admin", "/v1/tokens", &own).await.status, 201);
         let list = bench.get("acme-admin", "/v1/tokens").await.body.to_string();
-        assert!(list.contains("\"d\"") && !list.contains("globex") && !list.contains("operator"));
+        assert!(
+            list.contains("\"acme/d\"") && !list.contains("globex") && !list.contains("operator")
+        );
         for foreign in ["globex-admin", "operator", "nobody"] {
             let path = format!("/v1/tokens/{foreign}");
             assert_eq!(bench.delete("acme-admin", &path).await.status, 404, "{foreign}");
@@ -221,6 +243,40 @@ mod tests {
             assert_eq!(bench.post(reader, "/v1/tokens", &own).await.status, 403, "{reader}");
             let path = "/v1/tokens/acme-admin";
             assert_eq!(bench.delete(reader, path).await.status, 403, "{reader}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_learns_by_trying_which_names_others_have() {
+        let bench = Bench::new();
+        let named = |name: &str| json!({"name": name, "role": "auditor"});
+        for (caller, whole) in [("acme-admin", "acme/eva"), ("globex-admin", "globex/eva")] {
+            for name in ["eva", "operator", "acme-admin", "globex-admin"] {
+                let made = bench.post(caller, "/v1/tokens", &named(name)).await;
+                assert_eq!(made.status, 201, "{caller} learns of `{name}`: {}", made.body);
+                let again = bench.post(caller, "/v1/tokens", &named(name)).await;
+                assert_eq!((again.status, again.kind()), (409, "conflict"), "its own it may know");
+            }
+            let list = bench.get(caller, "/v1/tokens").await.body.to_string();
+            assert!(list.contains(&format!("\"{whole}\"")), "{list}");
+        }
+        // Nor is a name taken in another's place.
+        for foreign in ["globex/tom", "a/b", "/", "acme/", "acme/a/b", "A"] {
+            let made = bench.post("acme-admin", "/v1/tokens", &named(foreign)).await;
+            assert_eq!((made.status, made.kind()), (422, "invalid"), "{foreign}");
+        }
+        for (name, tenant) in [("globex/tom", "acme"), ("acme/", "acme")] {
+            let body = json!({"name": name, "role": "auditor", "tenant": tenant});
+            assert_eq!(bench.post("operator", "/v1/tokens", &body).await.status, 422, "{name}");
+        }
+        for (caller, path, status) in [
+            ("acme-admin", "/v1/tokens/globex%2Feva", 404),
+            ("acme-admin", "/v1/tokens/eva", 204),
+            ("globex-admin", "/v1/tokens/globex%2Feva", 204),
+            ("operator", "/v1/tokens/eva", 404),
+            ("operator", "/v1/tokens/acme%2Foperator", 204),
+        ] {
+            assert_eq!(bench.delete(caller, path).await.status, status, "{caller} {path}");
         }
     }
 
