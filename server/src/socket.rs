@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    letters::{JournalError, LetterBox},
+    letters::{Followed, JournalError, LetterBox},
     shutdown::Shutdown,
     stream::{Entry, FRAME_BYTES, Request, Response},
 };
@@ -145,11 +145,17 @@ async fn read_frame(stream: &mut UnixStream) -> Result<Option<Vec<u8>>, StreamEr
 
 async fn answer(request: Request, letter_box: &LetterBox) -> Response {
     let answered = match request {
-        Request::Pull { from, max, wait_ms } => {
+        Request::Pull { from, last, max, wait_ms } => {
             let wait = Duration::from_millis(wait_ms.into()).min(WAIT);
             // It asks for what it does not have on disk yet.
             letter_box.acknowledge(from);
-            pull(letter_box, from, max as usize, wait).await.map_err(|error| error.to_string())
+            match letter_box.follow(from, last).await {
+                Ok(Followed::Agrees) => pull(letter_box, from, max as usize, wait).await,
+                // It tells people, and asks again.
+                Ok(Followed::Behind(head)) => Ok(Response::Batch { entries: Vec::new(), head }),
+                Err(error) => Err(error),
+            }
+            .map_err(|error| error.to_string())
         }
         Request::Report { verdicts, status, audit } => letter_box
             .take_report(verdicts, *status, audit)

@@ -50,6 +50,13 @@ pub struct Entry {
     pub bytes: Vec<u8>,
 }
 
+impl Entry {
+    /// A digest by which both sides know that an entry is the same, whatever its number.
+    pub fn digest(&self) -> Digest {
+        Digest::of_parts("lockgate entry v1", &[&self.received.0.to_be_bytes(), &self.bytes])
+    }
+}
+
 /// What an entry is, and so how its bytes are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -177,8 +184,11 @@ pub enum StopHow {
 pub enum Request {
     /// Entries from an offset on; answered at once if there are any, else after at most `wait_ms`.
     Pull {
-        /// The first offset wanted.
+        /// The first offset wanted: everything below was counted.
         from: u64,
+        /// The digest of the last entry that was counted, by [`Entry::digest`]: a letter box whose store
+        /// was restored from a backup has another one there.
+        last: Option<Digest>,
         /// How many at most.
         max: u32,
         /// How long to wait for the first.

@@ -130,7 +130,7 @@ impl Inner {
 
     fn answer(&self, request: Request) -> Response {
         match request {
-            Request::Pull { from, max, wait_ms } => {
+            Request::Pull { from, last: _, max, wait_ms } => {
                 let mut waited = Duration::ZERO;
                 let wait = Duration::from_millis(wait_ms.into());
                 loop {

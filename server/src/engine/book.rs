@@ -20,7 +20,7 @@ use lockgate_shared::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{grants::Grants, presence::Presence, trials};
+use super::{grants::Grants, presence::Presence, source::Reached, trials};
 use crate::{
     gatekeeper_store::{GatekeeperStore, GatekeeperStoreError, Table, Write},
     rollout::{
@@ -30,6 +30,7 @@ use crate::{
         report::{Label, Labels},
     },
     status::{About, Alarm, Decision, Verdict},
+    stream::Entry,
     tuf::repository::Versions,
 };
 
@@ -153,6 +154,8 @@ struct Counters {
     listened: Seconds,
     /// The online keys that counted the versions.
     online_keys: Option<Digest>,
+    /// The last entry that was counted.
+    last: Option<Digest>,
 }
 
 /// An act on its way into the audit chain; its number there is fixed in the same transaction, so that
@@ -517,14 +520,14 @@ impl Book {
         self.unsigned = Some(text);
     }
 
-    /// Something an operator should look at.
-    pub fn alarm(&mut self, at: Moment, device: Option<DeviceId>, text: String) {
-        // Who says the same thing in every letter is one line, with the newest moment.
     /// Ends what is alarming about a device: it is out of the fleet.
     pub fn end_alarms(&mut self, device: &DeviceId) {
         self.alarms.retain(|alarm| alarm.device.as_ref() != Some(device));
     }
 
+    /// Something an operator should look at.
+    pub fn alarm(&mut self, at: Moment, device: Option<DeviceId>, text: String) {
+        // Who says the same thing in every letter is one line, with the newest moment.
         self.alarms.retain(|alarm| alarm.device != device || alarm.text != text);
         self.alarms.push_back(Alarm { at, device, text });
         while self.alarms.len() > ALARMS {
@@ -576,6 +579,31 @@ impl Book {
             self.counters.reported = verdict.number;
         }
         self.counters.notes_reported += lines as u64;
+    }
+
+    /// Counts an entry.
+    pub fn count(&mut self, entry: &Entry) {
+        self.offset = entry.offset + 1;
+        self.counters.last = Some(entry.digest());
+    }
+
+    /// How far entries were counted.
+    pub const fn reached(&self) -> Reached {
+        Reached { from: self.offset, last: self.counters.last }
+    }
+
+    /// Every verdict and line is to be reported again: the letter box has lost some.
+    pub fn report_anew(&mut self, store: &GatekeeperStore) -> Result<(), BookError> {
+        let written = store.table(Table::Verdicts)?.into_iter();
+        let mut all: BTreeMap<u64, Verdict> =
+            std::mem::take(&mut self.unreported).into_iter().map(|one| (one.number, one)).collect();
+        for (_, row) in written {
+            let verdict: Verdict = decode(&row)?;
+            all.insert(verdict.number, verdict);
+        }
+        self.unreported = all.into_values().collect();
+        (self.counters.reported, self.counters.notes_reported) = (0, 0);
+        Ok(())
     }
 
     /// The versions of the online roles.

@@ -40,7 +40,7 @@ use tough::{
 
 use super::{
     Engine, Turn,
-    source::{Batch, Source, SourceError},
+    source::{Batch, Reached, Source, SourceError},
 };
 use crate::{
     config::{Gatekeeper, OnlineKeySource},
@@ -70,11 +70,11 @@ pub(super) struct LetterBox {
 }
 
 impl Source for LetterBox {
-    fn pull(&mut self, from: u64, max: u32, _: u32) -> Result<Batch, SourceError> {
+    fn pull(&mut self, reached: Reached, max: u32, _: u32) -> Result<Batch, SourceError> {
         if self.broken {
             return Err(SourceError::Refused("it is down".into()));
         }
-        let from = usize::try_from(from).expect("a small offset");
+        let from = usize::try_from(reached.from).expect("a small offset");
         let entries = self.entries.iter().skip(from).take(max as usize).cloned().collect();
         Ok(Batch { entries, head: self.entries.len() as u64 })
     }

@@ -1,5 +1,6 @@
 //! How far a gap in the stream may move the gatekeeper. It holds a gap against what an honest letter box
-//! can leave out; whether its entries count is asked elsewhere.
+//! can leave out; whether its entries count is asked elsewhere. A letter box whose own store was restored
+//! leaves no gap here: it goes on behind what was counted ([`crate::letters::LetterBox::follow`]).
 //!
 //! An honest letter box takes letters away once the gatekeeper has them, so only a gatekeeper whose own
 //! store is older than that, a backup or a new one, meets gaps. A stolen letter box numbers its entries

@@ -126,7 +126,7 @@ impl Intake<'_> {
             EntryKind::Bar => self.bar(entry),
             EntryKind::Withdraw => self.withdraw(entry),
         };
-        self.book.offset = entry.offset + 1;
+        self.book.count(entry);
         let about = About::Entry(entry.offset);
         match result {
             Ok(None) if self.harmed => Ok(Urgency::Harm),

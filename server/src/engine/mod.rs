@@ -9,6 +9,7 @@
 //! | in which cohort a device is expected | [`grants`] |
 //! | whether the letter box is heard, and what follows | [`hearing`] |
 //! | how many entries may be missing | [`gaps`] |
+//! | what follows when the letter box has lost entries | [`Engine::turn`], [`crate::letters::LetterBox::follow`] |
 //! | when which file of the repository is written | [`publish`] |
 //! | how entries come | [`mod@source`] |
 
@@ -96,6 +97,8 @@ pub struct Engine {
     keys: OnlineKeySource,
     /// The count of devices that the letter box has.
     fleet_told: Option<FleetTold>,
+    /// How far entries were counted when everything was last told again.
+    retold: Option<u64>,
 }
 
 /// What a turn came to.
@@ -227,6 +230,7 @@ impl Engine {
             ticked: false,
             lines,
             fleet_told: None,
+            retold: None,
             keys: config.keys.clone(),
         };
         engine.write_down()?;
@@ -242,7 +246,12 @@ impl Engine {
     ) -> Result<Turn, EngineError> {
         let gathered = self.gather(source, clock);
         let (turn, entries) = match gathered {
-            Ok(batch) => (Turn::Heard, batch.entries),
+            Ok(batch) => {
+                if batch.head < self.book.offset {
+                    self.letter_box_is_behind(batch.head, clock())?;
+                }
+                (Turn::Heard, batch.entries)
+            }
             Err(error) => {
                 tracing::debug!(%error, "the letter box cannot be reached");
                 (Turn::Deaf, Vec::new())
@@ -317,20 +326,35 @@ impl Engine {
         // While a tick or a timestamp is due, nobody is waited for.
         let wait = if self.next_tick <= clock() { 0 } else { WAIT_MS };
         let batch = source
-            .pull(self.book.offset, BATCH, wait)
+            .pull(self.book.reached(), BATCH, wait)
             .inspect_err(|_| self.hearing.broke(clock()))?;
-        if batch.head < self.book.offset {
-            let text = format!(
-                "the letter box has {} entries, {} were counted: its store was lost or replaced",
-                batch.head, self.book.offset
-            );
-            self.book.alarm(clock(), None, text);
-        }
-        // Only who has caught up can say that a device is silent.
-        if batch.head <= self.book.offset + batch.entries.len() as u64 {
+        // Only who has caught up can say that a device is silent, and only with a letter box that takes
+        // letters where they are read.
+        let reached = self.book.offset + batch.entries.len() as u64;
+        if (self.book.offset..=reached).contains(&batch.head) {
             self.hearing.caught_up(clock());
         }
         Ok(batch)
+    }
+
+    /// The letter box has fewer entries than were counted: its store was restored from an older backup, or
+    /// is a new one. It goes on numbering from where this asks, because it was asked; what it lost of
+    /// what was counted here is told to it again, so that people read one history.
+    fn letter_box_is_behind(&mut self, head: u64, now: Moment) -> Result<(), EngineError> {
+        let offset = self.book.offset;
+        let text = format!(
+            "of {offset} entries that were counted the letter box has {head} at most; its store was lost or replaced, or restored from an older backup: what was set, revoked or uploaded since is to be done again"
+        );
+        self.book.alarm(now, None, text.clone());
+        if self.retold != Some(offset) {
+            self.retold = Some(offset);
+            tracing::error!(text, "the letter box is behind");
+            self.book.note(now, "gatekeeper", "restored", &text)?;
+            self.book.report_anew(&self.store)?;
+            self.lines = self.chain.lines(self.book.next_line(), usize::MAX)?.into();
+            self.fleet_told = None;
+        }
+        Ok(())
     }
 
     fn ask(
@@ -621,6 +645,8 @@ mod grant_stories;
 mod hearing_stories;
 #[cfg(test)]
 mod key_stories;
+#[cfg(test)]
+mod restore_stories;
 #[cfg(test)]
 mod stop_stories;
 #[cfg(test)]

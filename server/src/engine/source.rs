@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use lockgate_shared::wire::{CodecError, codec};
+use lockgate_shared::{
+    id::Digest,
+    wire::{CodecError, codec},
+};
 use thiserror::Error;
 
 use crate::{
@@ -20,19 +23,28 @@ use crate::{
 /// a batch is read from it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How far entries were counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// The first offset that was not.
+    pub from: u64,
+    /// The digest of the last that was.
+    pub last: Option<Digest>,
+}
+
 /// Entries, and the offset that the next one will have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// The entries, without gaps.
     pub entries: Vec<Entry>,
-    /// One beyond the newest offset.
+    /// One beyond the newest offset; below what was counted, if the letter box has lost some of that.
     pub head: u64,
 }
 
 /// The letter box, as the gatekeeper sees it.
 pub trait Source {
-    /// Entries from an offset on; waits for the first for at most `wait_ms`.
-    fn pull(&mut self, from: u64, max: u32, wait_ms: u32) -> Result<Batch, SourceError>;
+    /// Entries behind what was reached; waits for the first for at most `wait_ms`.
+    fn pull(&mut self, reached: Reached, max: u32, wait_ms: u32) -> Result<Batch, SourceError>;
 
     /// Hands over what was decided; the letter box has it on disk when this returns.
     fn report(
@@ -117,9 +129,10 @@ impl SocketSource {
 }
 
 impl Source for SocketSource {
-    fn pull(&mut self, from: u64, max: u32, wait_ms: u32) -> Result<Batch, SourceError> {
+    fn pull(&mut self, reached: Reached, max: u32, wait_ms: u32) -> Result<Batch, SourceError> {
+        let Reached { from, last } = reached;
         let wait = Duration::from_millis(u64::from(wait_ms));
-        match self.ask(&Request::Pull { from, max, wait_ms }, wait)? {
+        match self.ask(&Request::Pull { from, last, max, wait_ms }, wait)? {
             Response::Batch { entries, head } => Ok(Batch { entries, head }),
             Response::Reported | Response::Refused(_) => Err(unexpected()),
         }
@@ -152,6 +165,10 @@ mod tests {
     use super::*;
     use crate::stream::EntryKind;
 
+    fn reached(from: u64) -> Reached {
+        Reached { from, last: None }
+    }
+
     /// Answers each request of one connection as `answer` says, in frames.
     fn serve(listener: &UnixListener, answers: &[Response]) -> Vec<Request> {
         let (mut stream, _) = listener.accept().expect("a gatekeeper");
@@ -174,7 +191,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("socket");
         let mut source = SocketSource::new(&path);
-        assert!(matches!(source.pull(0, 1, 0), Err(SourceError::Socket { .. })));
+        assert!(matches!(source.pull(reached(0), 1, 0), Err(SourceError::Socket { .. })));
         let listener = UnixListener::bind(&path).expect("a socket");
         let entry =
             Entry { offset: 7, received: Moment(1), kind: EntryKind::Act, bytes: vec![1, 2] };
@@ -186,14 +203,14 @@ mod tests {
             (first, second)
         });
         let expected = Batch { entries: vec![entry], head: 8 };
-        assert_eq!(source.pull(7, 10, 0).expect("a batch"), expected);
-        let refused = source.pull(8, 10, 0);
+        assert_eq!(source.pull(reached(7), 10, 0).expect("a batch"), expected);
+        let refused = source.pull(reached(8), 10, 0);
         assert!(matches!(refused, Err(SourceError::Refused(why)) if why == "not now"));
-        let closed = source.pull(7, 10, 0);
+        let closed = source.pull(reached(7), 10, 0);
         assert!(matches!(closed, Err(SourceError::Socket { .. })), "{closed:?}");
-        assert_eq!(source.pull(7, 10, 0).expect("a batch"), expected);
+        assert_eq!(source.pull(reached(7), 10, 0).expect("a batch"), expected);
         let (first, second) = server.join().expect("the letter box");
-        assert_eq!(first[0], Request::Pull { from: 7, max: 10, wait_ms: 0 });
+        assert_eq!(first[0], Request::Pull { from: 7, last: None, max: 10, wait_ms: 0 });
         assert_eq!((first.len(), second.len()), (2, 1));
     }
 }

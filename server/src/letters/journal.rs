@@ -91,6 +91,7 @@ enum Job {
     Table { table: Table, reply: Reply<BTreeMap<String, Vec<u8>>> },
     Sweep { rows: Vec<DeviceRow>, low_water: u64, reply: Reply<()> },
     Prune { below: u64, before: Moment, reply: Reply<u64> },
+    MoveOn { from: u64, to: u64, reply: Reply<u64> },
     Stop,
 }
 
@@ -175,6 +176,13 @@ impl Journal {
     pub(super) async fn prune(&self, below: u64, before: Moment) -> Result<u64, JournalError> {
         let (reply, receiver) = oneshot::channel();
         self.send(Job::Prune { below, before, reply })?;
+        receiver.await.unwrap_or(Err(JournalError::Stopped))
+    }
+
+    /// Goes on numbering at `to`, and takes the entries from `from` on along; says what the head is then.
+    pub(super) async fn move_on(&self, from: u64, to: u64) -> Result<u64, JournalError> {
+        let (reply, receiver) = oneshot::channel();
+        self.send(Job::MoveOn { from, to, reply })?;
         receiver.await.unwrap_or(Err(JournalError::Stopped))
     }
 
@@ -272,6 +280,14 @@ impl Writer {
             }
             Job::Prune { below, before, reply } => {
                 let _ = reply.send(self.store.prune(below, before).map_err(told));
+            }
+            Job::MoveOn { from, to, reply } => {
+                // What waits in the batch is numbered after it.
+                let moved = self.store.move_on(from, to).map_err(told);
+                if let Ok(head) = moved {
+                    self.head.send_replace(head);
+                }
+                let _ = reply.send(moved);
             }
             Job::Stop => return Next::Stop,
         }
@@ -545,6 +561,10 @@ mod tests {
             }
             self.batches.lock().expect("a list").push(entries.len());
             self.inner.append(entries)
+        }
+
+        fn move_on(&mut self, from: u64, to: u64) -> Result<u64, StoreError> {
+            self.inner.move_on(from, to)
         }
 
         fn head(&self) -> Result<u64, StoreError> {

@@ -21,13 +21,14 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use lockgate_shared::{
+    id::Digest,
     time::{Moment, Seconds},
     wire::{CodecError, Enrolment, Letter, Sealed, codec},
 };
@@ -71,6 +72,9 @@ use tokens::TokenUses;
 
 /// Rows in one part of a sweep: some megabytes, so that letters wait for one only a moment.
 const SWEEP_ROWS: usize = 2_000;
+/// How far ahead of the store a gatekeeper is followed: as far as it passes over what is missing in an
+/// hour, so that the numbers outlast whatever leads it astray.
+const AHEAD: u64 = 1 << 36;
 /// Entries read at once while the journal is replayed.
 const REPLAY: usize = 4_096;
 
@@ -87,12 +91,25 @@ pub struct LetterBox {
     writers: Meter,
     addresses: Meter,
     acknowledged: AtomicU64,
+    /// The first entry that was taken since the store was opened or moved on.
+    fresh: AtomicU64,
+    /// Whether a gatekeeper has been found to count the same entries since then.
+    agreed: AtomicBool,
     sampler: Sampler,
     reports: RwLock<Reports>,
     reported: watch::Sender<u64>,
     policy: ArcSwapOption<CurrentPolicy>,
     /// What devices are told to keep to: swapped whole when a restriction changes.
     pub orders: ArcSwap<OrdersBook>,
+}
+
+/// Whether the letter box holds what a gatekeeper counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Followed {
+    /// It does.
+    Agrees,
+    /// It lost some of it, and holds no more than what lies below.
+    Behind(u64),
 }
 
 /// Why a letter box cannot start.
@@ -169,6 +186,7 @@ impl LetterBox {
         let bars = Bars::load(&store.table(Table::Bars)?);
         let reports = Reports::load(store.table(Table::Reports)?);
         tracing::info!(devices = devices.len(), head = store.head()?, low_water, "store loaded");
+        let fresh = store.head()?;
         let tick = Duration::from_millis(api.journal_tick_ms);
         let journal = Journal::start(store, Arc::clone(&devices), tick)?;
         let letter_box = Self {
@@ -182,6 +200,8 @@ impl LetterBox {
             writers: Meter::new(api.device_letters_per_minute),
             addresses: Meter::new(api.address_requests_per_minute),
             acknowledged: AtomicU64::new(0),
+            fresh: fresh.into(),
+            agreed: AtomicBool::new(false),
             sampler: Sampler::default(),
             reports: RwLock::new(reports),
             reported: watch::Sender::new(0),
@@ -205,6 +225,38 @@ impl LetterBox {
     /// The gatekeeper asked for entries from here on: what lies below is in its own store.
     pub fn acknowledge(&self, from: u64) {
         self.acknowledged.fetch_max(from, Ordering::Relaxed);
+    }
+
+    /// Whether the store holds what a gatekeeper counted that asks for entries `from` here on, and whose
+    /// `last` one has this digest. Where it does not, because it was restored from an older backup or is a
+    /// new one, it moves on: were the next entries numbered as those that it lost, nobody would ever count
+    /// them. What was taken since the start is taken along; what was lost stays lost, which devices'
+    /// counts of outcomes show.
+    pub async fn follow(&self, from: u64, last: Option<Digest>) -> Result<Followed, JournalError> {
+        let head = *self.journal.head().borrow();
+        let agreed = self.agreed.load(Ordering::Relaxed);
+        if from <= head && (agreed || self.has(from, last).await?) {
+            self.agreed.store(true, Ordering::Relaxed);
+            return Ok(Followed::Agrees);
+        }
+        let behind = Followed::Behind(head.min(from.saturating_sub(1)));
+        if from.saturating_sub(head) > AHEAD {
+            tracing::error!(head, from, "the gatekeeper is further ahead than this is followed");
+            return Ok(behind);
+        }
+        let moved = self.journal.move_on(self.fresh.load(Ordering::Relaxed), from).await?;
+        self.fresh.store(moved, Ordering::Relaxed);
+        self.agreed.store(true, Ordering::Relaxed);
+        tracing::error!(head, from, moved, "this store is older than what the gatekeeper counted");
+        Ok(behind)
+    }
+
+    /// Whether the entry before `from` is this one. One that was pruned was counted long ago.
+    async fn has(&self, from: u64, last: Option<Digest>) -> Result<bool, JournalError> {
+        let (Some(before), Some(last)) = (from.checked_sub(1), last) else { return Ok(true) };
+        let found = self.read(before, 1, FRAME_BYTES).await?;
+        let same = found.first().filter(|entry| entry.offset == before);
+        Ok(same.is_none_or(|entry| entry.digest() == last))
     }
 
     /// The device table.

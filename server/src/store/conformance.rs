@@ -14,6 +14,7 @@ use crate::stream::{Entry, EntryKind};
 /// Where the backend does not conform.
 pub fn all<Open: FnMut() -> Box<dyn Store>>(mut fresh: impl FnMut() -> Open) {
     offsets_rise_without_gaps_and_survive(&mut fresh());
+    a_store_that_moves_on_takes_the_newest_entries_along(&mut fresh());
     every_kind_comes_back_as_it_went(&mut fresh());
     reading_keeps_to_its_bounds(&mut fresh());
     a_sweep_replaces_rows_and_moves_the_low_water_mark(&mut fresh());
@@ -34,6 +35,26 @@ fn offsets_rise_without_gaps_and_survive(open: &mut impl FnMut() -> Box<dyn Stor
     let found: Vec<(u64, &[u8])> = read.iter().map(|e| (e.offset, e.bytes.as_slice())).collect();
     assert_eq!(found, [(0, &[1u8; 10][..]), (1, &[2; 10]), (2, &[3; 10])]);
     assert_eq!(store.append(&[entry(4)]).expect("an append"), 3);
+}
+
+fn a_store_that_moves_on_takes_the_newest_entries_along(open: &mut impl FnMut() -> Box<dyn Store>) {
+    let mut store = open();
+    store.append(&[entry(1), entry(2), entry(3), entry(4)]).expect("an append");
+    assert_eq!(store.move_on(3, 0).expect("a move"), 5, "it never goes back");
+    assert_eq!(store.move_on(2, 1_000).expect("a move"), 1_002);
+    drop(store);
+    let mut store = open();
+    assert_eq!(store.append(&[entry(5)]).expect("an append"), 1_002);
+    let read = store.read(0, 10, usize::MAX).expect("entries");
+    let found: Vec<(u64, u8)> = read.iter().map(|e| (e.offset, e.bytes[0])).collect();
+    assert_eq!(found, [(0, 1), (1, 2), (1_000, 3), (1_001, 4), (1_002, 5)]);
+    // Behind the newest there is nothing to take along, and pruning does not walk through the gap.
+    let far = 1 << 36;
+    assert_eq!(store.move_on(2_000, far).expect("a move"), far);
+    assert_eq!(store.append(&[entry(6), entry(7), entry(8)]).expect("an append"), far);
+    while store.prune(far + 2, Moment(i64::MAX)).expect("pruned") > 0 {}
+    let left = store.read(0, 10, usize::MAX).expect("entries");
+    assert_eq!(left.iter().map(|e| e.offset).collect::<Vec<_>>(), [far + 2]);
 }
 
 fn every_kind_comes_back_as_it_went(open: &mut impl FnMut() -> Box<dyn Store>) {

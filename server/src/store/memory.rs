@@ -43,6 +43,18 @@ impl Store for MemoryStore {
         Ok(first)
     }
 
+    fn move_on(&mut self, from: u64, to: u64) -> Result<u64, StoreError> {
+        let mut held = self.held();
+        let to = to.max(held.head);
+        let first = held.entries.partition_point(|entry| entry.offset < from);
+        let moved = held.entries.iter_mut().skip(first);
+        held.head = moved.zip(to..).fold(to, |_, (entry, offset)| {
+            entry.offset = offset;
+            offset + 1
+        });
+        Ok(held.head)
+    }
+
     fn head(&self) -> Result<u64, StoreError> {
         Ok(self.held().head)
     }

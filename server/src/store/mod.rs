@@ -21,6 +21,11 @@ pub trait Store: Send {
     /// none.
     fn append(&mut self, entries: &[NewEntry]) -> Result<u64, StoreError>;
 
+    /// Goes on numbering at `to`, or at the head where that is above it: the entries from `from` on get
+    /// the offsets from there on, in their order, and the next entry the one behind them. Returns the head, after it
+    /// is on disk; where nothing was numbered anew, a restart begins at the old head again.
+    fn move_on(&mut self, from: u64, to: u64) -> Result<u64, StoreError>;
+
     /// The offset that the next entry will have.
     fn head(&self) -> Result<u64, StoreError>;
 

@@ -103,6 +103,31 @@ impl Store for SqliteStore {
         Ok(first)
     }
 
+    fn move_on(&mut self, from: u64, to: u64) -> Result<u64, StoreError> {
+        let fail = |error| failed("move on", error);
+        let to = to.max(self.head);
+        let transaction = self.connection.transaction().map_err(fail)?;
+        let moved: Vec<i64> = {
+            let mut select = transaction
+                .prepare("SELECT offset FROM entries WHERE offset >= ?1 ORDER BY offset")
+                .map_err(fail)?;
+            let rows = select.query_map([signed(from)], |row| row.get(0)).map_err(fail)?;
+            rows.collect::<Result<_, _>>().map_err(fail)?
+        };
+        let mut head = to;
+        for offset in moved {
+            // Every new offset is above every old one, so none is taken.
+            transaction
+                .prepare_cached("UPDATE entries SET offset = ?1 WHERE offset = ?2")
+                .and_then(|mut update| update.execute(params![signed(head), offset]))
+                .map_err(fail)?;
+            head += 1;
+        }
+        transaction.commit().map_err(fail)?;
+        self.head = head;
+        Ok(head)
+    }
+
     fn head(&self) -> Result<u64, StoreError> {
         Ok(self.head)
     }
@@ -162,6 +187,13 @@ impl Store for SqliteStore {
             .optional()
             .map_err(fail)?
             .unwrap_or(0);
+        // A store that moved on has no entries in between, and perhaps far more of none than a span.
+        let from: i64 = transaction
+            .query_row("SELECT min(offset) FROM entries WHERE offset >= ?1", [from], |row| {
+                row.get::<_, Option<i64>>(0)
+            })
+            .map_err(fail)?
+            .unwrap_or(from);
         let to = signed(below).min(from.saturating_add(signed(PRUNE_SPAN)));
         let young = transaction
             .query_row(

@@ -396,7 +396,8 @@ async fn the_gatekeeper_waits_for_entries_and_its_report_is_kept() {
     let socket = bench.config.api().expect("the section").socket.clone();
     let mut gate = UnixStream::connect(&socket).await.expect("the socket");
     let waiting = tokio::spawn(async move {
-        let pulled = ask(&mut gate, &Request::Pull { from: 0, max: 10, wait_ms: 30_000 }).await;
+        let pulled =
+            ask(&mut gate, &Request::Pull { from: 0, last: None, max: 10, wait_ms: 30_000 }).await;
         (gate, pulled)
     });
     let device = enrolled(&bench, 1).await;
@@ -405,11 +406,12 @@ async fn the_gatekeeper_waits_for_entries_and_its_report_is_kept() {
     let Response::Batch { entries, head } = pulled else { panic!("a batch, not {pulled:?}") };
     assert_eq!((entries[0].offset, entries[0].kind), (0, EntryKind::Enrolment(Format::Binary)));
     assert!(head >= 1);
-    let pulled = ask(&mut gate, &Request::Pull { from: 1, max: 10, wait_ms: 1_000 }).await;
+    let pulled =
+        ask(&mut gate, &Request::Pull { from: 1, last: None, max: 10, wait_ms: 1_000 }).await;
     let Response::Batch { entries, head: 2 } = pulled else { panic!("a batch, not {pulled:?}") };
     let sent = device.seal(&device.trial(1)).to_bytes().expect("bytes");
     assert_eq!(entries[0].bytes, sent, "letters travel byte for byte");
-    let none = ask(&mut gate, &Request::Pull { from: 2, max: 10, wait_ms: 10 }).await;
+    let none = ask(&mut gate, &Request::Pull { from: 2, last: None, max: 10, wait_ms: 10 }).await;
     assert_eq!(none, Response::Batch { entries: Vec::new(), head: 2 });
 
     let report = Request::Report {
