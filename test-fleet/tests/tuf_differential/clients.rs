@@ -50,6 +50,11 @@ impl Refusal {
         refusal
     }
 
+    /// Whether a version of this role was refused because it lies below one that is kept.
+    pub(crate) fn is_older(&self, role: &str) -> bool {
+        self.kind == "Rollback" && self.text.contains(&format!("role: \"{role}\""))
+    }
+
     /// Takes the kind from how a derived `Debug` begins: `Malformed { role: …, source: VersionZero }`
     /// is `Malformed/VersionZero`.
     fn of(error: &impl std::fmt::Debug) -> Self {

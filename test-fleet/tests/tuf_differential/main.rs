@@ -158,6 +158,8 @@ struct Case {
     good: Repository,
     ours: Ours,
     theirs: Theirs,
+    /// The newest timestamp that the referee ever took.
+    newest: Option<u64>,
     /// What was done so far.
     done: BTreeSet<&'static str>,
     /// What was served as which version of which role.
@@ -180,6 +182,7 @@ impl Case {
             good,
             ours,
             theirs,
+            newest: None,
             done: BTreeSet::new(),
             served: BTreeMap::new(),
         }
@@ -200,14 +203,20 @@ impl Case {
             }
             let now = self.clock();
             tell(format!("both refresh at {}", repository::at(now)));
+            let newest = self.newest;
             let (ours, theirs) = (self.ours.refresh(&served.mirror, now), self.judge(&served, now));
             let ours = self.fault.map_or(ours.clone(), |fault| fault.refreshed(ours));
             tell(format!("  ours {ours:?}\n  theirs {theirs:?}"));
+            self.newest = newest.max(self.theirs.kept()[1]);
             tally.count(&ours);
             match (ours, theirs) {
                 (Ok(()), Ok(())) => {}
-                (Err(ours), Err(theirs)) => match self.ahead() {
+                (Err(ours), Err(theirs)) => match self.ahead(newest) {
                     None => continue,
+                    // Ours has an older one because it took what the referee refused for its age.
+                    Some(_) if theirs.is_older("timestamp") => {
+                        return self.explain(Side::TheirsRefuses, "what is kept", &theirs, tally);
+                    }
                     Some(Side::TheirsRefuses) => {
                         return self.explain(Side::TheirsRefuses, "what is kept", &theirs, tally);
                     }
@@ -363,12 +372,15 @@ impl Case {
     }
 
     /// Which of the two, after both refused, has gone no further than the other: the root and the
-    /// timestamp that one of them keeps bind it from now on.
-    fn ahead(&self) -> Option<Side> {
+    /// timestamp that one of them keeps bind it from now on. `newest` is the newest timestamp that
+    /// the referee had before.
+    fn ahead(&self, newest: Option<u64>) -> Option<Side> {
         let ([root, timestamp], [their_root, their_timestamp]) =
             (self.ours.kept(), self.theirs.kept());
-        // Who never had a timestamp has less than who has one; who has forgotten it has not.
-        let timestamp = if root == Some(1) { timestamp.or(Some(0)) } else { timestamp };
+        // Who has no timestamp has less than who has just taken one. Who forgot it with its keys has not,
+        // as long as the other keeps what it had.
+        let taken = newest < their_timestamp;
+        let timestamp = if taken { timestamp.or(Some(0)) } else { timestamp };
         for (ours, theirs) in [(root, their_root), (timestamp, their_timestamp)] {
             let (Some(ours), Some(theirs)) = (ours, theirs) else { continue };
             match ours.cmp(&theirs) {
