@@ -23,8 +23,20 @@ fn e39_torn_files_are_absent_and_the_agent_starts_from_its_pinned_root() {
     let kept = victim.kept();
     let state = victim.device.folder().join("state");
     let honest = victim.forge().clone();
+    let old = ["timestamp.json", "snapshot.json"]
+        .map(|name| (name, fs::read(state.join("tuf").join(name)).expect("a file")));
     victim.serve(&honest, |own| own.publish("root"));
     victim.believes();
+    // Power was cut before the newer ones were on disk: the old ones are good, and not the last word.
+    let newest = victim.believed().timestamp;
+    victim.device.stop();
+    for (name, bytes) in old {
+        fs::write(state.join("tuf").join(name), bytes).expect("put back");
+    }
+    victim.start();
+    victim.polled_again();
+    victim.believes();
+    assert_eq!((victim.kept(), victim.believed().timestamp), (kept.clone(), newest));
     let tears: [fn(&[u8]) -> Vec<u8>; 3] =
         [|_| Vec::new(), |bytes| bytes[..bytes.len() / 2].to_vec(), |bytes| vec![0; bytes.len()]];
     for tear in tears {
@@ -87,6 +99,25 @@ fn e40_what_was_edited_on_the_disk_is_absent_and_not_obeyed() {
         assert!(victim.believed().timestamp < 999, "what was edited locks nobody out");
         assert_eq!(victim.kept(), kept);
     }
+    // The same, with another hash for what runs and for what might come.
+    victim.device.stop();
+    let stored = fs::read_dir(&folder).expect("metadata").flatten().map(|entry| entry.path());
+    let mut edited = 0;
+    for path in stored {
+        let text = fs::read_to_string(&path).expect("a file");
+        let Ok(mut file) = serde_json::from_str::<Value>(&text) else { continue };
+        let Some(targets) = file["signed"]["targets"].as_object_mut() else { continue };
+        for target in targets.values_mut() {
+            target["hashes"]["sha256"] = json!(Digest::of(b"evil").to_string());
+            edited += 1;
+        }
+        fs::write(&path, file.to_string()).expect("written");
+    }
+    assert!(edited > 1, "only {edited} targets were edited");
+    victim.start();
+    victim.serve(&honest, |_| ());
+    victim.believes();
+    assert_eq!(victim.kept(), kept);
     // A root that nobody signed, beside the true ones.
     victim.device.stop();
     let mut forged = victim.forge().clone();
@@ -99,6 +130,9 @@ fn e40_what_was_edited_on_the_disk_is_absent_and_not_obeyed() {
     victim.serve(&honest, |own| own.publish_by("timestamp", &["thief-1"]));
     victim.refused(&["`timestamp` has 0 valid signatures and needs 1"]);
     assert_eq!(victim.kept(), kept);
+    // None of it locked it out.
+    victim.serve(&honest, |own| own.roll_out(&Goods::new("1.1.0")));
+    victim.rest_on("1.1.0");
 }
 
 #[test]
@@ -202,6 +236,12 @@ fn breaches() -> Vec<Breach> {
     let mut link = entry("evil-link", tar::EntryType::Symlink, 0o777, b"");
     link.set_link_name_literal("../../../../etc").expect("a target");
     link.set_cksum();
+    let mut hard = entry("evil-hard", tar::EntryType::Link, 0o644, b"");
+    hard.set_link_name_literal("/etc/passwd").expect("a target");
+    hard.set_cksum();
+    let mut sparse = entry("evil-giant", tar::EntryType::GNUSparse, 0o644, b"");
+    sparse.set_size(0);
+    sparse.set_cksum();
     vec![
         plain("a way up", "../evil", file, 0o644, "the archive holds the name `../evil`"),
         plain(
@@ -219,6 +259,9 @@ fn breaches() -> Vec<Breach> {
             words: "which is never installed",
         },
         Breach { what: "a link out", header: link, body: Vec::new(), words: "evil-link" },
+        Breach { what: "a hard link", header: hard, body: Vec::new(), words: "is a hard link" },
+        Breach { what: "a sparse giant", header: sparse, body: Vec::new(), words: "a sparse file" },
+        plain("a listed file twice", "bin/app", file, 0o755, "`bin/app`"),
     ]
 }
 
@@ -267,6 +310,7 @@ fn e42_bombs_and_giants_are_refused_before_they_take_memory_or_disk() {
     victim.serve(&honest, |own| own.roll_out(&goods));
     victim.counted(&goods);
     victim.says(&["zstd window above 8 MiB"]);
+    victim.operator_reads(&["zstd window above 8 MiB"]);
     victim.unharmed(&kept, &believed);
 
     // A few kilobytes that unfold to a gigabyte, where a small file is signed.
@@ -294,6 +338,7 @@ fn e42_bombs_and_giants_are_refused_before_they_take_memory_or_disk() {
     victim.serve(&honest, |own| own.roll_out(&goods));
     victim.counted(&goods);
     victim.says(&["`bin/app` has 1073741824 bytes where", "were signed"]);
+    victim.operator_reads(&["`bin/app` has 1073741824 bytes where"]);
     victim.unharmed(&kept, &believed);
 
     // Well signed, and larger than the disk: found before anything is fetched.
@@ -308,12 +353,18 @@ fn e42_bombs_and_giants_are_refused_before_they_take_memory_or_disk() {
     }
     victim.serve(&honest, |own| own.roll_out(&goods));
     victim.held("6.3.0", &["MiB of disk", "are free"]);
+    victim.operator_reads(&["MiB of disk", "are free"]);
     victim.unharmed(&kept, &believed);
     let grown = victim.peak_kib().saturating_sub(peak);
     assert!(grown < 24 * 1024, "the agent grew by {grown} KiB");
     // What was written of all this is gone with the next release.
     victim.serve(&honest, |own| own.roll_out(&Goods::new("7.0.0")));
     victim.rest_on("7.0.0");
+    let left = names_below(&victim.device.folder().join(PRODUCT));
+    assert!(!left.iter().any(|name| name.contains("giant")), "{left:?}");
+    let bytes = left.iter().filter_map(|name| fs::metadata(name).ok()).filter(|f| f.is_file());
+    let bytes: u64 = bytes.map(|file| file.len()).sum();
+    assert!(bytes < 1 << 20, "{bytes} bytes are left in {left:?}");
 }
 
 /// A frame whose header asks for a window of 2 GiB, over raw blocks.

@@ -5,7 +5,7 @@ use std::fs;
 
 use lockgate_server::{clock, dice};
 use lockgate_shared::{
-    id::TenantId,
+    id::{Digest, TenantId},
     time::Seconds,
     wire::{BINARY, Directive, EnrolmentAnswer, EnrolmentToken, Format, SignedToken, codec},
 };
@@ -17,7 +17,7 @@ use lockgate_test_fleet::{
 };
 
 use crate::{
-    forge::PRODUCT,
+    forge::{Goods, PRODUCT},
     stage::{PATIENCE, Victim, client, site},
 };
 
@@ -81,6 +81,7 @@ fn e31_a_device_takes_no_recorded_answer_for_its_letter() {
     let old = record.lock().expect("whole")[0].clone();
     victim.attack_path("/v1/checkin", move || Reply::file(old.clone()));
     victim.expect("the answer is refused", |status| status.contact.problem.is_some());
+    victim.owner_reads("status", &["server", "since then: "]);
     victim.unharmed(&kept, &believed);
     victim.be_honest();
     victim.well();
@@ -101,6 +102,51 @@ fn e33_a_cloned_device_is_noticed_by_its_numbers() {
     assert!(problem.hint.unwrap_or_default().contains("a copy"), "{}", text(&answer));
     let shown = operator(&["device", "show", &device.device().to_string()]);
     assert!(shown.contains("perhaps a clone"), "{shown}");
+}
+
+#[test]
+fn e33_of_two_machines_with_one_key_neither_installs_and_owner_and_operator_are_told() {
+    let mut victim = Victim::installed();
+    let (kept, believed) = (victim.kept(), victim.believed());
+    let honest = victim.forge().clone();
+    victim.device.stop();
+    // Its disk was copied: the copy writes the next letter.
+    let secret = fs::read(victim.device.folder().join("state/device.key")).expect("a key");
+    let copy = LetterWriter::new(secret.try_into().expect("32 bytes"), "globex").expect("a writer");
+    assert_eq!(copy.device().to_string(), victim.id, "the copy has its identity");
+    let last = victim.front.letters().last().expect("a letter").sequence;
+    let told = post("/v1/checkin", &sealed(&copy, last + 20));
+    assert_eq!(told.status, 200, "{}", text(&told));
+    // The device goes on with its own numbers, and a release is open to it.
+    victim.start();
+    victim.serve(&honest, |own| own.roll_out(&Goods::new("1.1.0")));
+    victim.expect("it is told of the copy", |status| {
+        status.contact.problem.as_deref().is_some_and(|text| text.contains("a copy or a backup"))
+    });
+    victim.owner_reads("status", &["a copy or a backup"]);
+    // The copy writes again, behind letters under used numbers: now both are held.
+    let number = last + 40;
+    let mut letter = copy.plain(number).expect("a letter");
+    letter.previous = Digest([7; 32]);
+    let again = post("/v1/checkin", &copy.seal(&letter).expect("sealed"));
+    refused(&again, 403, "device-held");
+    victim.forge().say();
+    victim.expect("it is held too", |status| {
+        status.contact.problem.as_deref().is_some_and(|text| text.contains("two machines"))
+    });
+    victim.owner_reads("status", &["two machines"]);
+    victim.unharmed(&kept, &believed);
+    let listed = operator(&["device", "list", "--problems"]);
+    assert!(listed.contains(&victim.id[..8]), "{listed}");
+    until("the alarm", PATIENCE, || {
+        site().status().is_ok_and(|status| {
+            let own = |alarm: &&lockgate_server::status::Alarm| {
+                alarm.device.is_some_and(|device| device.to_string() == victim.id)
+            };
+            status.alarms.iter().filter(own).any(|alarm| alarm.text.contains("it is held"))
+        })
+    })
+    .expect("an alarm");
 }
 
 #[test]

@@ -2,7 +2,16 @@
 
 use std::fs;
 
-use lockgate_shared::act::SignedAct;
+use ed25519_dalek::SigningKey;
+use lockgate_server::{
+    audit::{AuditLine, Chain},
+    clock,
+};
+use lockgate_shared::{
+    act::{Act, Approval, Grant, SignedAct, WaivedRule, Waiver},
+    id::{DeviceId, Digest, RolloutId},
+    time::Seconds,
+};
 use lockgate_test_fleet::{
     https::{Answer, Ask},
     process::until,
@@ -50,13 +59,54 @@ fn e44_a_changed_removed_or_moved_line_of_the_audit_chain_is_found_offline() {
         moved.swap(acts[1], acts[2]);
         let mut twice = whole.clone();
         twice.insert(acts[1], whole[acts[1]].clone());
-        for (what, lines) in
-            [("changed", changed), ("removed", removed), ("moved", moved), ("twice", twice)]
-        {
+        for (what, lines, first) in [
+            ("changed", changed, acts[1]),
+            ("removed", removed, acts[1]),
+            ("moved", moved, acts[1]),
+            ("twice", twice, acts[1] + 1),
+        ] {
             let said = verify(&lines).expect_err(what).to_string();
-            assert!(said.contains("false from line"), "{what}: {said}");
+            let first = format!("false from line {}", first + 1);
+            assert!(said.contains(&first), "{what}: {said} lacks {first}");
         }
     }
+}
+
+#[test]
+fn e44_a_second_history_is_true_in_itself_and_its_head_is_another_or_nobodys() {
+    let stop = ["stop", "--tenant", "acme", "--reason", "a drill"];
+    site().lockgate("olga-laptop", &stop).expect("stopped");
+    let (mut text, path) = (String::new(), site().path("gatekeeper/audit.log"));
+    until("a signed head", PATIENCE, || {
+        text = fs::read_to_string(&path).unwrap_or_default();
+        text.lines().last().is_some_and(|line| line.contains("\"head\":")) && text.ends_with('\n')
+    })
+    .unwrap_or_else(|error| panic!("{error}: {text}"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let (own, other) = (folder.path().join("own.log"), folder.path().join("other.log"));
+    fs::write(&own, &text).expect("written");
+    // Somebody writes it anew without its last act, and signs that with a key of his own.
+    let acts: Vec<AuditLine> =
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut forged = Chain::open(&other).expect("a chain");
+    for act in &acts[..acts.len() - 1] {
+        forged.append(act.at, &act.who, &act.act, &act.detail).expect("appended");
+    }
+    let thief = SigningKey::from_bytes(&[66; 32]);
+    forged.sign_head(&thief).expect("signed");
+    let verify = |path: &std::path::Path, more: &[&str]| {
+        let path = path.display().to_string();
+        site().offline(&[&["audit", "verify", path.as_str()][..], more].concat())
+    };
+    let (true_one, false_one) = (verify(&own, &[]), verify(&other, &[]));
+    let (true_one, false_one) = (true_one.expect("true"), false_one.expect("true in itself"));
+    assert_ne!(true_one, false_one, "two readers who compare what they read find out");
+    // Whose signature counts says the repository.
+    let keys = ["--repository", "repository"];
+    let good = verify(&own, &keys).expect("the gatekeeper's own");
+    assert!(good.contains("true: "), "{good}");
+    let said = verify(&other, &keys).expect_err("nobody's").to_string();
+    assert!(said.contains("false from line"), "{said}");
 }
 
 #[test]
@@ -73,11 +123,10 @@ fn e45_the_signer_is_shown_exactly_what_is_signed_and_a_changed_act_loses_its_si
     fs::write(&file, deceiving.to_string()).expect("written");
     let policy = world.policy().expect("the policy");
     let shown = world.offline(&["act", "show", "deceived.json", "--policy", &policy]);
-    if let Ok(shown) = &shown {
-        assert!(shown.contains("START the rollout of tools 6.6.6"), "{shown}");
-        assert!(shown.contains("10 devices"), "how many: {shown}");
-        assert!(!shown.contains("routine restart"), "{shown}");
-    }
+    let shown = shown.expect("shown");
+    assert!(shown.contains("START the rollout of tools 6.6.6"), "{shown}");
+    assert!(shown.contains("10 devices"), "how many: {shown}");
+    assert!(!shown.contains("routine restart"), "{shown}");
     // What the signer signs, and what is left of it when the text is swapped afterwards.
     write(&act).expect("written");
     let key = "ceremony/people/ben.key";
@@ -135,8 +184,38 @@ fn e45_a_stolen_operators_token_stops_and_starts_nothing() {
         r#"{{"act":"lift","repository":"trial","numbers":[{number}],"reason":"all is well"}}"#
     );
     let start = forge.start(&goods.manifest, &["thief-1", "thief-2"]);
+    let manifest = Digest::of(b"a manifest");
+    let rollout = RolloutId::of(&manifest, &"stable".parse().expect("a name"));
+    let repository = || "trial".parse().expect("a name");
+    let until = clock::now().plus(Seconds(3_600));
+    let approve = Act::Approve(Approval {
+        repository: repository(),
+        rollout,
+        manifest,
+        stage: 1,
+        cohort: "everyone".parse().expect("a name"),
+    });
+    let waive = Act::Waive(Waiver {
+        repository: repository(),
+        rollout,
+        rule: WaivedRule::MinimumDevices(1),
+        reason: "quick".into(),
+        expires: until,
+    });
+    let grant = Act::Grant(Grant {
+        repository: repository(),
+        device: DeviceId([7; 32]),
+        tenant: "globex".parse().expect("a name"),
+        product: "app".parse().expect("a name"),
+        channel: "stable".parse().expect("a name"),
+        cohort: "early".parse().expect("a name"),
+        issued: clock::now(),
+        expires: until,
+        reason: "a favour".into(),
+    });
+    let widening = [approve, waive, grant].map(|act| SignedAct::unsigned(&act).expect("an act"));
     let unsigned = SignedAct { text: lift, signatures: Vec::new() };
-    for act in [&start, &unsigned] {
+    for act in widening.iter().chain([&start, &unsigned]) {
         let answer = ask("POST", "/v1/acts", &serde_json::to_vec(act).expect("JSON"));
         assert_eq!(answer.status, 422, "{}", text(&answer));
     }

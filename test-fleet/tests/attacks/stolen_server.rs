@@ -147,7 +147,10 @@ fn e25_whatever_a_stolen_server_answers_a_device_installs_nothing_sooner_or_othe
 }
 
 /// The true server's answers to letters, each changed so.
-fn answer_with(victim: &Victim, change: impl Fn(&mut Directive) + Send + Clone + 'static) {
+pub(crate) fn answer_with(
+    victim: &Victim,
+    change: impl Fn(&mut Directive) + Send + Clone + 'static,
+) {
     victim.attack(move |asked| {
         let change = change.clone();
         (asked.path == "/v1/checkin").then(|| {
