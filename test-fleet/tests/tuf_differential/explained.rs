@@ -24,6 +24,8 @@ pub(crate) struct Explained {
     pub(crate) says: &'static str,
     /// One of these must have been done in the case; with none, anything may have been.
     pub(crate) after: &'static [&'static str],
+    /// This must have been done as well, if it names anything.
+    pub(crate) also: &'static str,
     pub(crate) reason: &'static str,
 }
 
@@ -33,6 +35,12 @@ impl Explained {
             && self.kind == why.kind
             && why.text.contains(self.says)
             && (self.after.is_empty() || self.after.iter().any(|name| done.contains(name)))
+            && (self.also.is_empty() || done.contains(self.also))
+    }
+
+    /// The same, where this was done as well.
+    const fn with(self, also: &'static str) -> Self {
+        Self { also, ..self }
     }
 }
 
@@ -43,7 +51,7 @@ const fn stricter(
     after: &'static [&'static str],
     reason: &'static str,
 ) -> Explained {
-    Explained { side: Side::OursRefuses, kind, says, after, reason }
+    Explained { side: Side::OursRefuses, kind, says, after, also: "", reason }
 }
 
 /// A difference in which the agent's client gives more, and may.
@@ -53,11 +61,18 @@ const fn wider(
     after: &'static [&'static str],
     reason: &'static str,
 ) -> Explained {
-    Explained { side: Side::TheirsRefuses, kind, says, after, reason }
+    Explained { side: Side::TheirsRefuses, kind, says, after, also: "", reason }
 }
 
 const BY_VERSION_ALONE: &str = "A file is what its parent names if version, length and hashes \
     agree; the referee takes what it holds for it by the version alone (attack 9).";
+
+const OUT_OF_SCOPE: &str = "A role is not asked about a path outside its scope, however broken it \
+    is; the referee reads scopes in its own way, as said above.";
+
+const FORGOTTEN: &str = "A root with other online keys makes a device forget what the old ones said \
+    (specification 5.3.11, attack 8); the referee reads the timestamp again from its store if its \
+    key stayed, and keeps it where a newer one has its version.";
 
 /// What may lead to a version that stands for two contents, or is named with other pins.
 const TWINS: &[&str] = &[
@@ -76,6 +91,7 @@ const REKEYED: &[&str] = &[
     "two must sign and two do",
     "two must sign and one does",
     "threshold above the keys",
+    "threshold odd",
     "a key id listed twice",
     "a key with another type",
     "a key with another scheme",
@@ -222,6 +238,7 @@ pub(crate) const EXPLAINED: &[Explained] = &[
         kind: "OtherBytes",
         says: "",
         after: TWINS,
+        also: "",
         reason: BY_VERSION_ALONE,
     },
     wider("Unlisted", "", &["bins"], "The referee does not know hash bins (TAP 15)."),
@@ -284,6 +301,8 @@ pub(crate) const RARE: &[Explained] = &[
     stricter("NoKnownHash", "", TWINS, BY_VERSION_ALONE),
     stricter("Signatures", "", &["one version, two contents"], BY_VERSION_ALONE),
     stricter("Malformed/Type", "snapshot", TWINS, BY_VERSION_ALONE),
+    stricter("Expired", "role: \"beta\"", &["expired"], BY_VERSION_ALONE)
+        .with("one version, two contents"),
     stricter(
         "Signatures",
         "",
@@ -291,21 +310,11 @@ pub(crate) const RARE: &[Explained] = &[
         "A role is verified with the keys of the delegation that led to it; the referee takes \
          those of the first delegation of that name.",
     ),
-    wider(
-        "Json",
-        "",
-        &["a delegation of another scope"],
-        "A role is not asked about a path outside its scope, however broken it is; the referee \
-         reads scopes in its own way, as said above.",
-    ),
-    wider(
-        "Rollback",
-        "",
-        REKEYED,
-        "A root with other online keys makes a device forget what the old ones said \
-         (specification 5.3.11, attack 8); the referee reads the timestamp again from its store \
-         if its key stayed.",
-    ),
+    wider("Json", "", &["a delegation of another scope"], OUT_OF_SCOPE),
+    wider("IntegrityMismatch", "length", &["a delegation of another scope"], OUT_OF_SCOPE)
+        .with("a file is too long"),
+    wider("Expired", "role: \"timestamp\"", REKEYED, FORGOTTEN).with("one version, two contents"),
+    wider("Rollback", "", REKEYED, FORGOTTEN),
     wider(
         "IntegrityMismatch",
         "snapshot removes",
