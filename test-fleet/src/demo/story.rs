@@ -253,6 +253,10 @@ fn a_bad_model_is_held(demo: &mut Demo) -> Result<(), Error> {
     });
     if let Some(reason) = halt_reason(demo) {
         demo.say(&format!("the gate said: {reason}"));
+        let id = demo.world.rollout("app", "1.3.0").map(|rollout| rollout.rollout.to_string());
+        let explain = ["rollout", "explain", &id.unwrap_or_default()];
+        let said = demo.world.lockgate("olga-laptop", &explain)?;
+        demo.promise("`lockgate rollout explain` says the same", said.contains(&reason));
     }
     demo.expect("the healthy models of general go on, but for the pinned one", STAGE, |demo| {
         GENERAL.iter().filter(|name| **name != PINNED).all(|name| runs(demo, name, "1.3.0"))
