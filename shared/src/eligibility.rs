@@ -341,7 +341,7 @@ mod tests {
     use crate::{
         bucket::Limit,
         group::KnownGroups,
-        id::ChannelId,
+        id::{ChannelId, GroupId, RolloutId},
         pace::tests::{START, World, open},
         rollout::{GroupLimit, Stop, StopKind},
         time::Seconds,
@@ -573,13 +573,23 @@ mod tests {
 
     #[test]
     fn a_numbered_stop_binds_whom_it_covers() {
+        let mut own = Asked::new();
+        let (rollout, groups) = (own.world.entry.rollout, own.memory().groups.clone());
+        let (another, strange) = (RolloutId([9; 32]), GroupId([9; 8]));
         for (scope, binds) in [
             (Scope::Everything, true),
             (Scope::Product("app".parse().expect("a name")), true),
             (Scope::Product("other".parse().expect("a name")), false),
             (Scope::Tenant("acme".parse().expect("a name")), true),
+            (Scope::Tenant("globex".parse().expect("a name")), false),
             (Scope::Cohort("app".parse().expect("a"), "general".parse().expect("a")), true),
             (Scope::Cohort("app".parse().expect("a"), "dogfood".parse().expect("a")), false),
+            (Scope::Cohort("other".parse().expect("a"), "general".parse().expect("a")), false),
+            (Scope::Rollout(rollout), true),
+            (Scope::Rollout(another), false),
+            (Scope::Groups(rollout, vec![strange, groups[1]]), true),
+            (Scope::Groups(rollout, vec![strange]), false),
+            (Scope::Groups(another, groups), false),
         ] {
             let mut asked = Asked::new();
             let stop = Stop {

@@ -258,3 +258,94 @@ const fn default_coverage() -> u16 {
 const fn everybody() -> u32 {
     1_000_000
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::manifest::tests::manifest;
+
+    #[test]
+    fn a_stage_is_counted_or_tried_and_never_both_or_neither() {
+        let stage = |gate: bool, trial: bool| {
+            let mut text = serde_json::to_value(&manifest().ladder.stages[0]).expect("json");
+            let fields = text.as_object_mut().expect("a map");
+            fields.retain(|name, _| gate || name != "gate");
+            if trial {
+                fields.insert("trial".into(), json!({ "min_devices": 7 }));
+            }
+            serde_json::from_value::<Stage>(text)
+        };
+        assert!(matches!(stage(true, false).expect("counted").gate, Gate::Count(_)));
+        let Gate::Trial(terms) = stage(false, true).expect("tried").gate else {
+            panic!("it is a trial")
+        };
+        assert_eq!(*terms, TrialTerms { min_devices: 7, ..TrialTerms::default() });
+        assert!(stage(true, true).is_err(), "which of both would it go by?");
+        assert!(stage(false, false).is_err(), "it would open without evidence");
+    }
+
+    #[test]
+    fn whatever_is_out_of_bounds_in_a_ladder_refuses_the_whole() {
+        assert!(ladder().check().is_ok());
+        let wrong: [fn(&mut Ladder); 8] = [
+            |ladder| {
+                let stages = (0..=limits::STAGES).map(|number| {
+                    let cohort = format!("cohort-{number}").parse().expect("a name");
+                    Stage { cohort, ..manifest().ladder.stages[1].clone() }
+                });
+                ladder.stages = stages.collect();
+            },
+            |ladder| ladder.coverage_max += 1,
+            |ladder| ladder.timestamp_max_age_s = Seconds(0),
+            |ladder| ladder.stages[0].ceiling_ppm = 0,
+            |ladder| ladder.stages[0].ceiling_ppm = 1_000_001,
+            |ladder| terms(ladder).tolerance_percent = 99,
+            // One list of buckets has to do for all trials of a ladder.
+            |ladder| terms(ladder).coverage += 1,
+            |ladder| {
+                let second =
+                    Stage { cohort: "third".parse().expect("a name"), ..ladder.stages[1].clone() };
+                ladder.stages.push(second);
+            },
+        ];
+        for (number, change) in wrong.iter().enumerate() {
+            let mut ladder = ladder();
+            change(&mut ladder);
+            assert!(ladder.check().is_err(), "change {number} was let through");
+        }
+    }
+
+    #[test]
+    fn a_rule_by_which_nothing_could_be_seen_or_opened_is_refused() {
+        let wrong: [fn(&mut GateRule); 8] = [
+            |rule| rule.first_devices = 0,
+            |rule| rule.max_failure_ppm = 0,
+            |rule| rule.max_failure_ppm = 1_000_000,
+            |rule| rule.confidence_ppm = 499_999,
+            |rule| rule.confidence_ppm = 1_000_000,
+            |rule| rule.silence_after_s = Seconds(0),
+            |rule| rule.min_devices = 0,
+            |rule| (rule.min_devices, rule.first_devices) = (0, 0),
+        ];
+        for (number, change) in wrong.iter().enumerate() {
+            let mut ladder = ladder();
+            let Gate::Count(rule) = &mut ladder.stages[0].gate else { panic!("it is counted") };
+            change(rule);
+            assert!(ladder.check().is_err(), "change {number} was let through");
+        }
+    }
+
+    /// A counted stage, then one in trial whose coverage list is as long as may be.
+    fn ladder() -> Ladder {
+        let mut ladder = manifest().ladder;
+        ladder.stages[1].gate = Gate::Trial(Box::default());
+        ladder
+    }
+
+    fn terms(ladder: &mut Ladder) -> &mut TrialTerms {
+        let Gate::Trial(terms) = &mut ladder.stages[1].gate else { panic!("it is a trial") };
+        terms
+    }
+}

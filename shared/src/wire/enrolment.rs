@@ -184,3 +184,54 @@ impl Enrolment {
         Ok(enrolment)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        act::tests::{key, policy},
+        policy::Tenant,
+    };
+
+    #[test]
+    fn a_token_counts_while_it_lasts_if_an_enrolment_key_of_its_own_tenant_signed_it() {
+        let mut policy = policy(1);
+        for (tenant, seed) in [("acme", ACME), ("globex", GLOBEX)] {
+            let enrolment_keys = [sign::public(&key(seed))].into();
+            let tenant = tenant.parse().expect("a name");
+            policy.tenants.insert(tenant, Tenant { enrolment_keys, tenant_key: None });
+        }
+        let counts = |token: &SignedToken, at| token.verify(&policy, Moment(at)).is_ok();
+        let good = token(&|_| {}, ACME);
+        for (at, good_then) in [(99, false), (100, true), (199, true), (200, false)] {
+            assert_eq!(counts(&good, at), good_then, "at {at}");
+        }
+        let foreign = token(&|token| token.repository = "other".parse().expect("a name"), ACME);
+        let strange = token(&|token| token.tenant = "initech".parse().expect("a name"), ACME);
+        let mut changed = good.clone();
+        changed.bytes = token(&|token| token.uses = 1_000_000, ACME).bytes;
+        for bad in [foreign, strange, changed, token(&|_| {}, GLOBEX)] {
+            assert!(!counts(&bad, 150), "{:?}", bad.unverified());
+        }
+        // Whose key it is said to be makes it nobody's who did not sign.
+        let named = SignedToken { key: good.key, ..token(&|_| {}, GLOBEX) };
+        assert!(!counts(&named, 150));
+    }
+
+    const ACME: u8 = 31;
+    const GLOBEX: u8 = 33;
+
+    /// Of the tenant `acme`, from 100 to 200.
+    fn token(change: &dyn Fn(&mut EnrolmentToken), signer: u8) -> SignedToken {
+        let mut token = EnrolmentToken {
+            repository: "trial".parse().expect("a name"),
+            tenant: "acme".parse().expect("a name"),
+            id: TokenId([7; 16]),
+            issued: Moment(100),
+            expires: Moment(200),
+            uses: 10,
+        };
+        change(&mut token);
+        SignedToken::make(&token, &key(signer)).expect("a token")
+    }
+}

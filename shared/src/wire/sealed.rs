@@ -202,3 +202,38 @@ const fn domain(kind: Kind, format: Format) -> Domain {
         (Kind::Enrolment, Format::Json) => Domain::EnrolmentJsonV1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_opens_only_with_the_key_that_its_device_is_named_after_and_that_signed_it() {
+        for format in [Format::Binary, Format::Json] {
+            let (own, other) = (key(5), key(6));
+            let good = Sealed::seal(&7u32, Kind::Letter, format, &own).expect("small");
+            let opens = |sealed: &Sealed, key: &SigningKey| {
+                sealed.open::<u32>(Kind::Letter, &sign::public(key)).ok()
+            };
+            assert_eq!(opens(&good, &own), Some(7));
+            assert_eq!(opens(&good, &other), None);
+            let mut changed = good.clone();
+            changed.signature.0[9] ^= 1;
+            assert_eq!(opens(&changed, &own), None);
+            let mut changed = good.clone();
+            changed.body = Sealed::seal(&8u32, Kind::Letter, format, &own).expect("small").body;
+            assert_eq!(opens(&changed, &own), None);
+            // Another key signs in the device's name, with everything else as it should be.
+            let bytes = signed_bytes(good.device, &good.body);
+            let signature = sign::sign(&other, domain(Kind::Letter, format), &bytes);
+            let forged = Sealed { signature, ..good.clone() };
+            assert_eq!((opens(&forged, &own), opens(&forged, &other)), (None, None));
+            let as_another = good.open::<u32>(Kind::Enrolment, &sign::public(&own));
+            assert!(as_another.is_err(), "a letter enrols nobody");
+        }
+    }
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_bytes(&[seed; 32])
+    }
+}
