@@ -302,6 +302,23 @@ mod tests {
         assert_eq!(tally.value, u64::from(STEPS_A_DAY));
         let tomorrow = Moment((NOW.0 / DAY_S + 1) * DAY_S);
         assert!(tally.is_due(&marks(2000), tomorrow), "what rose meanwhile is forgotten");
+        for outcomes in 2000..4000 {
+            if tally.is_due(&marks(outcomes), tomorrow) {
+                tally = tally.beginning(marks(outcomes), tomorrow).ended();
+            }
+        }
+        assert_eq!(tally.value, 2 * u64::from(STEPS_A_DAY), "a day takes from the next one");
+    }
+
+    #[test]
+    fn what_fell_and_rises_again_takes_no_second_step() {
+        let tally = Tally::begun(DeviceId([1; 32]), 0).beginning(marks(9), NOW).ended();
+        // A product was removed from the device, and with it the stops that it had seen.
+        let fallen = Marks { root: 10, ..marks(3) };
+        assert!(tally.is_due(&fallen, NOW));
+        let tally = tally.beginning(fallen, NOW).ended();
+        let again = Marks { root: 10, ..marks(9) };
+        assert!(!tally.is_due(&again, NOW), "what was covered is covered");
     }
 
     #[test]

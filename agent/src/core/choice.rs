@@ -422,3 +422,7 @@ pub fn short(text: &str) -> String {
 pub fn told(code: u16, text: &str) -> ReasonRecord {
     ReasonRecord { code, text: cut(text, limits::OWNER_TEXT) }
 }
+
+#[cfg(test)]
+#[path = "choice_tests.rs"]
+mod tests;

@@ -203,6 +203,52 @@ mod tests {
         assert!(scene.kept().is_empty());
     }
 
+    #[test]
+    fn a_loosening_of_another_tenant_or_of_something_else_loosens_nothing_here() {
+        let mut scene = Scene::new(true);
+        scene.told(&pinned("1.0.0"), 10);
+        let others: [fn(&mut Loosening); 3] = [
+            |it| it.tenant = globex(),
+            |it| it.what = Loosened::Windows,
+            |it| it.what = Loosened::Pin("other".parse().expect("a name")),
+        ];
+        for change in others {
+            let mut loosening = loosening(100, None);
+            change(&mut loosening);
+            // Each tenant's key is as good as the other's, for its own devices.
+            let seed = if loosening.tenant == globex() { 6 } else { 7 };
+            let key = SigningKey::from_bytes(&[seed; 32]);
+            let signed = SignedLoosening::make(&loosening, &key).expect("signed");
+            assert!(signed.verify(&scene.policy).is_ok(), "its own tenant's key signed it");
+            scene.told(&Orders { loosened: vec![signed], ..Orders::default() }, 40);
+            assert_eq!(scene.kept(), ["1.0.0"], "{loosening:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_at_each_poll_is_kept_once_and_a_flood_pushes_nothing_out() {
+        let mut scene = Scene::new(true);
+        for at in 0..100 {
+            scene.told(&pinned("1.0.0"), at);
+        }
+        assert_eq!(scene.kept(), ["1.0.0"]);
+        for number in 0..2 * MOST {
+            scene.told(&pinned(&format!("2.0.{number}")), 100);
+        }
+        assert_eq!(scene.kept().len(), MOST);
+        assert_eq!(scene.kept()[0], "1.0.0", "what was told first is pushed out");
+    }
+
+    #[test]
+    fn who_has_not_read_the_policy_yet_keeps_what_it_was_told() {
+        let mut scene = Scene::new(true);
+        scene.told(&pinned("1.0.0"), 10);
+        let whose = Whose { device: &DeviceId([1; 32]), tenant: &acme() };
+        scene.kept.heed(&loosened(7, 100, None), None, whose, Moment(20));
+        scene.kept.heed(&pinned("1.1.0"), None, whose, Moment(30));
+        assert_eq!(scene.kept(), ["1.0.0", "1.1.0"]);
+    }
+
     struct Scene {
         policy: Policy,
         kept: Kept,
@@ -212,8 +258,10 @@ mod tests {
         fn new(has_key: bool) -> Self {
             let tenant_key = has_key.then(|| sign::public(&SigningKey::from_bytes(&[7; 32])));
             let tenant = Tenant { enrolment_keys: [].into(), tenant_key };
+            let key = sign::public(&SigningKey::from_bytes(&[6; 32]));
+            let other = Tenant { enrolment_keys: [].into(), tenant_key: Some(key) };
             let policy = Policy {
-                tenants: [(acme(), tenant)].into(),
+                tenants: [(acme(), tenant), (globex(), other)].into(),
                 ..Policy::new("trial".parse().expect("a name"), Approvals::each(1))
             };
             Self { policy, kept: Kept::default() }
@@ -235,21 +283,29 @@ mod tests {
     }
 
     fn loosened(key: u8, before: i64, device: Option<DeviceId>) -> Orders {
-        let loosening = Loosening {
+        let key = SigningKey::from_bytes(&[key; 32]);
+        let signed = SignedLoosening::make(&loosening(before, device), &key).expect("signed");
+        Orders { loosened: vec![signed], ..Orders::default() }
+    }
+
+    /// Of the pin, by this tenant.
+    fn loosening(before: i64, device: Option<DeviceId>) -> Loosening {
+        Loosening {
             repository: "trial".parse().expect("a name"),
             tenant: acme(),
             device,
             what: Loosened::Pin(app()),
             before: Moment(before),
             reason: "checked".into(),
-        };
-        let key = SigningKey::from_bytes(&[key; 32]);
-        let signed = SignedLoosening::make(&loosening, &key).expect("signed");
-        Orders { loosened: vec![signed], ..Orders::default() }
+        }
     }
 
     fn acme() -> TenantId {
         "acme".parse().expect("a name")
+    }
+
+    fn globex() -> TenantId {
+        "globex".parse().expect("a name")
     }
 
     fn app() -> ProductId {

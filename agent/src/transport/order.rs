@@ -344,6 +344,33 @@ mod tests {
     }
 
     #[test]
+    fn whoever_was_tried_for_one_file_is_asked_for_the_next() {
+        let mut order = order(2);
+        order.begin(FILE, NOW);
+        order.gave(0, b"garbage", SOON, NOW);
+        assert_eq!(order.refused("garbage"), Another::Source);
+        // Nobody asks for that file again, but for another.
+        assert_eq!(order.begin("/repo/metadata/2.root.json", NOW), [1, 2, 0]);
+    }
+
+    #[test]
+    fn where_nothing_came_nobody_is_blamed_and_nobody_else_is_asked() {
+        let mut order = order(1);
+        order.begin(FILE, NOW);
+        assert_eq!(order.refused("the beginning was read before"), Another::Nobody);
+        assert_eq!(order.begin(FILE, NOW), [0, 1]);
+        assert_eq!(order.behind(NOW), []);
+    }
+
+    #[test]
+    fn what_is_the_devices_own_fault_is_held_against_no_source() {
+        let mut order = order(1);
+        order.begin("/repo/targets/policy.json", NOW);
+        order.failed(0, &TransportError::Terminated, NOW);
+        assert_eq!(order.begin(FILE, NOW), [0, 1]);
+    }
+
+    #[test]
     fn of_a_payload_from_a_mirror_and_the_server_the_mirror_is_suspected() {
         let mut order = order(1);
         order.begin("/artifacts/x", NOW);

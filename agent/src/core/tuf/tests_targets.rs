@@ -243,6 +243,73 @@ fn substituted_payloads_are_refused() {
 }
 
 #[test]
+fn a_target_of_another_length_than_listed_is_refused_though_its_hash_is_right() {
+    for (off_by, refused) in [(1, true), (0, false)] {
+        let mut repo = Repo::new();
+        repo.add("targets", "policy.json", b"policy");
+        repo.role("targets")["targets"]["policy.json"]["length"] = json!(6 + off_by);
+        repo.release();
+        let mut device = Device::settled(&mut repo);
+        let target = device.find(&mut repo, "policy.json", NOW).expect("sound").expect("listed");
+        let read = device.bytes(&mut repo, &target);
+        assert_eq!(matches!(read, Err(TufError::Length { .. })), refused, "{read:?}");
+    }
+}
+
+#[test]
+fn a_target_without_a_known_hash_is_no_answer_and_nothing_is_asked_for() {
+    for hashes in [json!({}), json!({"blake3": "00".repeat(32)})] {
+        let mut repo = Repo::new();
+        repo.add("targets", "policy.json", b"policy");
+        repo.role("targets")["targets"]["policy.json"]["hashes"] = hashes;
+        repo.release();
+        let found = Device::settled(&mut repo).find(&mut repo, "policy.json", NOW);
+        assert!(matches!(found, Err(TufError::NoKnownHash { .. })), "{found:?}");
+    }
+}
+
+#[test]
+fn a_delegated_role_that_is_held_gives_way_to_the_one_that_is_named() {
+    for restarts in [false, true] {
+        let (mut repo, mut device) = products();
+        let before = device.find(&mut repo, "releases/app/1.2.0.json", NOW).expect("sound");
+        assert_eq!(before.expect("listed").role_version(), 1);
+        repo.add("app", "releases/app/1.3.0.json", b"next");
+        for role in ["app", "snapshot", "timestamp"] {
+            repo.publish(role);
+        }
+        if restarts {
+            device.restart();
+        }
+        device.refresh(&mut repo, NOW).expect("honest");
+        let next = device.find(&mut repo, "releases/app/1.3.0.json", NOW).expect("sound");
+        assert_eq!(next.expect("listed").role_version(), 2, "restarted: {restarts}");
+    }
+}
+
+#[test]
+fn a_delegated_role_expires_also_where_it_is_held() {
+    for restarts in [false, true] {
+        let (mut repo, _) = products();
+        repo.role("app")["expires"] = json!(at(NOW + 100));
+        for role in ["app", "snapshot", "timestamp"] {
+            repo.publish(role);
+        }
+        let mut device = Device::settled(&mut repo);
+        let find = |device: &mut Device, repo: &mut Repo, now| {
+            device.find(repo, "releases/app/1.2.0.json", now)
+        };
+        find(&mut device, &mut repo, NOW + 99).expect("in time").expect("listed");
+        if restarts {
+            device.restart();
+            device.refresh(&mut repo, NOW + 99).expect("honest");
+        }
+        let late = find(&mut device, &mut repo, NOW + 100);
+        assert!(matches!(late, Err(TufError::Expired { .. })), "restarted: {restarts}, {late:?}");
+    }
+}
+
+#[test]
 fn of_two_hashes_both_must_be_right_and_an_unknown_one_alone_is_not_enough() {
     for (hashes, accepted) in [
         (json!({"sha512": hex::encode(Sha512::digest(b"policy"))}), true),

@@ -134,6 +134,22 @@ fn no_power_cut_around_a_step_of_the_counter_locks_a_device_out() {
     assert!(half_way >= 2, "the power was cut only {half_way} times between a step and its entry");
 }
 
+#[test]
+fn a_device_that_is_enrolled_anew_goes_by_its_own_counter_and_not_by_the_one_before() {
+    let bench = with_counter();
+    bench.run_until_settled(Cut::Never);
+    assert!(stands(&bench) > FIRST, "nothing was counted that could stand in the way");
+    bench.with(|it| {
+        it.key = [43; 32];
+        it.counter.stands = FIRST;
+        it.outcomes.clear();
+        it.chain = Outcomes::default();
+    });
+    let mut agent = bench.start().expect("started");
+    bench.turns(&mut agent, 3);
+    assert_eq!(agent.snapshot().state_problem, None, "the way out leads nowhere");
+}
+
 /// Where the counter stands when the device is enrolled.
 const FIRST: u64 = 7;
 
