@@ -53,7 +53,7 @@ pub(super) const BEGIN: Moment = Moment(1_795_000_000);
 const YEAR: Seconds = Seconds(365 * 86_400);
 
 /// Keys by number: root 1, targets 2, snapshot 3, timestamp 4, rollouts 5, authors 11 and 12,
-/// approvers 21 and 22, enrolment 31, devices from 100.
+/// approvers 21 and 22, enrolment 31 and 33, devices from 100.
 pub(super) fn key(number: u8) -> SigningKey {
     SigningKey::from_bytes(&[number; 32])
 }
@@ -473,11 +473,12 @@ fn policy() -> Policy {
             (name("tom"), person(&[], &[Role::Administrator], &["tom-acme"])),
         ]
         .into(),
-        tenants: [(
-            "acme".parse().expect("a name"),
-            Tenant { enrolment_keys: [public(31)].into(), tenant_key: None },
-        )]
-        .into(),
+        tenants: [("acme", 31), ("globex", 33)]
+            .map(|(tenant, number)| {
+                let enrolment_keys = [public(number)].into();
+                (tenant.parse().expect("a name"), Tenant { enrolment_keys, tenant_key: None })
+            })
+            .into(),
         products: [(
             "app".parse().expect("a name"),
             Product {
@@ -527,14 +528,16 @@ pub(crate) fn manifest(version: &str) -> String {
 }
 
 pub(super) fn release(number: u64, versions: &[&str], authors: &[u8]) -> Publication {
+    let text = |version: &&str| (format!("releases/app/{version}.json"), manifest(version));
+    published(number, versions.iter().map(text).collect(), authors)
+}
+
+/// The product's role as version `number`, with these files.
+pub(super) fn published(number: u64, texts: Vec<(String, String)>, authors: &[u8]) -> Publication {
     let mut role = targets(number);
     role.delegations = None;
-    let mut texts = Vec::new();
-    for version in versions {
-        let path = format!("releases/app/{version}.json");
-        let text = manifest(version);
-        role.targets.insert(TargetName::new(path.clone()).expect("a name"), target(&text));
-        texts.push((path, text));
+    for (path, text) in &texts {
+        role.targets.insert(TargetName::new(path.clone()).expect("a name"), target(text));
     }
     Publication {
         role: "releases-app".into(),

@@ -173,8 +173,47 @@ fn who_dates_letters_back_stretches_an_ended_grant_by_a_day_and_no_more() {
 /// When [`grant`] ends.
 const END: Moment = BEGIN.plus(Seconds(86_400));
 
+#[test]
+fn a_grant_is_for_a_device_of_its_tenant_and_not_over() {
+    let mut yard = Yard::new();
+    let phones = yard.phones(1, "Slate 3");
+    type Change = fn(&mut Grant);
+    let wrong: [(Change, &str); 2] = [
+        (
+            |grant| grant.tenant = "globex".parse().expect("a name"),
+            "of another tenant than `globex`",
+        ),
+        (|grant| grant.expires = BEGIN, "it ended at"),
+    ];
+    for (change, words) in wrong {
+        let act = granted(&yard, &phones[0], BEGIN, &change);
+        let offset = yard.json(EntryKind::Act, &act);
+        yard.refused(offset, words);
+    }
+    assert_eq!(early(&yard.status()), 0);
+}
+
+#[test]
+fn nothing_is_withdrawn_of_a_product_that_nobody_knows() {
+    let mut yard = Yard::new();
+    let phone = yard.phones(1, "Slate 3").remove(0);
+    let request = WithdrawRequest {
+        device: phone.id(),
+        tenant: "acme".parse().expect("a name"),
+        product: "other".parse().expect("a name"),
+        issued: BEGIN,
+        by: "tom-acme".into(),
+    };
+    let offset = yard.json(EntryKind::Withdraw, &request);
+    yard.refused(offset, "names no product `other`");
+}
+
 fn grant(yard: &Yard, phone: &Phone, issued: Moment) -> SignedAct {
-    let act = Act::Grant(Grant {
+    granted(yard, phone, issued, &|_| {})
+}
+
+fn granted(yard: &Yard, phone: &Phone, issued: Moment, change: &dyn Fn(&mut Grant)) -> SignedAct {
+    let mut grant = Grant {
         repository: yard.policy.repository.clone(),
         device: phone.id(),
         tenant: "acme".parse().expect("a name"),
@@ -184,8 +223,9 @@ fn grant(yard: &Yard, phone: &Phone, issued: Moment) -> SignedAct {
         issued,
         expires: END,
         reason: "a colleague's".into(),
-    });
-    signed(&act, &[21])
+    };
+    change(&mut grant);
+    signed(&Act::Grant(grant), &[21])
 }
 
 fn withdraw(yard: &mut Yard, phone: &Phone, tenant: &str, issued: Moment) -> u64 {

@@ -194,3 +194,71 @@ fn put(device: &DeviceId, product: &ProductId, kept: &Kept) -> Result<Write, Boo
     let key = (device, product);
     Ok(Write::put(Table::Grants, encode(&key)?, encode(&(key, kept))?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: DeviceId = DeviceId([5; 32]);
+    /// The host's clock, and what it may be behind.
+    const LATEST: Moment = Moment(1_000);
+
+    #[test]
+    fn a_withdrawal_takes_back_what_was_granted_until_then_for_that_product() {
+        let mut grants = Grants::default();
+        for product in ["app", "os"] {
+            grants.give(&grant(product, 100)).expect("written");
+        }
+        withdraw(&mut grants, 99);
+        assert_eq!((early(&grants, "app"), early(&grants, "os")), (true, true));
+        withdraw(&mut grants, 100);
+        assert_eq!((early(&grants, "app"), early(&grants, "os")), (false, true));
+    }
+
+    #[test]
+    fn what_was_withdrawn_stays_so_after_an_older_withdrawal() {
+        let mut grants = Grants::default();
+        grants.give(&grant("app", 100)).expect("written");
+        withdraw(&mut grants, 100);
+        withdraw(&mut grants, 50);
+        assert!(grants.outdated(&grant("app", 100)).is_some());
+        assert!(grants.outdated(&grant("app", 101)).is_none());
+    }
+
+    #[test]
+    fn a_grant_of_tomorrow_that_was_taken_back_does_not_come_back_tomorrow() {
+        let mut grants = Grants::default();
+        grants.give(&grant("app", 5_000)).expect("written");
+        withdraw(&mut grants, 5_000);
+        grants.heard(&DEVICE, LATEST).expect("written");
+        assert!(grants.outdated(&grant("app", 5_000)).is_some());
+        assert!(grants.outdated(&grant("app", 5_001)).is_none(), "people sign another one");
+    }
+
+    fn withdraw(grants: &mut Grants, issued: i64) {
+        let until = (Moment(issued), LATEST);
+        grants.withdraw(&DEVICE, &"app".parse().expect("a name"), until).expect("written");
+    }
+
+    fn early(grants: &Grants, product: &str) -> bool {
+        grants.given(&DEVICE, &product.parse().expect("a name"), LATEST).is_some()
+    }
+
+    fn grant(product: &str, issued: i64) -> Grant {
+        Grant {
+            repository: "trial".parse().expect("a name"),
+            device: DEVICE,
+            tenant: "acme".parse().expect("a name"),
+            product: product.parse().expect("a name"),
+            channel: stable(),
+            cohort: "early".parse().expect("a name"),
+            issued: Moment(issued),
+            expires: Moment(100_000),
+            reason: "a colleague's".into(),
+        }
+    }
+
+    fn stable() -> ChannelId {
+        "stable".parse().expect("a name")
+    }
+}

@@ -646,7 +646,11 @@ mod hearing_stories;
 #[cfg(test)]
 mod key_stories;
 #[cfg(test)]
+mod letter_stories;
+#[cfg(test)]
 mod restore_stories;
+#[cfg(test)]
+mod start_stories;
 #[cfg(test)]
 mod stop_stories;
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Stories of stops and lifts that come twice, or too late: they do no harm and say that nothing changed.
 
 use lockgate_shared::{
-    act::{Act, Lift},
-    rollout::Scope,
+    act::{Act, Approval, Lift, Start},
+    id::Digest,
+    rollout::{Scope, StopKind},
     wire::OutcomeKind,
 };
 
-use super::fixture::{Yard, signed};
+use super::fixture::{Phone, Yard, signed};
 use crate::{
     status::RolloutState,
     stream::{EntryKind, StopHow, StopRequest},
@@ -76,6 +77,73 @@ fn whoever_pauses_a_complete_rollout_hears_what_that_still_means() {
     let pause = yard.json(EntryKind::Stop, &pause);
     let said = yard.accepted(pause);
     assert!(said.contains("the rollout is complete: devices that have it keep it"), "{said}");
+}
+
+#[test]
+fn neither_a_pause_of_something_else_nor_a_halt_stands_for_a_pause() {
+    let mut yard = Yard::new();
+    let (start, _phones) = halted(&mut yard);
+    let rollout = Scope::Rollout(start.rollout());
+    for (number, scope) in
+        [(2, rollout), (3, Scope::Product("app".parse().expect("a name"))), (4, Scope::Everything)]
+    {
+        let pause = yard.json(EntryKind::Stop, &stop(scope, StopHow::Pause));
+        let said = yard.accepted(pause);
+        assert!(said.starts_with(&format!("stop {number}: ")), "{said}");
+    }
+}
+
+#[test]
+fn harm_is_forgiven_by_whoever_lifts_the_halt_and_by_no_other_lift() {
+    let mut yard = Yard::new();
+    let (start, _phones) = halted(&mut yard);
+    let rollout = Scope::Rollout(start.rollout());
+    let pause = yard.json(EntryKind::Stop, &stop(rollout, StopHow::Pause));
+    yard.accepted(pause);
+    for (number, forgiven) in [(2, 0), (1, 1)] {
+        let repository = "trial".parse().expect("a name");
+        let lift = Lift { repository, numbers: [number].into(), reason: "looked at".into() };
+        let offset = yard.json(EntryKind::Act, &signed(&Act::Lift(lift), &[21]));
+        yard.accepted(offset);
+        let book = &yard.engine.as_ref().expect("an engine").book;
+        let tally = book.rollouts[&start.rollout()].evidence.tally(&start.cohorts[1].cohort);
+        assert_eq!(tally.forgiven, forgiven, "after stop {number} was lifted");
+    }
+}
+
+#[test]
+fn nobody_approves_by_another_manifest_or_what_has_ended() {
+    let mut yard = Yard::new();
+    let (start, _) = yard.started(4);
+    let approval = |manifest| {
+        Act::Approve(Approval {
+            repository: "trial".parse().expect("a name"),
+            rollout: start.rollout(),
+            manifest,
+            stage: 1,
+            cohort: "general".parse().expect("a name"),
+        })
+    };
+    let other = signed(&approval(Digest([9; 32])), &[21]);
+    let offset = yard.json(EntryKind::Act, &other);
+    yard.refused(offset, "another manifest");
+    let end = yard.json(EntryKind::Stop, &stop(Scope::Rollout(start.rollout()), StopHow::End));
+    yard.accepted(end);
+    let late = signed(&approval(start.manifest), &[21]);
+    let offset = yard.json(EntryKind::Act, &late);
+    yard.refused(offset, "was ended for good");
+}
+
+/// A rollout with one harmed device, and the halt 1 because of it.
+fn halted(yard: &mut Yard) -> (Start, Vec<Phone>) {
+    let (start, mut phones) = yard.started(6);
+    while yard.status().rollouts[0].stages[1].authorised == 0 {
+        yard.tick();
+    }
+    yard.ends(&mut phones[0], &start, OutcomeKind::RolledBack);
+    yard.turn();
+    assert_eq!(yard.status().stops[0].kind, StopKind::Halt);
+    (start, phones)
 }
 
 fn stop(scope: Scope, how: StopHow) -> StopRequest {

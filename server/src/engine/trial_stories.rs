@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use lockgate_shared::{
-    act::{Act, Lift, Start},
+    act::{Act, Lift, Start, WaivedRule, Waiver},
     eligibility::Reason,
     group::GroupKind,
     id::GroupId,
     rollout::{RolloutEntry, RolloutFile, Scope, StopKind},
+    time::Seconds,
     wire::{OutcomeKind, ReasonRecord},
 };
 
@@ -236,4 +237,29 @@ fn whoever_lifts_a_hold_lets_the_held_in_again() {
     street.slots(60, "");
     assert_eq!(street.began("Slate 4"), 6, "{before} before");
     assert!(street.yard.status().stops.is_empty());
+}
+
+#[test]
+fn a_waiver_of_a_trials_number_counts_until_its_end_and_not_beyond() {
+    let mut street = Street::new();
+    let waits = |street: &Street| {
+        let status = street.yard.status();
+        let reasons = &status.rollouts[0].stages[1].reasons;
+        reasons.iter().any(|why| why.contains("devices in `general` confirmed"))
+    };
+    let waiver = Waiver {
+        repository: street.yard.policy.repository.clone(),
+        rollout: street.start.rollout(),
+        rule: WaivedRule::MinimumDevices(0),
+        reason: "they are at sea".into(),
+        expires: street.yard.now.plus(Seconds(300)),
+    };
+    let offset = street.yard.json(EntryKind::Act, &signed(&Act::Waive(waiver), &[21]));
+    street.yard.accepted(offset);
+    for (ticks, waits_then) in [(4, false), (1, true)] {
+        for _ in 0..ticks {
+            street.yard.tick();
+        }
+        assert_eq!(waits(&street), waits_then, "{:?}", street.yard.status().rollouts[0].stages);
+    }
 }

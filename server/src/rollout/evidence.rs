@@ -499,6 +499,8 @@ mod tests {
         assert_eq!(evidence.forgive(), [device(1)]);
         assert_eq!(evidence.tally(&cohort()).harmed(), 0);
         evidence.lose(device(2));
+        // Whoever keeps one outcome back could have the next one brought.
+        evidence.conclude(device(2), OutcomeKind::Confirmed);
         assert_eq!(evidence.tally(&cohort()).harmed(), 1);
         assert_eq!(evidence.forgive(), [device(2)]);
     }

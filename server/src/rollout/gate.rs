@@ -364,6 +364,16 @@ mod tests {
     }
 
     #[test]
+    fn a_waiver_never_asks_for_more_than_the_rule() {
+        let waits = |heard, waived| broken_promise(&ladder().stages[0], heard, 50, waived);
+        assert!(waits(24, None).is_some());
+        for (heard, waived) in [(25, None), (25, Some(60)), (3, Some(3))] {
+            assert_eq!(waits(heard, waived), None, "{heard} of 50, waived: {waived:?}");
+        }
+        assert!(waits(2, Some(3)).is_some());
+    }
+
+    #[test]
     fn nothing_opens_before_bake_floor_and_approval() {
         let evidence =
             StageEvidence { tally: tally(3, 3, 0), devices: 3, authorised: 3, promised: 3 };

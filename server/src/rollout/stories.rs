@@ -147,11 +147,15 @@ fn a_rollout_that_was_promised_devices_is_not_complete_without_them_until_people
     let why: Vec<String> =
         last.expect("a tick").judgements.into_iter().flat_map(|j| j.reasons).collect();
     assert!(why.iter().any(|text| text.contains("devices that `dogfood` needs")), "{why:?}");
-    fleet.rollout.waived = Some(Waived { devices: 0, until: Moment(i64::MAX) });
-    for _ in 0..500 {
-        fleet.tick(&nobody);
+    let over = fleet.now;
+    for (until, stages, complete) in [(over, 1, false), (Moment(i64::MAX), 3, true)] {
+        fleet.rollout.waived = Some(Waived { devices: 0, until });
+        for _ in 0..500 {
+            fleet.tick(&nobody);
+        }
+        assert_eq!(fleet.rollout.steps.len(), stages, "waived until {until}");
+        assert_eq!(fleet.rollout.complete.is_some(), complete, "waived until {until}");
     }
-    assert!(fleet.rollout.complete.is_some(), "a person decided");
 
     let mut fleet = Fleet::new(&[2, 2, 2], 1_000_000);
     fleet.rollout.start.cohorts[2].devices = 50;
@@ -162,6 +166,11 @@ fn a_rollout_that_was_promised_devices_is_not_complete_without_them_until_people
     assert_eq!(fleet.rollout.complete, None);
     let why = last.expect("a tick").judgements[2].reasons.join("; ");
     assert!(why.contains("promised 50 devices in `general`, and 2 have called"), "{why}");
+    fleet.rollout.waived = Some(Waived { devices: 2, until: fleet.now });
+    for _ in 0..500 {
+        fleet.tick(&nobody);
+    }
+    assert_eq!(fleet.rollout.complete, None, "the waiver is over");
 }
 
 #[test]
