@@ -467,7 +467,9 @@ impl Trial {
         let limit = self.limits[member.kind as usize];
         let arm = if Limit(limit).admits(member.bucket) { Arm::Treated } else { Arm::Control };
         let case = &mut self.cases[device as usize];
-        if case.state != State::Waiting || limit <= case.before {
+        // Who won a lot and had not read so yet draws no second one.
+        let won = Limit(case.before).admits(member.bucket);
+        if case.state != State::Waiting || limit <= case.before || won {
             return;
         }
         let lot = Lot { device, before: case.before, limit, arm };

@@ -100,6 +100,26 @@ fn a_good_release_reaches_everybody_and_holds_nobody() {
 }
 
 #[test]
+fn who_won_a_lot_and_has_not_read_so_yet_wins_no_second_one() {
+    // Everybody writes before it reads: at risk, though the limit has reached it.
+    let mut fleet = Fleet::new(400);
+    fleet.play(40, &|_, _| Fate::Well);
+    let waits = |device: &u32| fleet.trial.cases[*device as usize].state == State::Waiting;
+    let late: Vec<u32> = (0..400).filter(waits).collect();
+    for hour in 0..20 {
+        fleet.trial.begin_hour(fleet.hour + hour);
+        late.iter().for_each(|device| fleet.trial.letter(*device, Letter::AtRisk));
+    }
+    let mut won = vec![0; 400];
+    for batch in fleet.trial.lots.all() {
+        let lots = batch.lots.iter().filter(|lot| lot.arm == Arm::Treated);
+        lots.for_each(|lot| won[lot.device as usize] += u32::from(late.contains(&lot.device)));
+    }
+    assert!(won.contains(&1), "some won");
+    assert!(won.iter().all(|times| *times <= 1), "{won:?}");
+}
+
+#[test]
 fn sentinels_that_never_come_and_one_that_fails_do_not_keep_everybody_waiting_for_good() {
     // Most are pinned, and the first that is let in fails.
     let mut fleet = Fleet::new(40);
