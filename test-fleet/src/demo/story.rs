@@ -247,7 +247,7 @@ fn a_bad_model_is_held(demo: &mut Demo) -> Result<(), Error> {
     demo.expect("dogfood and early run 1.3.0: neither has the model", STAGE * 2, |demo| {
         [DOGFOOD, EARLY].concat().iter().all(|name| runs(demo, name, "1.3.0"))
     });
-    demo.expect(&format!("the gate holds {PANEL}, and nothing else"), STAGE * 2, |demo| {
+    demo.expect(&format!("the gate holds {PANEL}, and nothing else"), STAGE * 4, |demo| {
         let stops = demo.world.status().map(|status| status.stops).unwrap_or_default();
         matches!(&stops[..], [.., stop] if stop.kind == StopKind::Hold && stop.reason.contains(PANEL))
     });
