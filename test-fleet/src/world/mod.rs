@@ -324,7 +324,10 @@ impl World {
         cohorts: &[(&str, u32)],
     ) -> Result<(), Error> {
         let act = self.write_start(product, version, release, cohorts)?;
-        self.sign_and_submit(&act, &["ben", "eva"])
+        // The gatekeeper may have published it a moment ago and not have written it out.
+        let manifest = release.join("manifest.json").display().to_string();
+        self.sign_what(&act, &["ben", "eva"], &["--manifest", &manifest])?;
+        self.submit(&act)
     }
 
     /// Writes the start of a rollout, signed by nobody yet.
@@ -371,18 +374,15 @@ impl World {
 
     /// Has people sign an act.
     pub fn sign(&self, act: &str, people: &[&str]) -> Result<(), Error> {
+        self.sign_what(act, people, &[])
+    }
+
+    /// The same, with what they look at besides the repository.
+    fn sign_what(&self, act: &str, people: &[&str], what: &[&str]) -> Result<(), Error> {
         for person in people {
             let key = format!("ceremony/people/{person}.key");
-            self.offline(&[
-                "act",
-                "sign",
-                act,
-                "--key",
-                &key,
-                "--repository",
-                "repository",
-                "--yes",
-            ])?;
+            let line = ["act", "sign", act, "--key", &key, "--repository", "repository", "--yes"];
+            self.offline(&[&line[..], what].concat())?;
         }
         Ok(())
     }
@@ -390,6 +390,10 @@ impl World {
     /// Has people sign an act and submits it, waiting for the gatekeeper's verdict.
     pub fn sign_and_submit(&self, act: &str, people: &[&str]) -> Result<(), Error> {
         self.sign(act, people)?;
+        self.submit(act)
+    }
+
+    fn submit(&self, act: &str) -> Result<(), Error> {
         self.lockgate("olga-laptop", &["act", "submit", act, "--wait"]).map(|_| ())
     }
 
