@@ -3,7 +3,7 @@
 //!
 //! | to find out | open |
 //! |---|---|
-//! | how an entry is verified, and what it changes | [`intake`]; what only restricts: [`restraint`] |
+//! | how an entry is verified, and what it changes | [`intake`]; what only restricts: `restraint` |
 //! | what a gate tick does | [`mod@tick`] |
 //! | what is kept, and in which rows | [`book`] |
 //! | in which cohort a device is expected | [`grants`] |

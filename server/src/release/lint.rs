@@ -1,5 +1,5 @@
 //! Warnings about a release that is allowed and unwise. Plain data in, findings out: a code for
-//! programs, a sentence with the number, and what would mend it. [`mod@ladder`] looks at how far and how
+//! programs, a sentence with the number, and what would mend it. `ladder` looks at how far and how
 //! fast it goes.
 //!
 //! It refuses nothing: what must not be is [`Manifest::check`]'s. People read these before they sign.

@@ -4,8 +4,8 @@
 //!
 //! | to find out | open |
 //! |---|---|
-//! | which devices are simulated | [`town`] |
-//! | what one rollout among them comes to | [`trip`] |
+//! | which devices are simulated | `town` |
+//! | what one rollout among them comes to | `trip` |
 //! | what is asked and answered | [`lockgate_server::preflight`] |
 
 mod town;
