@@ -209,9 +209,12 @@ impl Repository {
         Holder::of_root(trusted.root(), RoleType::Timestamp)?.sign(role, &self.keys)
     }
 
-    /// Writes files that people signed, where they are missing.
+    /// Writes files that people signed, where they are missing: metadata after all that it lists, so
+    /// that who reads the folder meanwhile misses nothing.
     pub fn restore(&self, files: &Files) -> Result<(), TufError> {
-        for (path, bytes) in files {
+        let (metadata, listed): (Vec<_>, Vec<_>) =
+            files.iter().partition(|(path, _)| path.starts_with("metadata/"));
+        for (path, bytes) in listed.into_iter().chain(metadata) {
             let whole = fs::read(self.folder.join(path)).is_ok_and(|found| found == *bytes);
             if !whole {
                 self.write(path, bytes)?;
@@ -411,4 +414,31 @@ fn number(version: u64) -> NonZeroU64 {
 
 fn stamp(moment: Moment) -> jiff::Timestamp {
     jiff::Timestamp::from_second(moment.0).unwrap_or(jiff::Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who copies the folder while it is written reads no metadata whose files are still missing.
+    #[test]
+    fn what_people_signed_is_listed_only_after_it_is_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let terms = Terms { rollouts: Seconds(1), snapshot: Seconds(1), timestamp: Seconds(1) };
+        let repository = Repository::new(folder.path().into(), OnlineKeys::new(Vec::new()), terms);
+        // The disk fails in the middle: what should be the folder of targets is a file.
+        fs::write(folder.path().join("targets"), "").expect("written");
+        let files = Files::from([
+            ("metadata/2.release-app.json".into(), b"lists it".to_vec()),
+            ("targets/releases/app/1.json".into(), b"it".to_vec()),
+        ]);
+        assert!(repository.restore(&files).is_err());
+        assert!(!folder.path().join("metadata/2.release-app.json").exists());
+
+        fs::remove_file(folder.path().join("targets")).expect("removed");
+        repository.restore(&files).expect("there is room now");
+        for (path, bytes) in files {
+            assert_eq!(fs::read(folder.path().join(path)).expect("there"), bytes);
+        }
+    }
 }

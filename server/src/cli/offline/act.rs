@@ -168,11 +168,12 @@ impl Known {
             Act::Lift(_) => return Ok(Self { manifest: None, stops: Some(copy.stops()?) }),
             Act::Waive(_) | Act::Grant(_) => None,
         };
-        let found = match wanted {
-            Some(digest) => copy.manifest(&digest)?.map(|manifest| (digest, manifest)),
-            None => None,
+        let manifest = match (given, wanted) {
+            (None, Some(digest)) => copy.manifest(&digest)?.map(|manifest| (digest, manifest)),
+            // Who brings the manifest needs no copy of it.
+            (given, _) => given,
         };
-        Ok(Self { manifest: given.or(found), stops: None })
+        Ok(Self { manifest, stops: None })
     }
 
     fn at_hand(&self) -> AtHand<'_> {
