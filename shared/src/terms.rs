@@ -73,6 +73,8 @@ pub struct TrialTerms {
     pub room_soaked: u32,
     /// A group grows no more while its evidence is within this factor of its threshold.
     pub near: u32,
+    /// Slots for which a few surprises that no group explains are waited out, while nothing opens.
+    pub patience: u32,
     /// Slots between two coverage draws for a group that has no live device.
     pub redraw: u32,
     /// Entries on the coverage list at most.
@@ -130,6 +132,7 @@ impl Default for TrialTerms {
             room_last: 4,
             room_soaked: 16,
             near: 25,
+            patience: 12,
             redraw: 10,
             coverage: 200,
             spare: 20,
@@ -172,6 +175,8 @@ impl TrialTerms {
             "`near`, `holds` and `candidates` must be above zero"
         } else if self.coverage < self.sentinels + self.spare {
             "`coverage` must hold the sentinels and what is spared: sentinels are let in by name"
+        } else if self.patience > SLOTS {
+            "`patience` must be at most 336 slots"
         } else if self.tolerance_percent < 100 {
             "`tolerance_percent` must be at least 100"
         } else {
@@ -211,6 +216,7 @@ mod tests {
             TrialTerms { growth_soaked: 0, ..routine() },
             TrialTerms { room_first: 0, ..routine() },
             TrialTerms { near: 0, ..routine() },
+            TrialTerms { patience: SLOTS + 1, ..routine() },
             TrialTerms { holds: 0, ..routine() },
             TrialTerms { candidates: 0, ..routine() },
             TrialTerms { coverage: 26, ..routine() },

@@ -23,10 +23,8 @@ const EXPLAINED: f64 = 4.5;
 const CONCENTRATED: f64 = 2.3;
 /// With fewer surprising devices …
 const FEW: usize = 5;
-/// … and less than this factor above the threshold, what nothing explains is waited out …
+/// … and less than this factor above the threshold, what nothing explains is waited out for a while.
 const BARE: f64 = 55.0;
-/// … for so many hours.
-const PATIENCE: u32 = 12;
 /// The fleet's evidence from which a habit's or a zone's is the fleet's.
 const ALSO: f64 = 5.0;
 /// A silent device surprises when it raised the boldest bet by this factor.
@@ -180,7 +178,7 @@ impl Trial {
                 && self.wealth[group as usize] < BARE * threshold(self, group);
             // Within one hour it may be looked at more than once: that must not shorten the wait.
             let next = self.waiting_since != self.hour;
-            if explained.is_none() && bare && (self.waited < PATIENCE || !next) {
+            if explained.is_none() && bare && (self.waited < self.terms.patience_h || !next) {
                 self.waited += u32::from(next);
                 self.waiting_since = self.hour;
                 self.verdict = Verdict::Wait;

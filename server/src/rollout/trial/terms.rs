@@ -68,6 +68,8 @@ pub struct Terms {
     pub room_soaked: u32,
     /// A group grows no more while its evidence is within this factor of its threshold.
     pub near: f64,
+    /// Hours for which what nothing explains is waited out.
+    pub patience_h: u32,
     /// Hours (by the wall) between two coverage draws for a group that has no live device.
     pub redraw_h: u32,
     /// Coverage entries at most.
@@ -127,6 +129,7 @@ impl Terms {
             room_last: terms.room_last,
             room_soaked: terms.room_soaked,
             near: f64::from(terms.near),
+            patience_h: terms.patience,
             redraw_h: terms.redraw,
             coverage: terms.coverage,
             spare: terms.spare,
