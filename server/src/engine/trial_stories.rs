@@ -136,6 +136,10 @@ fn a_release_that_is_bad_for_one_model_is_held_for_that_model_and_goes_on_elsewh
     assert_eq!(street.began("Slate 3"), 18, "the healthy go on");
     assert_eq!(street.began("Slate 4"), harmed, "and the held wait");
     assert_eq!(street.state(), RolloutState::Running);
+    let status = street.yard.status();
+    let stage = status.rollouts[0].stages.last().expect("a stage");
+    let let_in = 18 + u32::try_from(harmed).expect("six at most");
+    assert_eq!(stage.authorised, let_in, "who began was let in, also where nobody is any more");
     let verdicts = &street.yard.letters.verdicts;
     assert!(verdicts.iter().any(|verdict| verdict.decision == Decision::Hold));
 }

@@ -228,6 +228,14 @@ impl Trial {
         }
     }
 
+    /// Whether a device is or was let in: it may install now, or has begun.
+    pub fn has_let_in(&self, device: Device) -> bool {
+        match self.cases[device as usize].state {
+            State::Waiting | State::Drawn => self.admits(device),
+            State::Begun | State::Healthy | State::Soaked | State::Failed | State::Nothing => true,
+        }
+    }
+
     /// Takes in news of long ago: no sign of life, and good for nothing but harm.
     pub fn late(&mut self, device: Device, letter: Letter) {
         match letter {

@@ -262,7 +262,7 @@ impl StageTrial {
     /// How many devices are let in, whether they came or not.
     pub fn authorised(&self) -> u32 {
         let all = 0..self.trial.roster().len();
-        count_u32(all.filter(|device| self.trial.admits(*device)).count())
+        count_u32(all.filter(|device| self.trial.has_let_in(*device)).count())
     }
 
     /// The trial itself.
