@@ -6,8 +6,9 @@ mod table;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use lockgate_agent::clock::Stopwatch;
+use lockgate_agent::clock::{self, Stopwatch};
 use lockgate_server::status::{Decision, RolloutState};
+use lockgate_shared::time::Moment;
 
 pub use story::tell;
 
@@ -21,6 +22,10 @@ pub struct Demo {
     pub devices: Vec<Device>,
     begun: Stopwatch,
     seen: BTreeMap<String, String>,
+    /// What a device's product was last seen to run.
+    running: BTreeMap<String, String>,
+    /// When a device's product was first seen on another version than this.
+    left: BTreeMap<(String, String), Moment>,
     broken: Vec<String>,
 }
 
@@ -32,6 +37,8 @@ impl Demo {
             devices: Vec::new(),
             begun: Stopwatch::start(),
             seen: BTreeMap::new(),
+            running: BTreeMap::new(),
+            left: BTreeMap::new(),
             broken: Vec::new(),
         }
     }
@@ -140,6 +147,11 @@ impl Demo {
         self.world.rollout(product, version).is_some_and(|rollout| rollout.state == state)
     }
 
+    /// When a device's product was first seen to run another version than this one, which it ran.
+    pub fn left(&self, device: &str, product: &str, version: &str) -> Option<Moment> {
+        self.left.get(&(format!("{device} {product}"), version.to_owned())).copied()
+    }
+
     /// What was promised and did not come true.
     pub fn broken(&self) -> &[String] {
         &self.broken
@@ -155,6 +167,10 @@ impl Demo {
                     product.running.as_ref().map_or("nothing".into(), ToString::to_string);
                 let text = format!("runs {running}: {}", product.state_text);
                 let key = format!("{} {}", device.plan.name, product.product);
+                let before = self.running.insert(key.clone(), running.clone());
+                if let Some(before) = before.filter(|before| *before != running) {
+                    self.left.entry((key.clone(), before)).or_insert_with(clock::now);
+                }
                 lines.push((key, text));
             }
         }
