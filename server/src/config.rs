@@ -287,18 +287,15 @@ impl Api {
         3
     }
 
-    /// The default of [`Self::device_letters_per_minute`].
-    pub const fn device_letters() -> u32 {
+    const fn device_letters() -> u32 {
         120
     }
 
-    /// The default of [`Self::address_requests_per_minute`].
-    pub const fn address_requests() -> u32 {
+    const fn address_requests() -> u32 {
         60_000
     }
 
-    /// The default of [`Self::letters_kept_s`].
-    pub const fn letters_kept() -> Seconds {
+    const fn letters_kept() -> Seconds {
         Seconds(30 * 86_400)
     }
 }
@@ -336,7 +333,7 @@ fn within(setting: &'static str, found: u64, min: u64, max: u64) -> Result<(), C
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const API: &str = "[api]\nlisten = '127.0.0.1:8443'\nstate = 'state'\nrepository = '/srv/repository'\nsocket = 'gate.sock'\nanchor = 'root.json'\n";
@@ -387,5 +384,21 @@ mod tests {
             refused,
             Err(ConfigError::Bounds { setting: "gatekeeper.timestamp_interval_s", .. })
         ));
+    }
+
+    /// A letter box with everything below one folder, which does not wait for more letters.
+    pub(crate) fn api(folder: &Path) -> Api {
+        Api {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            state: folder.join("api"),
+            repository: folder.join("repository"),
+            socket: folder.join("socket"),
+            anchor: folder.join("root.json"),
+            sweep_s: Seconds(60),
+            journal_tick_ms: 1,
+            device_letters_per_minute: Api::device_letters(),
+            address_requests_per_minute: Api::address_requests(),
+            letters_kept_s: Api::letters_kept(),
+        }
     }
 }

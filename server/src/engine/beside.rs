@@ -8,17 +8,15 @@ use std::{
     time::Duration,
 };
 
-use lockgate_shared::{act::Act, time::Seconds};
+use lockgate_shared::act::Act;
 
-use super::fixture::{BEGIN, Phone, Yard, signed};
+use super::{
+    desk::Desk,
+    fixture::{BEGIN, Phone, Yard, signed},
+};
 use crate::{
     clock::Stopwatch,
-    config::{Api, Polls},
-    letters::LetterBox,
-    shutdown::Stopper,
-    socket,
     status::{About, Decision},
-    store::{NewEntry, sqlite::SqliteStore},
     stream::EntryKind,
 };
 
@@ -33,43 +31,14 @@ fn what_the_letter_box_takes_is_judged_and_the_verdicts_come_back() {
     let stranger = yard.enrol(&Phone::new(90, "Slate 3"), yard.token(32, 1));
     yard.engine = None;
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let (stopper, shutdown) = Stopper::new();
-    let config = yard.config();
-    let api = Api {
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        state: yard.folder.path().join("api"),
-        repository: config.repository.clone(),
-        socket: config.socket.clone(),
-        anchor: config.anchor.clone(),
-        sweep_s: Seconds(60),
-        journal_tick_ms: 1,
-        device_letters_per_minute: Api::device_letters(),
-        address_requests_per_minute: Api::address_requests(),
-        letters_kept_s: Api::letters_kept(),
-    };
-    std::fs::create_dir_all(&api.state).expect("a folder");
-    let store = SqliteStore::open(&api.state.join("store.db")).expect("a store");
-    let letter_box =
-        LetterBox::open_store(Box::new(store), &api, Polls::default()).expect("a letter box");
-    let guard = runtime.enter();
-    let listener = socket::bind(&api.socket).expect("a socket");
-    drop(guard);
-    let served = runtime.spawn(socket::serve(listener, Arc::clone(&letter_box), shutdown));
-    for entry in &yard.letters.entries {
-        let (received, kind, bytes) = (entry.received, entry.kind, entry.bytes.clone());
-        let entry = NewEntry { received, kind, bytes };
-        runtime.block_on(letter_box.append(entry)).expect("on disk");
-    }
+    let desk = Desk::open(&yard);
+    desk.hand_over(&yard);
 
     let stop = Arc::new(AtomicBool::new(false));
-    let (config, ended) = (config, Arc::clone(&stop));
+    let (config, ended) = (yard.config(), Arc::clone(&stop));
     let gatekeeper = std::thread::spawn(move || super::turns(&config, &ended, &|| BEGIN));
     let waited = Stopwatch::start();
+    let letter_box = &desk.letter_box;
     let decided = |offset| {
         let reports = letter_box.reports();
         reports.entry(offset).map(|verdict| verdict.decision)
@@ -90,9 +59,7 @@ fn what_the_letter_box_takes_is_judged_and_the_verdicts_come_back() {
 
     stop.store(true, Ordering::Relaxed);
     gatekeeper.join().expect("no panic").expect("a good end");
-    stopper.stop();
-    runtime.block_on(served).expect("the socket's end");
-    letter_box.close();
+    desk.close();
     yard.start_engine();
     assert!(yard.file("Slate 3").is_some());
 }

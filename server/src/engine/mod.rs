@@ -636,6 +636,8 @@ fn version_sum(trusted: &Trusted) -> u64 {
 #[cfg(test)]
 mod beside;
 #[cfg(test)]
+mod desk;
+#[cfg(test)]
 mod fixture;
 #[cfg(test)]
 pub(crate) use fixture::{letter as sample_letter, manifest as sample_manifest};

@@ -1,27 +1,19 @@
 //! Stories of a letter box whose store was restored from an older backup: the real one, on a real file,
 //! over the real socket, before a gatekeeper that has counted further.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use lockgate_shared::{
     act::Start,
-    time::Seconds,
-    wire::{Format, Letter, OutcomeKind},
+    wire::{Letter, OutcomeKind},
 };
-use tokio::{runtime::Runtime, task::JoinHandle};
 
 use super::{
-    Engine,
+    desk::Desk,
     fixture::{Phone, Yard},
-    source::SocketSource,
 };
 use crate::{
-    config::{Api, Polls},
-    letters::LetterBox,
-    shutdown::Stopper,
-    socket,
     status::{About, Decision, RolloutState, Status, Verdict},
-    store::{NewEntry, sqlite::SqliteStore},
     stream::EntryKind,
 };
 
@@ -32,7 +24,7 @@ fn after_a_restore_the_fleet_goes_on_and_what_was_lost_is_no_health() {
     for phone in &mut phones {
         yard.sees(phone, &start, true);
     }
-    let mut desk = Desk::open(&mut yard);
+    let mut desk = Desk::open(&yard);
     desk.hand_over(&yard);
     desk.turn(&mut yard);
     let (counted, treated) = (desk.head(), yard.status().rollouts[0].stages[1].treated);
@@ -41,7 +33,7 @@ fn after_a_restore_the_fleet_goes_on_and_what_was_lost_is_no_health() {
     let started = About::Entry(started.expect("a start") as u64);
 
     let backup = desk.close_and_copy();
-    let mut desk = Desk::open(&mut yard);
+    let mut desk = Desk::open(&yard);
     // It was counted, and is in no backup.
     let told = ended(&yard, &mut phones[0], &start, OutcomeKind::Confirmed);
     desk.take(&yard, &phones[0], &told);
@@ -54,7 +46,7 @@ fn after_a_restore_the_fleet_goes_on_and_what_was_lost_is_no_health() {
     desk.close_and_restore(&backup);
 
     // It came after the restore, before the gatekeeper did: as many entries as were counted and lost.
-    let mut desk = Desk::open(&mut yard);
+    let mut desk = Desk::open(&yard);
     let kept = ended(&yard, &mut phones[2], &start, OutcomeKind::Confirmed);
     desk.take(&yard, &phones[2], &kept);
     assert_eq!(desk.head(), reached, "it looks as if nothing had been lost");
@@ -94,7 +86,7 @@ fn after_a_restore_the_fleet_goes_on_and_what_was_lost_is_no_health() {
 
     // And so it stays, whoever is started anew.
     desk.close();
-    let mut desk = Desk::open(&mut yard);
+    let mut desk = Desk::open(&yard);
     yard.start_engine();
     desk.turn(&mut yard);
     let next = phones[0].letter(&yard);
@@ -109,18 +101,18 @@ fn after_a_restore_the_fleet_goes_on_and_what_was_lost_is_no_health() {
 fn a_letter_box_with_an_empty_store_takes_the_place_of_one_that_was_lost() {
     let mut yard = Yard::new();
     let (start, mut phones) = yard.started(2);
-    let mut desk = Desk::open(&mut yard);
+    let mut desk = Desk::open(&yard);
     desk.hand_over(&yard);
     desk.turn(&mut yard);
     let reached = yard.status().letters_offset;
     desk.close_and_restore(&[]);
 
-    let mut desk = Desk::open(&mut yard);
+    let mut desk = Desk::open(&yard);
     desk.turn(&mut yard);
     assert_eq!((desk.head(), yard.status().letters_offset), (reached, reached));
     // It was stopped before it had anything to number.
     desk.close();
-    let mut desk = Desk::open(&mut yard);
+    let mut desk = Desk::open(&yard);
     let letter = ended(&yard, &mut phones[0], &start, OutcomeKind::Confirmed);
     desk.take(&yard, &phones[0], &letter);
     desk.turn(&mut yard);
@@ -131,8 +123,8 @@ fn a_letter_box_with_an_empty_store_takes_the_place_of_one_that_was_lost() {
 
 #[test]
 fn nobody_is_followed_to_the_end_of_all_numbers() {
-    let mut yard = Yard::new();
-    let desk = Desk::open(&mut yard);
+    let yard = Yard::new();
+    let desk = Desk::open(&yard);
     for far in [u64::MAX, 1 << 40] {
         desk.runtime.block_on(desk.letter_box.follow(far, None)).expect("no failure");
         assert_eq!(desk.head(), 0, "it went to {far}");
@@ -147,113 +139,4 @@ fn ended(yard: &Yard, phone: &mut Phone, start: &Start, kind: OutcomeKind) -> Le
     letter.outcomes.push(outcome);
     letter.rollouts.push(phone.view(start, true));
     letter
-}
-
-/// A letter box that serves its socket.
-struct Desk {
-    runtime: Runtime,
-    letter_box: Arc<LetterBox>,
-    stopper: Arc<Stopper>,
-    served: JoinHandle<()>,
-    source: SocketSource,
-    store: PathBuf,
-}
-
-impl Desk {
-    fn open(yard: &mut Yard) -> Self {
-        let config = yard.config();
-        let api = Api {
-            listen: "127.0.0.1:0".parse().expect("an address"),
-            state: yard.folder.path().join("api"),
-            repository: config.repository.clone(),
-            socket: config.socket.clone(),
-            anchor: config.anchor,
-            sweep_s: Seconds(60),
-            journal_tick_ms: 1,
-            device_letters_per_minute: Api::device_letters(),
-            address_requests_per_minute: Api::address_requests(),
-            letters_kept_s: Api::letters_kept(),
-        };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let (stopper, shutdown) = Stopper::new();
-        fs::create_dir_all(&api.state).expect("a folder");
-        let store = api.state.join("store.db");
-        let opened = SqliteStore::open(&store).expect("a store");
-        let letter_box =
-            LetterBox::open_store(Box::new(opened), &api, Polls::default()).expect("a letter box");
-        let guard = runtime.enter();
-        let listener = socket::bind(&api.socket).expect("a socket");
-        drop(guard);
-        let served = runtime.spawn(socket::serve(listener, Arc::clone(&letter_box), shutdown));
-        let source = SocketSource::new(&api.socket);
-        Self { runtime, letter_box, stopper, served, source, store }
-    }
-
-    /// Puts everything into its journal that the story's own letter box has.
-    fn hand_over(&self, yard: &Yard) {
-        for entry in &yard.letters.entries {
-            self.append(NewEntry {
-                received: entry.received,
-                kind: entry.kind,
-                bytes: entry.bytes.clone(),
-            });
-        }
-    }
-
-    fn take(&self, yard: &Yard, phone: &Phone, letter: &Letter) {
-        let format = Format::Binary;
-        let sealed = letter.seal(format, &phone.key).expect("sealed");
-        let bytes = sealed.to_bytes().expect("bytes");
-        self.append(NewEntry { received: yard.now, kind: EntryKind::Letter(format), bytes });
-    }
-
-    fn append(&self, entry: NewEntry) {
-        self.runtime.block_on(self.letter_box.append(entry)).expect("on disk");
-    }
-
-    /// Turns of the gatekeeper, until it has what there is.
-    fn turn(&mut self, yard: &mut Yard) {
-        yard.now = yard.now.plus(Seconds(60));
-        let now = yard.now;
-        let engine: &mut Engine = yard.engine.as_mut().expect("an engine");
-        for _ in 0..4 {
-            engine.turn(&mut self.source, &|| now).expect("a turn");
-        }
-    }
-
-    fn head(&self) -> u64 {
-        *self.letter_box.head().borrow()
-    }
-
-    fn audit(&self) -> Vec<String> {
-        self.letter_box.reports().audit(1).map(str::to_owned).collect()
-    }
-
-    fn close(self) {
-        self.stopper.stop();
-        self.runtime.block_on(self.served).expect("the socket's end");
-        self.runtime.block_on(self.letter_box.sweep()).expect("swept");
-        self.letter_box.close();
-    }
-
-    fn close_and_copy(self) -> Vec<u8> {
-        let store = self.store.clone();
-        self.close();
-        fs::read(store).expect("a store")
-    }
-
-    fn close_and_restore(self, backup: &[u8]) {
-        let store = self.store.clone();
-        self.close();
-        for helper in ["", "-wal", "-shm"] {
-            let _ = fs::remove_file(format!("{}{helper}", store.display()));
-        }
-        if !backup.is_empty() {
-            fs::write(store, backup).expect("restored");
-        }
-    }
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::open_routes,
-    config::{Api, Polls},
+    config::{self, Polls},
     letters::LetterBox,
     store::memory::MemoryStore,
 };
@@ -277,18 +277,7 @@ async fn serves(
 }
 
 fn letter_box(folder: &Path) -> Arc<LetterBox> {
-    let api = Api {
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        state: folder.join("api"),
-        repository: folder.join("repository"),
-        socket: folder.join("socket"),
-        anchor: folder.join("root.json"),
-        sweep_s: Seconds(60),
-        journal_tick_ms: 1,
-        device_letters_per_minute: Api::device_letters(),
-        address_requests_per_minute: Api::address_requests(),
-        letters_kept_s: Api::letters_kept(),
-    };
     let store = Box::new(MemoryStore::default());
-    LetterBox::open_store(store, &api, Polls::default()).expect("a letter box")
+    LetterBox::open_store(store, &config::tests::api(folder), Polls::default())
+        .expect("a letter box")
 }
