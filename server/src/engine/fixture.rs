@@ -166,6 +166,12 @@ impl Yard {
         self.turn();
     }
 
+    pub(super) fn ticks(&mut self, ticks: u32) {
+        for _ in 0..ticks {
+            self.tick();
+        }
+    }
+
     pub(super) fn send(&mut self, kind: EntryKind, bytes: Vec<u8>) -> u64 {
         let offset = self.letters.entries.len() as u64;
         self.letters.entries.push(Entry { offset, received: self.now, kind, bytes });
@@ -262,16 +268,12 @@ impl Yard {
 
     /// A letter that names the rollout.
     pub(super) fn sees(&mut self, phone: &mut Phone, start: &Start, treated: bool) -> u64 {
-        let mut letter = phone.letter(self);
-        letter.rollouts.push(phone.view(start, treated));
+        let letter = phone.names(self, start, treated);
         self.post(phone, letter)
     }
 
     pub(super) fn ends(&mut self, phone: &mut Phone, start: &Start, kind: OutcomeKind) -> u64 {
-        let outcome = phone.outcome(start, kind, self.now);
-        let mut letter = phone.letter(self);
-        letter.outcomes.push(outcome);
-        letter.rollouts.push(phone.view(start, true));
+        let letter = phone.tells(self, start, kind);
         self.post(phone, letter)
     }
 
@@ -296,6 +298,21 @@ impl Yard {
             owner: "ben".parse().expect("a name"),
             risk: RiskClass::Routine,
             plan: Digest([0; 32]),
+        }
+    }
+
+    /// A rollout that is a tick old, and the devices that read of it.
+    pub(super) fn under_way(count: u8) -> (Self, Start, Vec<Phone>) {
+        let mut yard = Self::new();
+        let (start, phones) = yard.started(count);
+        yard.tick();
+        (yard, start, phones)
+    }
+
+    /// Ticks until somebody of the last stage may begin.
+    pub(super) fn until_somebody_may_begin(&mut self) {
+        while self.status().rollouts[0].stages[1].authorised == 0 {
+            self.tick();
         }
     }
 
@@ -381,6 +398,21 @@ impl Phone {
             outcomes_digest: self.outcomes.digest,
             ..letter(self.id())
         }
+    }
+
+    /// A letter that names the rollout.
+    pub(super) fn names(&mut self, yard: &Yard, start: &Start, treated: bool) -> Letter {
+        let mut letter = self.letter(yard);
+        letter.rollouts.push(self.view(start, treated));
+        letter
+    }
+
+    /// A letter of a device that was let in, with what came of it.
+    pub(super) fn tells(&mut self, yard: &Yard, start: &Start, kind: OutcomeKind) -> Letter {
+        let outcome = self.outcome(start, kind, yard.now);
+        let mut letter = self.names(yard, start, true);
+        letter.outcomes.push(outcome);
+        letter
     }
 
     pub(super) fn view(&self, start: &Start, treated: bool) -> RolloutView {

@@ -17,9 +17,7 @@ use crate::{
 fn after_its_grant_is_withdrawn_a_device_is_expected_in_its_later_cohort_again() {
     let mut yard = Yard::new();
     let mut phones = yard.phones(2, "Slate 3");
-    let given = grant(&yard, &phones[0], BEGIN);
-    let offset = yard.json(EntryKind::Act, &given);
-    yard.accepted(offset);
+    give(&mut yard, &phones[0], BEGIN);
     assert_eq!(early(&yard.status()), 1);
 
     let offset = withdraw(&mut yard, &phones[0], "acme", BEGIN);
@@ -39,9 +37,7 @@ fn after_its_grant_is_withdrawn_a_device_is_expected_in_its_later_cohort_again()
 fn what_a_device_saw_before_it_heard_of_the_withdrawal_it_names_once_as_it_was() {
     let mut yard = Yard::new();
     let mut phones = yard.phones(1, "Slate 3");
-    let given = grant(&yard, &phones[0], BEGIN);
-    let offset = yard.json(EntryKind::Act, &given);
-    yard.accepted(offset);
+    give(&mut yard, &phones[0], BEGIN);
     let starts = started(&mut yard, &["1.1.0", "1.2.0"]);
     let offset = withdraw(&mut yard, &phones[0], "acme", BEGIN);
     yard.accepted(offset);
@@ -57,9 +53,7 @@ fn what_a_device_saw_before_it_heard_of_the_withdrawal_it_names_once_as_it_was()
 fn a_withdrawn_grant_does_not_come_back_and_nobody_withdraws_what_is_yet_to_be_signed() {
     let mut yard = Yard::new();
     let phones = yard.phones(1, "Slate 3");
-    let old = grant(&yard, &phones[0], BEGIN);
-    let offset = yard.json(EntryKind::Act, &old);
-    yard.accepted(offset);
+    let old = give(&mut yard, &phones[0], BEGIN);
     for (tenant, words) in [("globex", "of another tenant"), ("acme", "")] {
         let offset = withdraw(&mut yard, &phones[0], tenant, BEGIN.plus(Seconds(1 << 33)));
         if words.is_empty() {
@@ -74,9 +68,8 @@ fn a_withdrawn_grant_does_not_come_back_and_nobody_withdraws_what_is_yet_to_be_s
     let again = yard.json(EntryKind::Act, &old);
     yard.refused(again, "was withdrawn");
     yard.now = yard.now.plus(Seconds(3_600));
-    let new = grant(&yard, &phones[0], yard.now);
-    let offset = yard.json(EntryKind::Act, &new);
-    yard.accepted(offset);
+    let now = yard.now;
+    give(&mut yard, &phones[0], now);
     assert_eq!(early(&yard.status()), 1, "people grant again");
     let between = grant(&yard, &phones[0], BEGIN.plus(Seconds(1_800)));
     let offset = yard.json(EntryKind::Act, &between);
@@ -87,9 +80,7 @@ fn a_withdrawn_grant_does_not_come_back_and_nobody_withdraws_what_is_yet_to_be_s
 fn a_grant_that_has_ended_moves_no_device_of_a_rollout_that_it_has_not_seen() {
     let mut yard = Yard::new();
     let mut phones = yard.phones(3, "Slate 3");
-    let given = grant(&yard, &phones[0], BEGIN);
-    let offset = yard.json(EntryKind::Act, &given);
-    yard.accepted(offset);
+    give(&mut yard, &phones[0], BEGIN);
     yard.now = END.minus(Seconds(60));
     let start = started(&mut yard, &["1.1.0"]).remove(0);
     let counted = |yard: &Yard| {
@@ -116,9 +107,7 @@ fn what_a_device_came_to_that_was_let_in_by_a_grant_counts_there_after_its_end()
     let mut yard = Yard::new();
     let mut phones = yard.phones(3, "Slate 3");
     for phone in &phones {
-        let given = grant(&yard, phone, BEGIN);
-        let offset = yard.json(EntryKind::Act, &given);
-        yard.accepted(offset);
+        give(&mut yard, phone, BEGIN);
     }
     yard.now = END.minus(Seconds(60));
     let start = started(&mut yard, &["1.1.0"]).remove(0);
@@ -154,9 +143,7 @@ fn what_a_device_came_to_that_was_let_in_by_a_grant_counts_there_after_its_end()
 fn who_dates_letters_back_stretches_an_ended_grant_by_a_day_and_no_more() {
     let mut yard = Yard::new();
     let mut phones = yard.phones(1, "Slate 3");
-    let given = grant(&yard, &phones[0], BEGIN);
-    let offset = yard.json(EntryKind::Act, &given);
-    yard.accepted(offset);
+    give(&mut yard, &phones[0], BEGIN);
     yard.now = END.plus(Seconds(86_400 + 60));
     let start = started(&mut yard, &["1.1.0"]).remove(0);
     let mut letter = phones[0].letter(&yard);
@@ -197,15 +184,18 @@ fn a_grant_is_for_a_device_of_its_tenant_and_not_over() {
 fn nothing_is_withdrawn_of_a_product_that_nobody_knows() {
     let mut yard = Yard::new();
     let phone = yard.phones(1, "Slate 3").remove(0);
-    let request = WithdrawRequest {
-        device: phone.id(),
-        tenant: "acme".parse().expect("a name"),
-        product: "other".parse().expect("a name"),
-        issued: BEGIN,
-        by: "tom-acme".into(),
-    };
+    let product = "other".parse().expect("a name");
+    let request = WithdrawRequest { product, ..withdrawal(&phone, "acme", BEGIN) };
     let offset = yard.json(EntryKind::Withdraw, &request);
     yard.refused(offset, "names no product `other`");
+}
+
+/// A grant that is accepted.
+fn give(yard: &mut Yard, phone: &Phone, issued: Moment) -> SignedAct {
+    let given = grant(yard, phone, issued);
+    let offset = yard.json(EntryKind::Act, &given);
+    yard.accepted(offset);
+    given
 }
 
 fn grant(yard: &Yard, phone: &Phone, issued: Moment) -> SignedAct {
@@ -229,14 +219,17 @@ fn granted(yard: &Yard, phone: &Phone, issued: Moment, change: &dyn Fn(&mut Gran
 }
 
 fn withdraw(yard: &mut Yard, phone: &Phone, tenant: &str, issued: Moment) -> u64 {
-    let request = WithdrawRequest {
+    yard.json(EntryKind::Withdraw, &withdrawal(phone, tenant, issued))
+}
+
+fn withdrawal(phone: &Phone, tenant: &str, issued: Moment) -> WithdrawRequest {
+    WithdrawRequest {
         device: phone.id(),
         tenant: tenant.parse().expect("a name"),
         product: "app".parse().expect("a name"),
         issued,
         by: "tom-acme".into(),
-    };
-    yard.json(EntryKind::Withdraw, &request)
+    }
 }
 
 fn started(yard: &mut Yard, versions: &[&str]) -> Vec<Start> {
@@ -259,10 +252,8 @@ fn names_early(yard: &mut Yard, phone: &mut Phone, start: &Start) {
 }
 
 fn early_letter(yard: &Yard, phone: &mut Phone, start: &Start) -> Letter {
-    let mut letter = phone.letter(yard);
-    let mut view = phone.view(start, true);
-    view.cohort = "early".parse().expect("a name");
-    letter.rollouts.push(view);
+    let mut letter = phone.names(yard, start, true);
+    letter.rollouts[0].cohort = "early".parse().expect("a name");
     letter
 }
 

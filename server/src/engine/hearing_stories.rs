@@ -14,9 +14,7 @@ use crate::{
 
 #[test]
 fn a_treated_device_that_says_nothing_halts_and_a_deaf_gatekeeper_blames_nobody() {
-    let mut yard = Yard::new();
-    let (start, mut phones) = yard.started(6);
-    yard.tick();
+    let (mut yard, start, mut phones) = Yard::under_way(6);
     yard.sees(&mut phones[0], &start, true);
     yard.turn();
     yard.letters.broken = true;
@@ -24,21 +22,15 @@ fn a_treated_device_that_says_nothing_halts_and_a_deaf_gatekeeper_blames_nobody(
     assert_eq!(yard.one_turn(), Turn::Deaf);
     assert!(yard.status().stops.is_empty(), "who is deaf cannot tell silence");
     yard.letters.broken = false;
-    for _ in 0..9 {
-        yard.tick();
-    }
+    yard.ticks(9);
     assert!(yard.status().stops.is_empty());
-    for _ in 0..3 {
-        yard.tick();
-    }
+    yard.ticks(3);
     assert!(yard.status().stops[0].reason.contains("fell silent"), "{:?}", yard.status().stops);
 }
 
 #[test]
 fn unsigned_records_hide_no_silence_and_letters_end_it() {
-    let mut yard = Yard::new();
-    let (start, mut phones) = yard.started(6);
-    yard.tick();
+    let (mut yard, start, mut phones) = Yard::under_way(6);
     yard.sees(&mut phones[0], &start, true);
     yard.sees(&mut phones[1], &start, true);
     for number in 0..9 {
@@ -62,9 +54,7 @@ fn unsigned_records_hide_no_silence_and_letters_end_it() {
 
 #[test]
 fn who_breaks_the_stream_often_hides_no_silence_and_is_noticed() {
-    let mut yard = Yard::new();
-    let (start, mut phones) = yard.started(6);
-    yard.tick();
+    let (mut yard, start, mut phones) = Yard::under_way(6);
     yard.sees(&mut phones[0], &start, true);
     yard.turn();
     for _ in 0..14 {
@@ -87,26 +77,20 @@ fn a_gatekeeper_that_cannot_hear_opens_nothing_and_says_so() {
     let (_start, _phones) = yard.started(6);
     yard.letters.broken = true;
     yard.now = yard.now.plus(Seconds(200));
-    for _ in 0..10 {
-        yard.tick();
-    }
+    yard.ticks(10);
     let status = yard.status();
     let stage = &status.rollouts[0].stages[1];
     assert_eq!(stage.authorised, 0, "it let devices in on the strength of what it cannot hear");
     assert!(stage.reasons.iter().any(|why| why.contains("not been heard")), "{stage:?}");
     assert!(status.alarms.iter().any(|alarm| alarm.text.contains("nothing opens")));
     yard.letters.broken = false;
-    for _ in 0..3 {
-        yard.tick();
-    }
+    yard.ticks(3);
     assert!(yard.status().rollouts[0].stages[1].authorised > 0, "{:?}", yard.status());
 }
 
 #[test]
 fn letters_that_were_kept_back_show_harm_and_never_life_or_health() {
-    let mut yard = Yard::new();
-    let (start, mut phones) = yard.started(6);
-    yard.tick();
+    let (mut yard, start, mut phones) = Yard::under_way(6);
     for phone in &mut phones[..3] {
         yard.sees(phone, &start, true);
     }
@@ -116,9 +100,7 @@ fn letters_that_were_kept_back_show_harm_and_never_life_or_health() {
     let outcome = phones[1].outcome(&start, OutcomeKind::Confirmed, yard.now);
     let mut well = phones[1].letter(&yard);
     well.outcomes.push(outcome);
-    for _ in 0..121 {
-        yard.tick();
-    }
+    yard.ticks(121);
     assert_eq!(yard.status().rollouts[0].stages[1].silent, 3);
     yard.post(&mut phones[0], seen);
     yard.post(&mut phones[1], well);
@@ -141,9 +123,7 @@ fn letters_that_were_kept_back_show_harm_and_never_life_or_health() {
 
 #[test]
 fn an_outcome_that_never_arrived_counts_as_harm() {
-    let mut yard = Yard::new();
-    let (start, mut phones) = yard.started(6);
-    yard.tick();
+    let (mut yard, start, mut phones) = Yard::under_way(6);
     yard.sees(&mut phones[0], &start, true);
     // It goes back; the letter that says so is lost, and a later one shows the count.
     let at = yard.now;

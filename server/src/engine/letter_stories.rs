@@ -14,6 +14,8 @@ use super::fixture::{BEGIN, Phone, Yard, key};
 use crate::status::{RolloutState, StageStatus};
 
 const DAY: Seconds = Seconds(86_400);
+/// Ticks until two hours are over.
+const TWO_HOURS: u32 = 121;
 
 #[test]
 fn two_machines_with_one_identity_are_told_by_one_number_with_two_contents() {
@@ -63,10 +65,8 @@ fn what_contradicts_itself_in_a_letter_is_an_alarm_and_no_evidence() {
     for (change, words) in wrong {
         let mut yard = Yard::new();
         let (start, mut phone) = with_a_stranger(&mut yard);
-        let mut letter = phone.letter(&yard);
-        let mut view = phone.view(&start, true);
-        change(&mut view);
-        letter.rollouts.push(view);
+        let mut letter = phone.names(&yard, &start, true);
+        change(&mut letter.rollouts[0]);
         yard.post(&mut phone, letter);
         yard.turn();
         assert!(alarmed(&yard, words), "{words}: {:?}", yard.status().alarms);
@@ -76,17 +76,13 @@ fn what_contradicts_itself_in_a_letter_is_an_alarm_and_no_evidence() {
 
 #[test]
 fn a_letter_dated_ahead_ends_no_silence_when_it_comes_late() {
-    let mut yard = Yard::new();
-    let (start, mut phones) = yard.started(6);
-    yard.tick();
+    let (mut yard, start, mut phones) = Yard::under_way(6);
     yard.sees(&mut phones[0], &start, true);
     yard.turn();
     // Its clock is ahead by ten hours. It dies, and the letter box brings its last word after two.
     let mut last = phones[0].letter(&yard);
     last.sent = yard.now.plus(Seconds(36_000));
-    for _ in 0..121 {
-        yard.tick();
-    }
+    yard.ticks(TWO_HOURS);
     yard.post(&mut phones[0], last);
     yard.turn();
     assert_eq!(general(&yard).silent, 1, "whoever dates ahead lives for ever");
@@ -94,14 +90,9 @@ fn a_letter_dated_ahead_ends_no_silence_when_it_comes_late() {
 
 #[test]
 fn a_letter_that_was_kept_back_still_shows_who_began() {
-    let mut yard = Yard::new();
-    let (start, mut phones) = yard.started(6);
-    yard.tick();
-    let mut kept_back = phones[0].letter(&yard);
-    kept_back.rollouts.push(phones[0].view(&start, true));
-    for _ in 0..121 {
-        yard.tick();
-    }
+    let (mut yard, start, mut phones) = Yard::under_way(6);
+    let kept_back = phones[0].names(&yard, &start, true);
+    yard.ticks(TWO_HOURS);
     assert_eq!(general(&yard).treated, 0);
     yard.post(&mut phones[0], kept_back);
     yard.turn();
@@ -112,16 +103,11 @@ fn a_letter_that_was_kept_back_still_shows_who_began() {
 
 #[test]
 fn a_letter_that_was_kept_back_ends_no_silence_by_what_it_says_of_the_rollout() {
-    let mut yard = Yard::new();
-    let (start, mut phones) = yard.started(6);
-    yard.tick();
+    let (mut yard, start, mut phones) = Yard::under_way(6);
     yard.sees(&mut phones[0], &start, true);
     yard.turn();
-    let mut kept_back = phones[0].letter(&yard);
-    kept_back.rollouts.push(phones[0].view(&start, true));
-    for _ in 0..121 {
-        yard.tick();
-    }
+    let kept_back = phones[0].names(&yard, &start, true);
+    yard.ticks(TWO_HOURS);
     yard.post(&mut phones[0], kept_back);
     yard.turn();
     assert_eq!(general(&yard).silent, 1, "it was at it two hours ago, and died since");
@@ -129,15 +115,10 @@ fn a_letter_that_was_kept_back_ends_no_silence_by_what_it_says_of_the_rollout() 
 
 #[test]
 fn an_old_timestamp_shows_no_health_to_a_gatekeeper_that_was_away() {
-    let mut yard = Yard::new();
-    let (start, mut phones) = yard.started(6);
-    yard.tick();
+    let (mut yard, start, mut phones) = Yard::under_way(6);
     let timestamp = yard.status().expiries.into_iter().find(|role| role.role == "timestamp");
-    let record = phones[0].outcome(&start, OutcomeKind::Confirmed, yard.now);
-    let mut kept_back = phones[0].letter(&yard);
+    let mut kept_back = phones[0].tells(&yard, &start, OutcomeKind::Confirmed);
     kept_back.timestamp_version = timestamp.expect("the timestamp").version;
-    kept_back.rollouts.push(phones[0].view(&start, true));
-    kept_back.outcomes.push(record);
     // Another timestamp comes; then nobody hears or signs anything for two hours.
     yard.now = yard.now.plus(Seconds(600));
     yard.turn();
@@ -187,14 +168,11 @@ fn a_revoked_device_that_named_no_rollout_is_expected_in_none() {
 
 #[test]
 fn an_outcome_that_comes_again_counts_once_and_is_no_loss() {
-    let mut yard = Yard::new();
-    let (start, mut phones) = yard.started(6);
-    yard.tick();
+    let (mut yard, start, mut phones) = Yard::under_way(6);
     let record = phones[0].outcome(&start, OutcomeKind::Confirmed, yard.now);
     for _ in 0..3 {
         // The answers are lost, so the device says it again.
-        let mut letter = phones[0].letter(&yard);
-        letter.rollouts.push(phones[0].view(&start, true));
+        let mut letter = phones[0].names(&yard, &start, true);
         letter.outcomes.push(record.clone());
         yard.post(&mut phones[0], letter);
     }
@@ -205,9 +183,7 @@ fn an_outcome_that_comes_again_counts_once_and_is_no_loss() {
 
 #[test]
 fn more_outcomes_than_a_letter_holds_come_in_the_next_one_and_none_is_lost() {
-    let mut yard = Yard::new();
-    let (start, mut phones) = yard.started(6);
-    yard.tick();
+    let (mut yard, start, mut phones) = Yard::under_way(6);
     let count = u8::try_from(limits::LETTER_OUTCOMES).expect("few") + 4;
     // Of rollouts that are over: nobody here knows of them any more.
     let mut of = |number| {
@@ -229,9 +205,7 @@ fn a_lost_outcome_is_harm_in_a_device_that_was_let_in_and_in_no_other() {
     for let_in in [true, false] {
         let mut yard = Yard::new();
         let (start, mut phones) = yard.started(6);
-        while general(&yard).authorised == 0 {
-            yard.tick();
-        }
+        yard.until_somebody_may_begin();
         let entry = yard.file("Slate 3").expect("a file").rollouts.remove(0);
         let admits = |phone: &Phone| {
             let view = phone.view(&start, false);
@@ -254,9 +228,7 @@ fn a_lost_outcome_is_harm_in_a_device_that_was_let_in_and_in_no_other() {
 fn harm_counts_of_a_device_whose_first_letter_somebody_kept_back() {
     let mut yard = Yard::new();
     let (start, mut phone) = with_a_stranger(&mut yard);
-    while general(&yard).authorised == 0 {
-        yard.tick();
-    }
+    yard.until_somebody_may_begin();
     let record = phone.outcome(&start, OutcomeKind::RolledBack, yard.now);
     let mut letter = phone.letter(&yard);
     letter.outcomes.push(record);

@@ -3,15 +3,9 @@
 
 use std::sync::Arc;
 
-use lockgate_shared::{
-    act::Start,
-    wire::{Letter, OutcomeKind},
-};
+use lockgate_shared::wire::OutcomeKind;
 
-use super::{
-    desk::Desk,
-    fixture::{Phone, Yard},
-};
+use super::{desk::Desk, fixture::Yard};
 use crate::{
     status::{About, Decision, RolloutState, Status, Verdict},
     stream::EntryKind,
@@ -35,11 +29,11 @@ fn after_a_restore_the_fleet_goes_on_and_what_was_lost_is_no_health() {
     let backup = desk.close_and_copy();
     let mut desk = Desk::open(&yard);
     // It was counted, and is in no backup.
-    let told = ended(&yard, &mut phones[0], &start, OutcomeKind::Confirmed);
+    let told = phones[0].tells(&yard, &start, OutcomeKind::Confirmed);
     desk.take(&yard, &phones[0], &told);
     desk.turn(&mut yard);
     // It was acknowledged, and neither counted nor in a backup.
-    let lost = ended(&yard, &mut phones[1], &start, OutcomeKind::Confirmed);
+    let lost = phones[1].tells(&yard, &start, OutcomeKind::Confirmed);
     desk.take(&yard, &phones[1], &lost);
     let reached = yard.status().letters_offset;
     let lines = desk.audit().len();
@@ -47,7 +41,7 @@ fn after_a_restore_the_fleet_goes_on_and_what_was_lost_is_no_health() {
 
     // It came after the restore, before the gatekeeper did: as many entries as were counted and lost.
     let mut desk = Desk::open(&yard);
-    let kept = ended(&yard, &mut phones[2], &start, OutcomeKind::Confirmed);
+    let kept = phones[2].tells(&yard, &start, OutcomeKind::Confirmed);
     desk.take(&yard, &phones[2], &kept);
     assert_eq!(desk.head(), reached, "it looks as if nothing had been lost");
     desk.turn(&mut yard);
@@ -113,7 +107,7 @@ fn a_letter_box_with_an_empty_store_takes_the_place_of_one_that_was_lost() {
     // It was stopped before it had anything to number.
     desk.close();
     let mut desk = Desk::open(&yard);
-    let letter = ended(&yard, &mut phones[0], &start, OutcomeKind::Confirmed);
+    let letter = phones[0].tells(&yard, &start, OutcomeKind::Confirmed);
     desk.take(&yard, &phones[0], &letter);
     desk.turn(&mut yard);
     assert_eq!((desk.head(), yard.status().letters_offset), (reached + 1, reached + 1));
@@ -130,13 +124,4 @@ fn nobody_is_followed_to_the_end_of_all_numbers() {
         assert_eq!(desk.head(), 0, "it went to {far}");
     }
     desk.close();
-}
-
-/// A letter of a device that was let in, with what came of it.
-fn ended(yard: &Yard, phone: &mut Phone, start: &Start, kind: OutcomeKind) -> Letter {
-    let outcome = phone.outcome(start, kind, yard.now);
-    let mut letter = phone.letter(yard);
-    letter.outcomes.push(outcome);
-    letter.rollouts.push(phone.view(start, true));
-    letter
 }

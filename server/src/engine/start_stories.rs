@@ -13,9 +13,7 @@ use crate::stream::{EntryKind, Publication};
 
 #[test]
 fn whoever_signed_a_release_does_not_start_it_though_he_became_an_approver_since() {
-    let mut yard = Yard::new();
-    yard.phones(3, "Slate 3");
-    yard.release(2, &["1.1.0"], &[11, 12]);
+    let mut yard = released();
     publish_policy(&mut yard, |policy| {
         let abe = policy.people.get_mut(&"abe".parse().expect("a name")).expect("an author");
         abe.roles = [Role::Approver].into();
@@ -29,9 +27,7 @@ fn whoever_signed_a_release_does_not_start_it_though_he_became_an_approver_since
 
 #[test]
 fn a_start_whose_cohorts_are_only_the_ladders_or_only_the_policys_is_refused() {
-    let mut yard = Yard::new();
-    yard.phones(3, "Slate 3");
-    yard.release(2, &["1.1.0"], &[11, 12]);
+    let mut yard = released();
     publish_policy(&mut yard, |policy| {
         let product = policy.products.values_mut().next().expect("a product");
         product.cohorts.insert(1, "vip".parse().expect("a name"));
@@ -76,6 +72,14 @@ fn a_release_that_was_recalled_is_not_started() {
     let (recalled, older) = (start("1.1.0"), start("1.0.0"));
     yard.refused(recalled, "`app` 1.1.0 is recalled");
     yard.accepted(older);
+}
+
+/// Three devices, and a release that goes nowhere yet.
+fn released() -> Yard {
+    let mut yard = Yard::new();
+    yard.phones(3, "Slate 3");
+    yard.release(2, &["1.1.0"], &[11, 12]);
+    yard
 }
 
 /// People publish a changed policy.

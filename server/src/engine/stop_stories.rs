@@ -137,9 +137,7 @@ fn nobody_approves_by_another_manifest_or_what_has_ended() {
 /// A rollout with one harmed device, and the halt 1 because of it.
 fn halted(yard: &mut Yard) -> (Start, Vec<Phone>) {
     let (start, mut phones) = yard.started(6);
-    while yard.status().rollouts[0].stages[1].authorised == 0 {
-        yard.tick();
-    }
+    yard.until_somebody_may_begin();
     yard.ends(&mut phones[0], &start, OutcomeKind::RolledBack);
     yard.turn();
     assert_eq!(yard.status().stops[0].kind, StopKind::Halt);

@@ -76,9 +76,7 @@ fn a_good_release_is_started_climbs_and_is_complete_in_the_signed_file() {
 fn a_device_that_goes_back_halts_the_rollout_before_the_next_tick_and_a_lift_goes_on() {
     let mut yard = Yard::new();
     let (start, mut phones) = yard.started(6);
-    while yard.status().rollouts[0].stages[1].authorised == 0 {
-        yard.tick();
-    }
+    yard.until_somebody_may_begin();
     yard.ends(&mut phones[0], &start, OutcomeKind::RolledBack);
     yard.turn();
     let file = yard.file("Slate 3").expect("a file");
