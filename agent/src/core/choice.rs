@@ -425,4 +425,4 @@ pub fn told(code: u16, text: &str) -> ReasonRecord {
 
 #[cfg(test)]
 #[path = "choice_tests.rs"]
-mod tests;
+pub(crate) mod tests;

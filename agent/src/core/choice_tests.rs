@@ -159,19 +159,7 @@ impl Scene {
     }
 
     fn recall(&mut self, text: &str) {
-        let recall = Recall {
-            format: 1,
-            product: app(),
-            version: version(text),
-            to: version("1.0.0"),
-            manifest: Digest([0; 32]),
-            issued: NOW,
-            until: NOW.plus(Seconds(900)),
-            harmed_after_s: Seconds(0),
-            steps: vec![RecallStep { after_s: Seconds(0), share_ppm: 1_000_000 }],
-            timestamp_max_age_s: Seconds(3600),
-            reason: "it loses data".into(),
-        };
+        let recall = recall(text, NOW);
         self.recalls.insert(version(text), Some((Digest([1; 32]), recall)));
     }
 
@@ -250,7 +238,8 @@ fn signed(act: &Act, seed: u8) -> SignedAct {
     signed
 }
 
-fn manifest(text: &str) -> Manifest {
+/// A release for the cohort `general`, of one program.
+pub(crate) fn manifest(text: &str) -> Manifest {
     let file = FileKind::File { size: 1, sha256: Digest([3; 32]), executable: true };
     let gate = GateRule {
         first_devices: 1,
@@ -288,6 +277,23 @@ fn manifest(text: &str) -> Manifest {
     let ladder =
         Ladder { stages: vec![stage], timestamp_max_age_s: Seconds(3600), coverage_max: 10 };
     Manifest::new((app(), version(text)), vec![artifact], trial, ladder)
+}
+
+/// A recall to 1.0.0, of everybody at once.
+pub(crate) fn recall(text: &str, issued: Moment) -> Recall {
+    Recall {
+        format: 1,
+        product: app(),
+        version: version(text),
+        to: version("1.0.0"),
+        manifest: Digest([0; 32]),
+        issued,
+        until: issued.plus(Seconds(100_000)),
+        harmed_after_s: Seconds(0),
+        steps: vec![RecallStep { after_s: Seconds(0), share_ppm: 1_000_000 }],
+        timestamp_max_age_s: Seconds(20_000),
+        reason: "it loses data".into(),
+    }
 }
 
 fn policy() -> Policy {

@@ -9,12 +9,9 @@ use lockgate_shared::{
     facts::Conditions,
     group::KnownGroups,
     id::{PublicKey, RolloutId},
-    manifest::{
-        Artifact, ArtifactKind, FileEntry, FileKind, Gate, GateRule, Ladder, Manifest, Probe,
-        ProbeKind, Stage, StageApproval, Trial,
-    },
+    manifest::{Artifact, FileEntry, Manifest, Probe},
     policy::{Approvals, Person, Policy, Role as PolicyRole},
-    recall::{Recall, RecallStep},
+    recall::Recall,
     rollout::{OpenStage, RolloutEntry, RolloutFile, Scope, Stop, StopKind},
     wire::{
         Directive, Format, Letter, OutcomeKind, OutcomeRecord, Outcomes, Sealed,
@@ -25,6 +22,7 @@ use serde_json::json;
 
 use crate::{
     core::{
+        choice::tests as samples,
         machine::{Device, Fault, Plan, PlannedArtifact},
         trial::{Answer, Health, Said},
         tuf::{Another, Fetch as _, FetchError, testkit},
@@ -113,19 +111,7 @@ impl Bench {
 
     /// Recalls 1.1.0 to the release with this manifest.
     pub(super) fn recall(&self, manifest: Digest) {
-        let recall = Recall {
-            format: 1,
-            product: app(),
-            version: version("1.1.0"),
-            to: version("1.0.0"),
-            manifest,
-            issued: Moment(testkit::NOW),
-            until: Moment(testkit::NOW + 100_000),
-            harmed_after_s: Seconds(0),
-            steps: vec![RecallStep { after_s: Seconds(0), share_ppm: 1_000_000 }],
-            timestamp_max_age_s: Seconds(20_000),
-            reason: "it loses data".into(),
-        };
+        let recall = Recall { manifest, ..samples::recall("1.1.0", Moment(testkit::NOW)) };
         let bytes = serde_json::to_vec(&recall).expect("json");
         self.with(|it| {
             it.repo.add("targets", "releases/app/recall-1.1.0.json", &bytes);
@@ -497,49 +483,11 @@ pub(super) fn cohorts(agent: &Agent<World_>) -> Vec<String> {
 }
 
 pub(super) fn manifest() -> Manifest {
-    let file = FileKind::File { size: 1, sha256: Digest([3; 32]), executable: true };
-    Manifest::new(
-        (app(), version("1.1.0")),
-        vec![Artifact {
-            arch: None,
-            os_ids: Default::default(),
-            models: Default::default(),
-            kind: ArtifactKind::App,
-            size: 10,
-            sha256: Digest([4; 32]),
-            files: vec![FileEntry { path: "run".into(), kind: file }],
-        }],
-        Trial {
-            probes: vec![Probe {
-                name: "alive".into(),
-                kind: ProbeKind::Process { pidfile: "pid".into() },
-                interval_s: Seconds(10),
-            }],
-            soak_s: Seconds(40),
-            deadline_s: Seconds(120),
-            attempts: 3,
-        },
-        Ladder {
-            stages: vec![Stage {
-                cohort: "all".parse().expect("a name"),
-                ceiling_ppm: 1_000_000,
-                floor_s: Seconds(0),
-                bake_s: Seconds(0),
-                approval: StageApproval::None,
-                gate: Gate::Count(GateRule {
-                    first_devices: 1,
-                    growth: 2,
-                    min_devices: 1,
-                    small_stage: 10,
-                    max_failure_ppm: 10_000,
-                    confidence_ppm: 950_000,
-                    silence_after_s: Seconds(3600),
-                }),
-            }],
-            timestamp_max_age_s: Seconds(20_000),
-            coverage_max: 10,
-        },
-    )
+    let mut manifest = samples::manifest("1.1.0");
+    let stage = &mut manifest.ladder.stages[0];
+    (stage.cohort, stage.bake_s) = ("all".parse().expect("a name"), Seconds(0));
+    manifest.ladder.timestamp_max_age_s = Seconds(20_000);
+    manifest
 }
 
 fn policy() -> Policy {
