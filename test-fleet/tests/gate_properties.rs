@@ -8,9 +8,10 @@ use lockgate_server::rollout::trial::terms::Terms;
 use lockgate_shared::{bucket::Limit, terms::TrialTerms};
 use lockgate_test_fleet::sim::{
     fleet::Fleet,
-    policy::{Gate, Look, Policy, Standing, Update},
+    policy::{Gate, Look, Policy as _, Standing, Update},
     run::{Outcome, Run},
     scenario::{Beside, Hit, How, Scenario, Start, Who},
+    watch::{Observer, Watch},
 };
 use proptest::prelude::*;
 
@@ -26,8 +27,7 @@ proptest! {
     #[test]
     fn no_rollout_breaks_what_was_signed(story in stories()) {
         let fleet = Fleet::new(story.devices, &story.scenario, story.seed);
-        let mut strict = Strict::new(&fleet, &story);
-        let outcome = Run::new(&fleet, &story.scenario).play(&mut strict, HOURS);
+        let (outcome, strict) = Strict::play(&fleet, &story);
         prop_assert!(strict.broken.is_empty(), "{:?}", strict.broken);
         for (device, end) in strict.ends.iter().enumerate() {
             // Whoever began told its end, or is not heard any more: that silence is what is reported.
@@ -37,8 +37,7 @@ proptest! {
         }
         let begun = strict.ends.iter().filter(|end| end.begun.is_some()).count();
         prop_assert_eq!(begun, outcome.begun as usize);
-        let mut again = Strict::new(&fleet, &story);
-        let second = Run::new(&fleet, &story.scenario).play(&mut again, HOURS);
+        let (second, _) = Strict::play(&fleet, &story);
         prop_assert_eq!(outcome, second, "a replay differs");
     }
 
@@ -47,9 +46,10 @@ proptest! {
         let fleet = Fleet::new(story.devices, &story.scenario, story.seed);
         let play = |order| {
             let gate = Gate::new(&fleet, story.terms());
-            let mut mixed = Mixed { gate, order, kept: Vec::new(), begun: BTreeSet::new() };
-            let outcome = Run::new(&fleet, &story.scenario).play(&mut mixed, HOURS);
-            (Outcome { peak: 0.0, ..outcome }, mixed.begun)
+            let observer = Mixed { order, kept: Vec::new(), begun: BTreeSet::new() };
+            let mut watch = Watch { gate, observer };
+            let outcome = Run::new(&fleet, &story.scenario).play(&mut watch, HOURS);
+            (Outcome { peak: 0.0, ..outcome }, watch.observer.begun)
         };
         prop_assert_eq!(play(Order::AsTheyCome), play(Order::Backwards));
     }
@@ -123,9 +123,8 @@ struct End {
     heard: u32,
 }
 
-/// The gate, watched.
+/// What must hold of the gate, and what did not.
 struct Strict {
-    gate: Gate,
     ceiling: Limit,
     coverage: usize,
     admitted: Vec<bool>,
@@ -136,10 +135,16 @@ struct Strict {
 }
 
 impl Strict {
-    fn new(fleet: &Fleet, story: &Story) -> Self {
+    fn play(fleet: &Fleet, story: &Story) -> (Outcome, Self) {
+        let gate = Gate::new(fleet, story.terms());
+        let mut watch = Watch { gate, observer: Self::new(story) };
+        let outcome = Run::new(fleet, &story.scenario).play(&mut watch, HOURS);
+        (outcome, watch.observer)
+    }
+
+    fn new(story: &Story) -> Self {
         let devices = story.devices as usize;
         Self {
-            gate: Gate::new(fleet, story.terms()),
             ceiling: Limit::of_share_ppm(story.ceiling_ppm),
             coverage: story.plan.coverage as usize,
             admitted: vec![false; devices],
@@ -156,25 +161,23 @@ impl Strict {
         }
     }
 
-    fn watch(&mut self, hour: u32) {
-        let (limit, drawn) = {
-            let trial = &self.gate.0;
-            (trial.fleet_limit(), trial.drawn().collect::<Vec<u32>>())
-        };
+    fn watch(&mut self, gate: &Gate, hour: u32) {
+        let trial = &gate.0;
+        let (limit, drawn) = (trial.fleet_limit(), trial.drawn().collect::<Vec<u32>>());
         self.must(limit <= self.ceiling, "the stage is open beyond its ceiling", hour);
         self.must(limit >= self.fleet_limit, "the stage's limit fell", hour);
         self.must(drawn.starts_with(&self.drawn), "the coverage list lost an entry", hour);
         self.must(drawn.len() <= self.coverage, "the coverage list is too long", hour);
-        let narrower = self.gate.0.narrower();
+        let narrower = trial.narrower();
         self.must(narrower.iter().all(|(_, own)| *own <= limit), "a group is open wider", hour);
         for device in 0..self.admitted.len() as u32 {
             let place = device as usize;
-            let (admits, stops) = (self.gate.admits(device), self.gate.stops(device));
-            let bucket = self.gate.0.roster().devices[place].bucket;
+            let (admits, stops) = (gate.admits(device), gate.stops(device));
+            let bucket = trial.roster().devices[place].bucket;
             let fell =
                 self.admitted[place] && !admits && !stops && self.ends[place].begun.is_none();
             self.must(!fell, "who was let in is not any more", hour);
-            let named = self.gate.0.is_chosen(device);
+            let named = trial.is_chosen(device);
             let beyond = admits && !named && !self.ceiling.admits(bucket);
             self.must(!beyond, "somebody above the ceiling is let in", hour);
             self.must(!(admits && stops), "somebody held is let in", hour);
@@ -184,45 +187,24 @@ impl Strict {
     }
 }
 
-impl Policy for Strict {
-    fn begin_hour(&mut self, hour: u32, look: &Look<'_>) {
-        self.gate.begin_hour(hour, look);
-        self.watch(hour);
+impl Observer for Strict {
+    fn begin_hour(&mut self, gate: &mut Gate, hour: u32, look: &Look<'_>) {
+        gate.begin_hour(hour, look);
+        self.watch(gate, hour);
     }
 
-    fn admits(&self, device: u32) -> bool {
-        self.gate.admits(device)
-    }
-
-    fn letter(&mut self, device: u32, hour: u32, update: Update) {
+    fn letter(&mut self, gate: &mut Gate, device: u32, hour: u32, update: Update) {
         let end = &mut self.ends[device as usize];
         end.heard = hour;
         match update {
             Update::Waits(Standing::Begins) => {
                 end.begun = Some(hour);
-                let admits = self.gate.admits(device);
-                self.must(admits, "somebody began who was not let in", hour);
+                self.must(gate.admits(device), "somebody began who was not let in", hour);
             }
             Update::Healthy | Update::Failed(_) => end.told = Some(hour),
             Update::Waits(Standing::AtRisk | Standing::Kept) | Update::On => {}
         }
-        self.gate.letter(device, hour, update);
-    }
-
-    fn look(&mut self, hour: u32) {
-        self.gate.look(hour);
-    }
-
-    fn halted(&self) -> bool {
-        self.gate.halted()
-    }
-
-    fn stops(&self, device: u32) -> bool {
-        self.gate.stops(device)
-    }
-
-    fn peak(&self) -> f64 {
-        self.gate.peak()
+        gate.letter(device, hour, update);
     }
 }
 
@@ -233,16 +215,15 @@ enum Order {
     Backwards,
 }
 
-/// The gate, which hears a tick's letters at its end.
+/// Keeps a tick's letters until its end.
 struct Mixed {
-    gate: Gate,
     order: Order,
     kept: Vec<(u32, u32, Update)>,
     begun: BTreeSet<(u32, u32)>,
 }
 
 impl Mixed {
-    fn hear(&mut self) {
+    fn hand_on(&mut self, gate: &mut Gate) {
         // A device's own letters stay in their order.
         match self.order {
             Order::AsTheyCome => self.kept.sort_by_key(|(device, ..)| *device),
@@ -254,38 +235,26 @@ impl Mixed {
                 Update::Failed(_) => Update::Failed(device),
                 Update::Waits(_) | Update::On | Update::Healthy => update,
             };
-            self.gate.letter(device, hour, update);
+            gate.letter(device, hour, update);
         }
     }
 }
 
-impl Policy for Mixed {
-    fn begin_hour(&mut self, hour: u32, look: &Look<'_>) {
-        self.hear();
-        self.gate.begin_hour(hour, look);
+impl Observer for Mixed {
+    fn begin_hour(&mut self, gate: &mut Gate, hour: u32, look: &Look<'_>) {
+        self.hand_on(gate);
+        gate.begin_hour(hour, look);
     }
 
-    fn admits(&self, device: u32) -> bool {
-        self.gate.admits(device)
-    }
-
-    fn letter(&mut self, device: u32, hour: u32, update: Update) {
+    fn letter(&mut self, _: &mut Gate, device: u32, hour: u32, update: Update) {
         if update == Update::Waits(Standing::Begins) {
             self.begun.insert((device, hour));
         }
         self.kept.push((device, hour, update));
     }
 
-    fn look(&mut self, hour: u32) {
-        self.hear();
-        self.gate.look(hour);
-    }
-
-    fn halted(&self) -> bool {
-        self.gate.halted()
-    }
-
-    fn stops(&self, device: u32) -> bool {
-        self.gate.stops(device)
+    fn look(&mut self, gate: &mut Gate, hour: u32) {
+        self.hand_on(gate);
+        gate.look(hour);
     }
 }

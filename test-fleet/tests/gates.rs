@@ -8,12 +8,13 @@ use lockgate_test_fleet::sim::{
     TICKS_PER_HOUR,
     fleet::Fleet,
     peers::Rule,
-    policy::{Gate, Look, Policy, Update},
+    policy::{Gate, Look, Policy as _, Standing, Update},
     presence::{Calendar, Cut, Today},
     run::{Outcome, Run},
     scenario::{self, Beside, Scenario, Start},
     story,
     table::{HOURS, Who, once},
+    watch::{Observer, Watch},
 };
 
 const DEVICES: u32 = 500;
@@ -95,11 +96,12 @@ fn a_good_release_is_not_halted_and_reaches_those_who_are_there() {
 fn nobody_begins_whom_the_gate_does_not_admit_and_the_canary_stays_within_its_bounds() {
     let scenario = named("good-quiet");
     let fleet = Fleet::new(DEVICES, &scenario, 5);
-    let mut watched = Watched { gate: Gate::new(&fleet, Terms::routine()), begun: 0, most: 0 };
-    Run::new(&fleet, &scenario).play(&mut watched, 30);
-    let terms = Terms::routine();
-    assert!(watched.begun > 0);
-    assert!(f64::from(watched.most) <= terms.canary(DEVICES) + 1.0, "{}", watched.most);
+    let gate = Gate::new(&fleet, Terms::routine());
+    let mut watch = Watch { gate, observer: Begun::default() };
+    Run::new(&fleet, &scenario).play(&mut watch, 30);
+    let (terms, Begun { begun, most }) = (Terms::routine(), watch.observer);
+    assert!(begun > 0);
+    assert!(f64::from(most) <= terms.canary(DEVICES) + 1.0, "{most}");
 }
 
 #[test]
@@ -107,48 +109,11 @@ fn polls_that_are_left_out_change_nothing_of_what_comes_of_a_run() {
     for name in ["good-quiet", "fail-1"] {
         let scenario = named(name);
         let fleet = Fleet::new(200, &scenario, 6);
-        let mut every = Every(Gate::new(&fleet, Terms::routine()));
+        let mut every = Watch { gate: Gate::new(&fleet, Terms::routine()), observer: () };
         let every = Run::new(&fleet, &scenario).play(&mut every, 300);
         let skipped = once(Who::Trial, &scenario, 200, 6, 300);
         assert!(skipped.polls < every.polls, "{name}: {} of {}", skipped.polls, every.polls);
         assert_eq!(Outcome { polls: 0, ..skipped }, Outcome { polls: 0, ..every }, "{name}");
-    }
-}
-
-/// The gate, but every poll is heard.
-struct Every(Gate);
-
-impl Policy for Every {
-    fn begin_hour(&mut self, hour: u32, look: &Look<'_>) {
-        self.0.begin_hour(hour, look);
-    }
-
-    fn admits(&self, device: u32) -> bool {
-        self.0.admits(device)
-    }
-
-    fn letter(&mut self, device: u32, hour: u32, update: Update) {
-        self.0.letter(device, hour, update);
-    }
-
-    fn look(&mut self, hour: u32) {
-        self.0.look(hour);
-    }
-
-    fn halted(&self) -> bool {
-        self.0.halted()
-    }
-
-    fn stops(&self, device: u32) -> bool {
-        self.0.stops(device)
-    }
-
-    fn sentences(&self) -> Vec<String> {
-        self.0.sentences()
-    }
-
-    fn peak(&self) -> f64 {
-        self.0.peak()
     }
 }
 
@@ -173,44 +138,27 @@ fn rollouts_go_as_their_stories_say() {
     }
 }
 
-/// The gate, and how many began before the ramp.
-struct Watched {
-    gate: Gate,
+/// How many began before the ramp.
+#[derive(Default)]
+struct Begun {
     begun: u32,
     most: u32,
 }
 
-impl Policy for Watched {
-    fn begin_hour(&mut self, hour: u32, look: &Look<'_>) {
-        self.gate.begin_hour(hour, look);
-        if self.gate.0.clock().hours() < 22.0 {
+impl Observer for Begun {
+    fn begin_hour(&mut self, gate: &mut Gate, hour: u32, look: &Look<'_>) {
+        gate.begin_hour(hour, look);
+        if gate.0.clock().hours() < 22.0 {
             self.most = self.most.max(self.begun);
         }
     }
 
-    fn admits(&self, device: u32) -> bool {
-        self.gate.admits(device)
-    }
-
-    fn letter(&mut self, device: u32, hour: u32, update: Update) {
-        use lockgate_test_fleet::sim::policy::Standing;
+    fn letter(&mut self, gate: &mut Gate, device: u32, hour: u32, update: Update) {
         if update == Update::Waits(Standing::Begins) {
-            assert!(self.gate.admits(device));
+            assert!(gate.admits(device));
             self.begun += 1;
         }
-        self.gate.letter(device, hour, update);
-    }
-
-    fn look(&mut self, hour: u32) {
-        self.gate.look(hour);
-    }
-
-    fn halted(&self) -> bool {
-        self.gate.halted()
-    }
-
-    fn stops(&self, device: u32) -> bool {
-        self.gate.stops(device)
+        gate.letter(device, hour, update);
     }
 }
 

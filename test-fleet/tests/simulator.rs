@@ -50,10 +50,11 @@ use lockgate_test_fleet::sim::{
     TICKS_PER_HOUR,
     fate::{Install, World},
     fleet::{CHANNEL, Fleet},
-    policy::{Gate, Look, Policy, Standing, Update, salt},
+    policy::{Gate, Look, Policy as _, Standing, Update, salt},
     presence::WINDOW_H,
     run::Run,
     scenario::{self, Beside, Hit, How, Scenario, Who},
+    watch::{Observer, Watch},
 };
 
 const DEVICES: u32 = 1_000;
@@ -124,12 +125,10 @@ struct Published {
 
 fn alike(scenario: &Scenario, seed: u64) -> Told {
     let fleet = Fleet::new(DEVICES, scenario, seed);
-    let mut noted = Noted {
-        gate: Gate::new(&fleet, Terms::routine()),
-        log: vec![Vec::new(); DEVICES as usize],
-        published: Vec::new(),
-    };
-    Run::new(&fleet, scenario).play(&mut noted, HOURS);
+    let observer = Noted { log: vec![Vec::new(); DEVICES as usize], published: Vec::new() };
+    let mut watch = Watch { gate: Gate::new(&fleet, Terms::routine()), observer };
+    Run::new(&fleet, scenario).play(&mut watch, HOURS);
+    let noted = watch.observer;
     let mut real = Real::new(&fleet, scenario);
     // A run that was halted ends some hours later.
     for hour in 0..BEFORE + noted.published.len() as u32 {
@@ -156,51 +155,34 @@ fn alike(scenario: &Scenario, seed: u64) -> Told {
     }
 }
 
-/// The simulator's gate, with everything written down that passes it.
+/// Everything that passes the simulator's gate, written down.
 struct Noted {
-    gate: Gate,
     log: Vec<Vec<(u32, Update)>>,
     published: Vec<Published>,
 }
 
-impl Policy for Noted {
-    fn begin_hour(&mut self, hour: u32, look: &Look<'_>) {
-        self.gate.begin_hour(hour, look);
+impl Observer for Noted {
+    fn begin_hour(&mut self, gate: &mut Gate, hour: u32, look: &Look<'_>) {
+        gate.begin_hour(hour, look);
         if hour >= BEFORE {
-            let trial = &self.gate.0;
+            let trial = &gate.0;
             let bucket = |device| trial.roster().devices[device as usize].bucket;
             let narrower = trial.narrower().into_iter();
             self.published.push(Published {
                 limit: trial.fleet_limit(),
                 groups: narrower.map(|(group, limit)| GroupLimit { group, limit }).collect(),
                 coverage: trial.drawn().map(bucket).collect(),
-                holds: self.gate.sentences(),
-                halted: self.gate.halted(),
+                holds: gate.sentences(),
+                halted: gate.halted(),
             });
         }
     }
 
-    fn admits(&self, device: u32) -> bool {
-        self.gate.admits(device)
-    }
-
-    fn letter(&mut self, device: u32, hour: u32, update: Update) {
-        self.gate.letter(device, hour, update);
+    fn letter(&mut self, gate: &mut Gate, device: u32, hour: u32, update: Update) {
+        gate.letter(device, hour, update);
         if hour >= BEFORE {
             self.log[device as usize].push((hour, update));
         }
-    }
-
-    fn look(&mut self, hour: u32) {
-        self.gate.look(hour);
-    }
-
-    fn halted(&self) -> bool {
-        self.gate.halted()
-    }
-
-    fn stops(&self, device: u32) -> bool {
-        self.gate.stops(device)
     }
 }
 

@@ -8,9 +8,10 @@ use lockgate_server::rollout::trial::{BEFORE, terms::Terms};
 
 use super::{
     fleet::Fleet,
-    policy::{Gate, Look, Policy, Update},
+    policy::{Gate, Look, Policy as _},
     run::Run,
     scenario::Scenario,
+    watch::{Observer, Watch},
 };
 
 /// Hours of the rollout in which decisions are timed: from the canary's full size to the end of the ramp.
@@ -34,8 +35,9 @@ impl Cost {
     pub fn of(scenario: &Scenario, size: u32, seed: u64) -> Self {
         let fleet = Fleet::new(size, scenario, seed);
         let gate = Gate::new(&fleet, Terms::routine());
-        let mut timed = Timed { gate, looks: Vec::new(), walks: Vec::new() };
-        Run::new(&fleet, scenario).play(&mut timed, TIMED_H.end);
+        let mut watch = Watch { gate, observer: Timed::default() };
+        Run::new(&fleet, scenario).play(&mut watch, TIMED_H.end);
+        let timed = watch.observer;
         Self {
             groups: fleet.roster.groups.len(),
             devices: size,
@@ -50,35 +52,25 @@ impl Cost {
     }
 }
 
-/// The gate, looking once an hour, so that a look has an hour's letters before it.
+/// Times of the gate, which looks once an hour, so that a look has an hour's letters before it.
+#[derive(Default)]
 struct Timed {
-    gate: Gate,
     looks: Vec<Duration>,
     walks: Vec<Duration>,
 }
 
-impl Policy for Timed {
-    fn begin_hour(&mut self, hour: u32, look: &Look<'_>) {
+impl Observer for Timed {
+    fn begin_hour(&mut self, gate: &mut Gate, hour: u32, look: &Look<'_>) {
         if TIMED_H.contains(&hour.saturating_sub(BEFORE)) {
-            self.looks.push(timed(|| self.gate.0.look()));
-            let devices = 0..self.gate.0.roster().len();
-            let walk = || devices.filter(|device| self.gate.0.admits(*device)).count();
+            self.looks.push(timed(|| gate.0.look()));
+            let devices = 0..gate.0.roster().len();
+            let walk = || devices.filter(|device| gate.0.admits(*device)).count();
             self.walks.push(timed(|| std::hint::black_box(walk())));
         }
-        self.gate.begin_hour(hour, look);
+        gate.begin_hour(hour, look);
     }
 
-    fn admits(&self, device: u32) -> bool {
-        self.gate.admits(device)
-    }
-
-    fn letter(&mut self, device: u32, hour: u32, update: Update) {
-        self.gate.letter(device, hour, update);
-    }
-
-    fn halted(&self) -> bool {
-        self.gate.halted()
-    }
+    fn look(&mut self, _: &mut Gate, _: u32) {}
 }
 
 fn timed<T>(act: impl FnOnce() -> T) -> Duration {

@@ -9,6 +9,7 @@
 //! | what an install comes to | [`fate`] |
 //! | what happens in a tick | [`run`] |
 //! | who decides | [`policy`], [`peers`], [`clairvoyant`] |
+//! | who looks on | [`watch`] |
 //! | what is printed | [`table`] |
 //! | how one rollout went | [`story`] |
 //! | what a decision costs | [`cost`] |
@@ -25,6 +26,7 @@ pub mod run;
 pub mod scenario;
 pub mod story;
 pub mod table;
+pub mod watch;
 
 /// Gate ticks in an hour: five minutes each.
 pub const TICKS_PER_HOUR: u32 = 12;

@@ -3,13 +3,14 @@
 
 use std::fmt::Write as _;
 
-use lockgate_server::rollout::trial::{BEFORE, clock::Phase, roster::FLEET, terms::Terms};
+use lockgate_server::rollout::trial::{BEFORE, Trial, clock::Phase, roster::FLEET, terms::Terms};
 
 use super::{
     fleet::Fleet,
-    policy::{Gate, Look, Policy, Update},
+    policy::{Gate, Look, Policy as _},
     run::Run,
     scenario::Scenario,
+    watch::{Observer, Watch},
 };
 
 /// Hours between two lines when nothing happens.
@@ -19,23 +20,23 @@ const EVERY_H: u32 = 12;
 pub fn tell(scenario: &Scenario, size: u32, seed: u64, hours: u32) -> String {
     let fleet = Fleet::new(size, scenario, seed);
     let gate = Gate::new(&fleet, Terms::routine());
-    let mut teller = Teller { gate, text: String::new(), phase: None, why: None, holds: 0 };
-    let _ = writeln!(teller.text, "{}; {size} devices, seed {seed}", scenario.about);
-    let outcome = Run::new(&fleet, scenario).play(&mut teller, hours);
+    let text = format!("{}; {size} devices, seed {seed}\n", scenario.about);
+    let mut watch = Watch { gate, observer: Teller { text, phase: None, why: None, holds: 0 } };
+    let outcome = Run::new(&fleet, scenario).play(&mut watch, hours);
+    let mut text = watch.observer.text;
     let reached = |hours: Option<u32>| hours.map_or("never".to_owned(), |h| format!("{h} h"));
     let _ = writeln!(
-        teller.text,
+        text,
         "in the end: {} began, {} were harmed; 95 % of those who asked after {}, 99 % after {}",
         outcome.begun,
         outcome.harmed,
         reached(outcome.hours_95),
         reached(outcome.hours_99)
     );
-    teller.text
+    text
 }
 
 struct Teller {
-    gate: Gate,
     text: String,
     phase: Option<Phase>,
     why: Option<&'static str>,
@@ -43,8 +44,7 @@ struct Teller {
 }
 
 impl Teller {
-    fn line(&mut self, hour: u32) {
-        let trial = &self.gate.0;
+    fn line(&mut self, trial: &Trial, hour: u32) {
         let phase = trial.phase();
         let why = trial.why_waiting();
         let new = trial.holds().get(self.holds..).unwrap_or_default();
@@ -80,31 +80,11 @@ impl Teller {
     }
 }
 
-impl Policy for Teller {
-    fn begin_hour(&mut self, hour: u32, look: &Look<'_>) {
-        self.gate.begin_hour(hour, look);
+impl Observer for Teller {
+    fn begin_hour(&mut self, gate: &mut Gate, hour: u32, look: &Look<'_>) {
+        gate.begin_hour(hour, look);
         if let Some(hour) = hour.checked_sub(BEFORE) {
-            self.line(hour);
+            self.line(&gate.0, hour);
         }
-    }
-
-    fn admits(&self, device: u32) -> bool {
-        self.gate.admits(device)
-    }
-
-    fn letter(&mut self, device: u32, hour: u32, update: Update) {
-        self.gate.letter(device, hour, update);
-    }
-
-    fn look(&mut self, hour: u32) {
-        self.gate.look(hour);
-    }
-
-    fn halted(&self) -> bool {
-        self.gate.halted()
-    }
-
-    fn stops(&self, device: u32) -> bool {
-        self.gate.stops(device)
     }
 }
