@@ -56,7 +56,7 @@ pub struct Subject {
     pub version: Version,
     /// SHA-256 of the manifest: what is signed must be what was tried.
     pub manifest: Digest,
-    /// SHA-256 of the ladder, as [`ladder_digest`] has it.
+    /// SHA-256 of the ladder: of its JSON with sorted keys and no space.
     pub ladder: Digest,
 }
 
@@ -167,9 +167,17 @@ pub struct Hole {
     pub simulations: u32,
 }
 
-/// A ladder's digest: of its JSON with sorted keys and no space.
-pub fn ladder_digest(ladder: &Ladder) -> Result<Digest, serde_json::Error> {
-    Ok(Digest::of(&lockgate_shared::json::write(ladder)?))
+impl Subject {
+    /// This version on this channel, by its manifest's digest and its ladder.
+    pub fn new(
+        (product, version): (ProductId, Version),
+        channel: ChannelId,
+        manifest: Digest,
+        ladder: &Ladder,
+    ) -> Result<Self, serde_json::Error> {
+        let ladder = Digest::of(&lockgate_shared::json::write(ladder)?);
+        Ok(Self { product, channel, version, manifest, ladder })
+    }
 }
 
 /// An answer as it is signed: its JSON with sorted keys, without space.

@@ -136,13 +136,13 @@ fn question(
 ) -> Result<Question, CliError> {
     Ok(Question {
         format: FORMAT,
-        subject: Subject {
-            product: manifest.product.clone(),
-            channel: args.channel.clone(),
-            version: manifest.version.clone(),
-            manifest: digest,
-            ladder: preflight::ladder_digest(&manifest.ladder).map_err(CliError::ours)?,
-        },
+        subject: Subject::new(
+            (manifest.product.clone(), manifest.version.clone()),
+            args.channel.clone(),
+            digest,
+            &manifest.ladder,
+        )
+        .map_err(CliError::ours)?,
         ladder: manifest.ladder.clone(),
         at: offline::moment(args.at.as_deref())?,
         polls: fleet.polls,
@@ -372,20 +372,23 @@ mod tests {
     use lockgate_shared::time::Moment;
 
     use super::*;
-    use crate::preflight::{Hole, PhaseForecast};
+    use crate::{
+        preflight::{Hole, PhaseForecast},
+        release::plan::Preset,
+    };
 
     fn answer() -> Answer {
         let cohort: CohortId = "general".parse().expect("a name");
         let hours = |hours: u64| Some(Seconds(hours * 3_600));
         Answer {
             format: FORMAT,
-            subject: Subject {
-                product: "app".parse().expect("a name"),
-                channel: "stable".parse().expect("a name"),
-                version: "1.0.0".parse().expect("a version"),
-                manifest: Digest([7; 32]),
-                ladder: Digest([8; 32]),
-            },
+            subject: Subject::new(
+                ("app".parse().expect("a name"), "1.0.0".parse().expect("a version")),
+                "stable".parse().expect("a name"),
+                Digest([7; 32]),
+                &Preset::Routine.ladder(std::slice::from_ref(&cohort)),
+            )
+            .expect("json"),
             seed: 1,
             simulations: 20,
             at: Moment(0),

@@ -12,7 +12,8 @@ use super::*;
 /// Tuesday, 24 November 2026, nine o'clock.
 const TUESDAY: Moment = Moment(1_795_510_800);
 
-fn kind(cohort: &str, model: &str, devices: u32) -> KindStatus {
+/// Devices that are always on.
+pub(super) fn kind(cohort: &str, model: &str, devices: u32) -> KindStatus {
     KindStatus {
         product: "app".parse().expect("a name"),
         channel: "stable".parse().expect("a name"),
@@ -31,13 +32,13 @@ fn question(preset: Preset, simulations: u32) -> Question {
     let ladder = preset.ladder(&cohorts);
     Question {
         format: FORMAT,
-        subject: Subject {
-            product: "app".parse().expect("a name"),
-            channel: "stable".parse().expect("a name"),
-            version: "1.0.0".parse().expect("a version"),
-            manifest: Digest([7; 32]),
-            ladder: preflight::ladder_digest(&ladder).expect("json"),
-        },
+        subject: Subject::new(
+            ("app".parse().expect("a name"), "1.0.0".parse().expect("a version")),
+            "stable".parse().expect("a name"),
+            Digest([7; 32]),
+            &ladder,
+        )
+        .expect("json"),
         ladder,
         at: TUESDAY,
         polls: Seconds(300),

@@ -220,8 +220,6 @@ fn habit(kind: &KindStatus, ahead: i32) -> Habit {
 
 #[cfg(test)]
 mod tests {
-    use lockgate_server::status::KindWords;
-
     use super::*;
 
     #[test]
@@ -229,17 +227,8 @@ mod tests {
         let kind = |hours: std::ops::Range<usize>| {
             let mut heard = [0; 24];
             heard[hours].fill(90);
-            KindStatus {
-                product: "app".parse().expect("a name"),
-                channel: "stable".parse().expect("a name"),
-                cohort: "general".parse().expect("a name"),
-                devices: 1,
-                words: KindWords::default(),
-                habit: Habit::Unknown,
-                heard,
-                failed: 0,
-                installs: 0,
-            }
+            let known = super::super::tests::kind("general", "Slate 3", 1);
+            KindStatus { habit: Habit::Unknown, heard, ..known }
         };
         assert_eq!(habit(&kind(0..24), 0), Habit::AlwaysOn);
         assert_eq!(habit(&kind(0..0), 0), Habit::AlwaysOn, "nothing was heard of it yet");
