@@ -11,12 +11,7 @@
 mod town;
 mod trip;
 
-use std::{
-    collections::BTreeMap,
-    num::NonZero,
-    sync::atomic::{AtomicU32, Ordering},
-    thread,
-};
+use std::{collections::BTreeMap, num::NonZero, thread};
 
 use lockgate_server::preflight::{
     Answer, FORMAT, Hole, PhaseForecast, Question, Risk, Spread, StageForecast, When,
@@ -28,7 +23,7 @@ use self::{
     town::Town,
     trip::{Outcome, Trip},
 };
-use crate::sim::scenario::Scenario;
+use crate::sim::{crew, scenario::Scenario};
 
 /// A good release in an ordinary week.
 const GOOD: (&str, &str) = ("good", include_str!("../../scenarios/good-quiet.toml"));
@@ -110,29 +105,12 @@ fn futures(
     town: &Town,
     scenario: &Scenario,
 ) -> Result<Vec<Outcome>, PlanError> {
-    let next = AtomicU32::new(0);
     let jobs = thread::available_parallelism().map_or(1, NonZero::get).min(JOBS);
-    let work = || {
-        let mut own = Vec::new();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= question.simulations {
-                return own;
-            }
-            let seed = question.seed.wrapping_add(u64::from(number));
-            own.push((number, Trip::new(question, town, scenario, seed).map(Trip::go)));
-        }
+    let run = |number| {
+        let seed = question.seed.wrapping_add(number);
+        Trip::new(question, town, scenario, seed).map(Trip::go)
     };
-    let mut outcomes: Vec<(u32, Result<Outcome, PlanError>)> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        let done = workers.into_iter().flat_map(|worker| match worker.join() {
-            Ok(outcomes) => outcomes,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        done.collect()
-    });
-    outcomes.sort_by_key(|(number, _)| *number);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    crew::each(u64::from(question.simulations), jobs, run).into_iter().collect()
 }
 
 fn cohorts(question: &Question) -> BTreeMap<CohortId, u32> {

@@ -11,11 +11,13 @@
 //! | who decides | [`policy`], [`peers`], [`clairvoyant`] |
 //! | who looks on | [`watch`] |
 //! | what is printed | [`table`] |
+//! | how many runs are made at once | [`crew`] |
 //! | how one rollout went | [`story`] |
 //! | what a decision costs | [`cost`] |
 
 pub mod clairvoyant;
 pub mod cost;
+pub mod crew;
 pub mod dice;
 pub mod fate;
 pub mod fleet;

@@ -1,16 +1,12 @@
 //! Tables of runs: policy by scenario by size of the fleet, and the calibration of the evidence. It prints
 //! and asserts nothing.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-};
-
 use lockgate_server::rollout::trial::{Trial, terms::Terms};
 
 use super::{
     clairvoyant::Clairvoyant,
     cost::Cost,
+    crew,
     fleet::Fleet,
     peers::{Peer, Rule},
     policy::{Gate, Policy},
@@ -95,23 +91,8 @@ pub fn once(who: Who, scenario: &Scenario, size: u32, seed: u64, hours: u32) -> 
 
 /// Runs of one policy in one scenario, in the order of their seeds.
 pub fn many(who: Who, scenario: &Scenario, size: u32, plan: &Plan) -> Vec<Outcome> {
-    let next = AtomicU64::new(0);
-    let mut outcomes: Vec<(u64, Outcome)> = thread::scope(|scope| {
-        let work = || {
-            let mut own = Vec::new();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= plan.runs {
-                    return own;
-                }
-                own.push((number, once(who, scenario, size, plan.seed + number, plan.hours)));
-            }
-        };
-        let workers: Vec<_> = (0..plan.jobs.max(1)).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
-    });
-    outcomes.sort_by_key(|(number, _)| *number);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    let run = |number| once(who, scenario, size, plan.seed + number, plan.hours);
+    crew::each(plan.runs, plan.jobs, run)
 }
 
 /// The whole table.
