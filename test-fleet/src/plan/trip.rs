@@ -28,7 +28,7 @@ use super::{
 };
 use crate::sim::{
     TICKS_PER_HOUR,
-    dice::Dice,
+    fate::{Install, World},
     fleet::Fleet,
     presence::{Calendar, Cut, Today},
     scenario::{How, Scenario},
@@ -245,10 +245,13 @@ impl<'a> Trip<'a> {
             State::Waiting => self.asks(seat),
             State::Trying | State::Told(Health::Failed) => self.says(seat, trial::Letter::On),
             State::Knows(health) => self.tells(seat, health),
-            State::Told(Health::Well) if self.fails_late(seat.device) => {
-                self.tells(seat, Health::Failed);
+            State::Told(Health::Well) => {
+                if self.world().fails_late(seat.device, self.install(seat.device)) {
+                    self.tells(seat, Health::Failed);
+                } else {
+                    self.says(seat, trial::Letter::On);
+                }
             }
-            State::Told(Health::Well) => self.says(seat, trial::Letter::On),
         }
     }
 
@@ -289,7 +292,9 @@ impl<'a> Trip<'a> {
 
     /// Its trial ends: told at once by a device that is on, at the next poll by one that is not.
     fn finishes(&mut self, seat: Seat) {
-        let health = if self.fails_in_trial(seat.device) { Health::Failed } else { Health::Well };
+        let fails =
+            self.world().fails_in_trial(seat.device, self.install(seat.device), self.today());
+        let health = if fails { Health::Failed } else { Health::Well };
         self.lives[seat.device as usize].state = State::Knows(health);
         if self.reaches(seat.device) {
             self.tells(seat, health);
@@ -489,62 +494,25 @@ impl<'a> Trip<'a> {
         }
     }
 
-    fn own(&self, device: u32) -> Dice {
-        self.fleet.dice.of(30).of(u64::from(device))
+    /// What the release and the world do to devices.
+    const fn world(&self) -> World<'_> {
+        World { fleet: &self.fleet, scenario: self.scenario, calendar: self.calendar }
     }
 
-    /// Hours since the device began, and the hour at which the fault shows in it.
-    fn age(&self, life: Life, after_h: f64) -> (f64, f64) {
-        let hours = |ticks: u32| f64::from(ticks) / f64::from(TICKS_PER_HOUR);
-        (hours(self.tick - life.begun), after_h + hours(u32::from(life.length)))
-    }
-
-    fn fails_in_trial(&self, device: u32) -> bool {
-        let hit = self.lives[device as usize].hit;
-        let fault = self.scenario.hit.filter(|fault| hit && fault.how == How::Explicit);
-        fault.is_some_and(|fault| fault.after_h <= 0.0)
-            || self.own(device).hits(self.fleet.kind(device).noise.prompt)
-    }
-
-    fn fails_late(&self, device: u32) -> bool {
+    fn install(&self, device: u32) -> Install {
         let life = self.lives[device as usize];
-        let noise = self.own(device).of(1);
-        if noise.hits(self.fleet.kind(device).noise.late)
-            && self.age(life, 0.0).0 >= 48.0 * noise.of(1).unit()
-        {
-            return true;
-        }
-        let Some(fault) = self.scenario.hit.filter(|_| life.hit) else { return false };
-        let (age, at) = self.age(life, fault.after_h);
-        match fault.how {
-            How::Explicit => fault.after_h > 0.0 && age >= at,
-            How::CrashLoop => age >= at + self.loop_hours(device),
-            How::Silent | How::Half => false,
-        }
-    }
-
-    /// How long a device restarts before it goes back.
-    fn loop_hours(&self, device: u32) -> f64 {
-        3.0 + 5.0 * self.own(device).of(2).unit()
+        Install { hit: life.hit, age: self.tick - life.begun, length: u32::from(life.length) }
     }
 
     /// Whether the release keeps a device from being heard now.
     fn is_lost(&self, device: u32) -> bool {
-        let life = self.lives[device as usize];
-        let Some(fault) = self.scenario.hit.filter(|_| life.hit) else { return false };
-        if life.state == State::Waiting {
-            return false;
-        }
-        let (age, at) = self.age(life, fault.after_h);
-        if age < at {
-            return false;
-        }
-        match fault.how {
-            How::Explicit => false,
-            How::Silent => true,
-            How::Half => self.own(device).of(u64::from(self.tick)).hits(0.5),
-            How::CrashLoop => {
-                life.state != State::Told(Health::Failed) && age < at + self.loop_hours(device)
+        let loops = self.scenario.hit.is_some_and(|hit| hit.how == How::CrashLoop);
+        match self.lives[device as usize].state {
+            State::Waiting => false,
+            // A crash loop ends when the device has gone back.
+            State::Told(Health::Failed) if loops => false,
+            State::Trying | State::Knows(_) | State::Told(_) => {
+                self.world().silences(device, self.install(device), self.today())
             }
         }
     }
