@@ -309,16 +309,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_trial_in_a_plan_says_only_what_differs_from_the_routine_one() {
-        let stages = r#"
-[[ladder.stages]]
-cohort = "general"
-floor_s = 0
-bake_s = 86400
-[ladder.stages.trial]
-slot_s = 1800
-soak = 48
-"#;
-        let text = format!("{}{stages}", PLAN.replace("ladder = \"routine\"", ""));
+        let text = explicit("[ladder.stages.trial]\nslot_s = 1800\nsoak = 48\n");
         let plan = ReleasePlan::from_toml(&text).expect("a plan");
         let ladder = plan.ladder.ladder(None).expect("explicit");
         ladder.check().expect("it holds");
@@ -328,10 +319,7 @@ soak = 48
         let wrong = text.replace("soak = 48", "soak_h = 48");
         let error = ReleasePlan::from_toml(&wrong).expect_err("misspelt").to_string();
         assert!(error.contains("ladder.stages.trial.soak_h"), "{error}");
-        let both = text.replace(
-            "[ladder.stages.trial]",
-            "gate = { first_devices = 5, growth = 3, min_devices = 3, small_stage = 10, max_failure_ppm = 20000, confidence_ppm = 950000, silence_after_s = 60 }\n[ladder.stages.trial]",
-        );
+        let both = text.replace("[ladder.stages.trial]", &format!("{GATE}[ladder.stages.trial]"));
         let error = ReleasePlan::from_toml(&both).expect_err("two gates").to_string();
         assert!(error.contains("either `gate` or `trial`"), "{error}");
     }
@@ -349,14 +337,7 @@ soak = 48
 
     #[test]
     fn a_misspelt_field_anywhere_is_refused() {
-        let stages = r#"
-[[ladder.stages]]
-cohort = "general"
-floor_s = 0
-bake_s = 60
-gate = { first_devices = 5, growth = 3, min_devices = 3, small_stage = 10, max_failure_ppm = 20000, confidence_ppm = 950000, silence_after_s = 60 }
-"#;
-        let explicit = format!("{}{stages}", PLAN.replace("ladder = \"routine\"", ""));
+        let explicit = explicit(GATE);
         let plan = ReleasePlan::from_toml(&explicit).expect("a plan");
         plan.ladder.ladder(None).expect("explicit").check().expect("it holds");
         for (text, field) in [
@@ -368,5 +349,13 @@ gate = { first_devices = 5, growth = 3, min_devices = 3, small_stage = 10, max_f
             let error = ReleasePlan::from_toml(&text).expect_err(field).to_string();
             assert!(error.contains(field), "{error}");
         }
+    }
+
+    const GATE: &str = "gate = { first_devices = 5, growth = 3, min_devices = 3, small_stage = 10, max_failure_ppm = 20000, confidence_ppm = 950000, silence_after_s = 60 }\n";
+
+    /// A plan with a ladder of its own, of one stage that is judged like this.
+    fn explicit(gate: &str) -> String {
+        let stage = "[[ladder.stages]]\ncohort = \"general\"\nfloor_s = 0\nbake_s = 60\n";
+        format!("{}\n{stage}{gate}", PLAN.replace("ladder = \"routine\"", ""))
     }
 }
