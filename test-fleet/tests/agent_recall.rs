@@ -72,6 +72,8 @@ fn a_recalled_release_leads_back_by_the_other_slot_and_goes_nowhere_any_more() {
         "{again}"
     );
 
+    bytes_that_a_server_lost_are_uploaded_again(&world, &older);
+
     rests(&device, "1.0.0");
     let status = device.product(PRODUCT).expect("the product");
     assert_eq!(status.slot.as_deref(), Some("a"), "1.0.0 lay in slot a already");
@@ -102,6 +104,24 @@ fn a_recalled_release_leads_back_by_the_other_slot_and_goes_nowhere_any_more() {
     .expect("it polls");
     rests(&device, "1.0.0");
     device.stop();
+}
+
+/// As after a restore of its state, from before they came: it knows of the release and lacks its bytes.
+fn bytes_that_a_server_lost_are_uploaded_again(world: &World, release: &std::path::Path) {
+    let dir = release.display().to_string();
+    let publish = || {
+        world.lockgate("ci", &["release", "publish", "--dir", &dir, "--wait"]).expect("no failure")
+    };
+    let published = "tools 1.0.0 was published at";
+    let said = publish();
+    assert!(said.contains(&format!("nothing changed: {published}")), "{said}");
+    let sent = std::fs::read_dir(release.join("artifacts")).expect("artifacts");
+    let name = sent.map(|file| file.expect("a file").file_name()).next().expect("an artifact");
+    let kept = world.path("api/artifacts").join(name);
+    std::fs::remove_file(&kept).expect("it was there");
+    let said = publish();
+    assert!(said.contains(published) && said.contains("1 artifact was not there"), "{said}");
+    assert!(!said.contains("nothing changed") && kept.exists(), "{said}");
 }
 
 fn start(world: &World, version: &str, release: &std::path::Path) {

@@ -176,7 +176,16 @@ impl Client {
 
     /// A file's bytes; none where the server has no such file.
     pub async fn file(&self, path: &str) -> Result<Option<Bytes>, CliError> {
-        match self.ask("GET", path, Either::Left(Full::default()), ANSWER).await {
+        self.look("GET", path).await
+    }
+
+    /// Whether the server has a file.
+    pub async fn has(&self, path: &str) -> Result<bool, CliError> {
+        Ok(self.look("HEAD", path).await?.is_some())
+    }
+
+    async fn look(&self, method: &'static str, path: &str) -> Result<Option<Bytes>, CliError> {
+        match self.ask(method, path, Either::Left(Full::default()), ANSWER).await {
             Ok((_, bytes)) => Ok(Some(bytes)),
             Err(CliError::Refused(problem)) if problem.status == 404 => Ok(None),
             Err(error) => Err(error),

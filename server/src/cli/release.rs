@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use lockgate_shared::{
+    count::count,
     id::{Digest, ProductId},
     recall::Recall,
     time::Seconds,
@@ -89,18 +90,35 @@ async fn publish(session: &Session, dir: &Path, wait: &act::Wait) -> Result<(), 
         ))
     })?;
     let client = session.client()?;
+    // Also where it is published already: a restored server may know of a release and lack its bytes.
+    let uploaded = upload(session, &client, dir).await?;
     if let Some(text) = published_already(&client, &publication).await? {
-        return session.done(&format!("nothing changed: {text}"));
+        return session.done(&match uploaded {
+            0 => format!("nothing changed: {text}"),
+            _ => format!(
+                "{text}; {} not there any more",
+                count(uploaded, "artifact was", "artifacts were")
+            ),
+        });
     }
+    let appended: Appended = client.post("/v1/publications", &publication).await?;
+    act::finish(session, &client, appended, (wait, &next(dir, &publication))).await
+}
+
+/// Uploads the artifacts of a release's folder; says how many the server did not have.
+async fn upload(session: &Session, client: &Client, dir: &Path) -> Result<usize, CliError> {
+    let mut uploaded = 0;
     for (digest, file) in artifacts(&dir.join("artifacts"))? {
-        let new = client.upload(&format!("/v1/artifacts/{digest}"), &file).await?;
+        // Asked first: a server that has it answers an upload before it came, and may hang up on it.
+        let new = !client.has(&format!("/artifacts/{digest}")).await?
+            && client.upload(&format!("/v1/artifacts/{digest}"), &file).await?;
+        uploaded += usize::from(new);
         if !session.json() {
             let what = if new { "uploaded" } else { "was there" };
             super::say(&format!("artifact {} {what}", table::short(digest)))?;
         }
     }
-    let appended: Appended = client.post("/v1/publications", &publication).await?;
-    act::finish(session, &client, appended, (wait, &next(dir, &publication))).await
+    Ok(uploaded)
 }
 
 /// The command that follows a publication: a release is started, a recall is looked at.
