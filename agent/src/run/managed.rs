@@ -12,7 +12,7 @@ use lockgate_shared::{
     pin::{Asker, Pin},
     time::Moment,
     version::Version,
-    wire::{Orders, ProductState, RolloutView},
+    wire::{NO_CHANNEL, Orders, ProductState, RolloutView},
 };
 
 use super::{Agent, Product, RunError, report::sentence, trouble::Trouble};
@@ -204,7 +204,7 @@ fn with_room(free_mib: Option<u32>, idle: Option<&Artifact>) -> Option<u32> {
 
 /// The channel of a product before the first refresh.
 fn no_channel() -> ChannelId {
-    "unknown".parse().expect("seven letters are a name")
+    NO_CHANNEL.parse().expect("seven letters are a name")
 }
 
 impl<W: World> Agent<W> {

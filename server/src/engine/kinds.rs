@@ -136,6 +136,8 @@ fn kind(key: Key<'_>, count: &Count) -> KindStatus {
 
 #[cfg(test)]
 mod tests {
+    use lockgate_shared::wire::NO_CHANNEL;
+
     use super::*;
 
     fn cohort(channel: &str, devices: u32) -> CohortStatus {
@@ -162,8 +164,8 @@ mod tests {
 
     #[test]
     fn the_only_device_is_counted_anew_when_it_names_its_channel() {
-        let told = FleetTold { at: Moment(0), cohorts: vec![cohort("unknown", 1)] };
-        assert!(!told.holds(&[cohort("stable", 1), cohort("unknown", 0)], Moment(1)));
+        let told = FleetTold { at: Moment(0), cohorts: vec![cohort(NO_CHANNEL, 1)] };
+        assert!(!told.holds(&[cohort("stable", 1), cohort(NO_CHANNEL, 0)], Moment(1)));
         let empty = FleetTold { at: Moment(0), cohorts: vec![cohort("stable", 0)] };
         assert!(empty.holds(&[cohort("stable", 0)], Moment(1)));
         assert!(!empty.holds(&[cohort("stable", 1)], Moment(1)));

@@ -72,12 +72,16 @@ pub struct Letter {
     pub notices: Vec<String>,
 }
 
+/// What stands for the channel in the letters of a device that has not read the policy yet, and whose
+/// owner names none. The letter after its first refresh names the channel.
+pub const NO_CHANNEL: &str = "unknown";
+
 /// One product on the device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProductState {
     /// The product.
     pub product: ProductId,
-    /// The channel it follows.
+    /// The channel it follows; [`NO_CHANNEL`] where it has none yet.
     pub channel: ChannelId,
     /// What it wants.
     pub pin: Pin,

@@ -24,8 +24,8 @@ pub use directive::{Directive, Orders};
 pub use enrolment::{Enrolment, EnrolmentAnswer, EnrolmentToken, SignedToken, TokenError};
 pub use file::{decode_rollout_file, encode_rollout_file};
 pub use letter::{
-    Beacon, Letter, Outcome, OutcomeKind, OutcomeRecord, Outcomes, ProductState, ReasonRecord,
-    RolloutView, SlotState,
+    Beacon, Letter, NO_CHANNEL, Outcome, OutcomeKind, OutcomeRecord, Outcomes, ProductState,
+    ReasonRecord, RolloutView, SlotState,
 };
 pub use problem::Problem;
 pub use sealed::{Format, Sealed, SealedJson};
