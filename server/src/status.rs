@@ -252,6 +252,13 @@ pub struct GroupCoverage {
     pub guard: CoverageGuard,
 }
 
+impl GroupCoverage {
+    /// Whether no device of it was named or has begun.
+    pub const fn is_bare(&self) -> bool {
+        self.named == 0 && self.begun == 0
+    }
+}
+
 /// Who decides how far a group is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

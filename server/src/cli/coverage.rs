@@ -6,7 +6,7 @@ use lockgate_shared::{count::count, id::RolloutId};
 use serde::Serialize;
 
 use super::{Session, exit::CliError, rollout, table};
-use crate::status::{CoverageGuard, CoverageStatus, GroupCoverage, RolloutStatus};
+use crate::status::{CoverageGuard, CoverageStatus, RolloutStatus};
 
 /// Options of `coverage`.
 #[derive(Debug, Args)]
@@ -48,7 +48,7 @@ fn of(rollout: RolloutStatus, missing: bool) -> Shown {
     let mut stages = rollout.coverage;
     if missing {
         for stage in &mut stages {
-            stage.groups.retain(|group| is_bare(group) || group.guard == CoverageGuard::Held);
+            stage.groups.retain(|group| group.is_bare() || group.guard == CoverageGuard::Held);
         }
     }
     Shown {
@@ -62,10 +62,6 @@ fn of(rollout: RolloutStatus, missing: bool) -> Shown {
         ),
         stages,
     }
-}
-
-fn is_bare(group: &GroupCoverage) -> bool {
-    group.named == 0 && group.begun == 0
 }
 
 fn text(shown: &Shown) -> String {
@@ -114,6 +110,7 @@ mod tests {
     use lockgate_shared::{bucket::Limit, group::GroupKind, id::GroupId};
 
     use super::*;
+    use crate::status::GroupCoverage;
 
     #[test]
     fn a_matrix_says_what_is_missing_and_what_is_held() {

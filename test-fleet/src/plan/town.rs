@@ -1,10 +1,14 @@
 //! The devices of a question as the simulator takes them: so many of each kind, in the cohorts of the
-//! ladder, with the days that they were seen to have. It makes up what nobody was told: which site a device is at.
+//! ladder, with the days that they were seen to have. It makes up what nobody was told: which site a device
+//! is at.
 
 use jiff::{Timestamp, tz::TimeZone};
 use lockgate_server::{
     preflight::Question,
-    rollout::trial::roster::{Likeness, Member, Noise, Roster, expected},
+    rollout::trial::{
+        clock::Phase,
+        roster::{Likeness, Member, Noise, Roster, expected},
+    },
     status::KindStatus,
 };
 use lockgate_shared::{
@@ -28,12 +32,10 @@ const DEVICES: u32 = 20_000;
 const INSTALLS: u32 = 150;
 /// The share of hours in which a device that is always on is heard, in percent.
 const ALWAYS: u32 = 75;
-/// The steps inside a trial.
-const TRIAL: [&str; STEPS] = ["sentinels", "canary", "ramp", "hold-back", "open"];
 /// The only step of a stage that counts.
-const COUNTED: [&str; 1] = ["counted"];
-/// Steps that a stage has at most.
-pub(super) const STEPS: usize = 5;
+const COUNTED: &str = "counted";
+/// Steps that a stage has at most: those of a trial.
+pub(super) const STEPS: usize = Phase::ALL.len();
 
 /// What all simulations have in common.
 pub(super) struct Town {
@@ -43,7 +45,7 @@ pub(super) struct Town {
     devices: Vec<u32>,
     /// Of each stage, its devices by rising number.
     pub(super) members: Vec<Vec<u32>>,
-    phases: Vec<&'static [&'static str]>,
+    phases: Vec<Vec<&'static str>>,
 }
 
 /// A kind of device.
@@ -93,7 +95,7 @@ impl Town {
 
     /// The steps inside a stage.
     pub(super) fn phases(&self, stage: usize) -> &[&'static str] {
-        self.phases.get(stage).copied().unwrap_or_default()
+        self.phases.get(stage).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// A device's kind.
@@ -155,10 +157,10 @@ fn scaled(devices: u32, all: u64) -> u32 {
     u32::try_from(share).unwrap_or(DEVICES).max(1)
 }
 
-const fn phases(gate: &Gate) -> &'static [&'static str] {
+fn phases(gate: &Gate) -> Vec<&'static str> {
     match gate {
-        Gate::Count(_) => &COUNTED,
-        Gate::Trial(_) => &TRIAL,
+        Gate::Count(_) => vec![COUNTED],
+        Gate::Trial(_) => Phase::ALL.map(Phase::name).into(),
     }
 }
 

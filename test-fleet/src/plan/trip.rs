@@ -1,5 +1,6 @@
 //! One simulated rollout, five minutes at a time: devices poll when they are on, install when the gate
-//! lets them, fail as the scenario has it, and the real gate sees what they say. People consent at once where a stage asks.
+//! lets them, fail as the scenario has it, and the real gate sees what they say. People consent at once
+//! where a stage asks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +9,7 @@ use lockgate_server::rollout::{
     evidence::{Sighting, Silence, Standing},
     trial::{
         self,
+        clock::Phase,
         stage::{Age, Entrant, StageTrial},
     },
 };
@@ -282,10 +284,8 @@ impl<'a> Trip<'a> {
         (life.begun, life.length, life.state) = (self.tick, length as u8, State::Trying);
         self.outcome.harmed += u32::from(life.hit);
         self.ends[(self.tick + length) as usize % AHEAD].push(seat);
-        let step = self.rollout.trials.get(&seat.stage).map_or(0, |trial| {
-            let phases = self.town.phases(seat.stage);
-            phases.iter().position(|phase| *phase == trial.phase()).unwrap_or(0)
-        });
+        let phase = self.rollout.trials.get(&seat.stage).map(StageTrial::phase);
+        let step = Phase::ALL.iter().position(|step| Some(*step) == phase).unwrap_or(0);
         self.outcome.begun[seat.stage][step] += 1;
         self.hours[(self.tick / TICKS_PER_HOUR) as usize] += 1;
     }
@@ -476,16 +476,17 @@ impl<'a> Trip<'a> {
     /// When a ramp begins, groups of which nobody was named.
     fn look_for_holes(&mut self) {
         for (index, trial) in &self.rollout.trials {
-            let before = matches!(trial.phase(), "sentinels" | "canary");
+            let before = trial.phase() < Phase::Ramp;
             let stage = &self.question.ladder.stages[*index];
             let Gate::Trial(terms) = &stage.gate else { continue };
             if before || !self.ramped.insert(*index) {
                 continue;
             }
             let matrix = trial.coverage_of(&stage.cohort, terms.group_least);
-            let bare = matrix.groups.into_iter().filter(|group| {
-                group.named == 0 && group.begun == 0 && group.guard == CoverageGuard::Own
-            });
+            let bare = matrix
+                .groups
+                .into_iter()
+                .filter(|group| group.is_bare() && group.guard == CoverageGuard::Own);
             let holes = bare.map(|group| {
                 let label = format!("{} {}", group.kind.name(), group.label);
                 (stage.cohort.clone(), label, group.devices)

@@ -52,13 +52,7 @@ impl Teller {
         if !news && !hour.is_multiple_of(EVERY_H) {
             return;
         }
-        let name = match phase {
-            Phase::Sentinel => "sentinels",
-            Phase::Canary => "canary",
-            Phase::Ramp => "ramp",
-            Phase::HoldBack => "hold-back",
-            Phase::Open => "open",
-        };
+        let name = phase.name();
         let tally = trial.tally(FLEET);
         let _ = writeln!(
             self.text,

@@ -38,6 +38,23 @@ pub enum Phase {
     Open,
 }
 
+impl Phase {
+    /// All of them, in their order.
+    pub const ALL: [Self; 5] =
+        [Self::Sentinel, Self::Canary, Self::Ramp, Self::HoldBack, Self::Open];
+
+    /// In a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sentinel => "sentinels",
+            Self::Canary => "canary",
+            Self::Ramp => "ramp",
+            Self::HoldBack => "hold-back",
+            Self::Open => "open",
+        }
+    }
+}
+
 /// What the clock needs to know to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {

@@ -301,7 +301,7 @@ impl StageTrial {
     /// How it stands, in sentences.
     pub fn report(&self, cohort: &CohortId) -> Vec<String> {
         let tally = self.trial.tally(FLEET);
-        let phase = self.phase();
+        let phase = self.phase().name();
         let mut lines = vec![format!(
             "`{cohort}`: {phase}, slot {:.0} of {}: {} of {} let in, {} well, {} failed",
             self.trial.clock().hours(),
@@ -323,16 +323,15 @@ impl StageTrial {
             .filter(|group| roster.groups.get(*group as usize).is_some_and(|g| g.size >= least));
         let mut groups: Vec<GroupCoverage> =
             numbers.filter_map(|group| self.group_coverage(group)).collect();
-        let bare = |group: &GroupCoverage| group.named == 0 && group.begun == 0;
-        let without = count_u32(groups.iter().filter(|group| bare(group)).count());
+        let without = count_u32(groups.iter().filter(|group| group.is_bare()).count());
         // What is missing is what people look for: it never makes room for what is there.
-        groups.sort_by_key(|group| (!bare(group), Reverse(group.devices), group.group));
+        groups.sort_by_key(|group| (!group.is_bare(), Reverse(group.devices), group.group));
         let left_out = count_u32(groups.len().saturating_sub(COVERED));
         groups.truncate(COVERED);
         groups.sort_by_key(|group| (Reverse(group.devices), group.group));
         CoverageStatus {
             cohort: cohort.clone(),
-            phase: self.phase().to_owned(),
+            phase: self.phase().name().to_owned(),
             devices: roster.len(),
             group_least: least,
             groups,
@@ -365,15 +364,9 @@ impl StageTrial {
         })
     }
 
-    /// The step inside the stage, in a word.
-    pub fn phase(&self) -> &'static str {
-        match self.trial.phase() {
-            Phase::Sentinel => "sentinels",
-            Phase::Canary => "canary",
-            Phase::Ramp => "ramp",
-            Phase::HoldBack => "hold-back",
-            Phase::Open => "open",
-        }
+    /// The step inside the stage.
+    pub fn phase(&self) -> Phase {
+        self.trial.phase()
     }
 
     /// What keeps the next stage from opening, apart from bake and ceiling.
