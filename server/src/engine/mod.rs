@@ -578,9 +578,10 @@ impl Engine {
             let acts = lines.iter().filter(|line| audit::is_act(line)).count();
             let mut status = self.status(now);
             status.fleet = self.fleet(&status, now);
-            let cohorts = || status.cohorts.clone();
-            let told = status.fleet.as_ref();
-            let told = told.map(|fleet| FleetTold { at: fleet.at, cohorts: cohorts() });
+            let told = status
+                .fleet
+                .as_ref()
+                .map(|fleet| FleetTold { at: fleet.at, cohorts: status.cohorts.clone() });
             if let Err(error) = source.report(verdicts, status, lines) {
                 tracing::debug!(%error, "the report did not reach the letter box");
                 self.hearing.broke(now);
