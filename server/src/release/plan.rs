@@ -324,15 +324,25 @@ pub(crate) mod tests {
         assert!(error.contains("either `gate` or `trial`"), "{error}");
     }
 
+    /// As the README has them: floors and bakes, a slot, everybody, and the soak.
     #[test]
-    fn a_hurried_preset_opens_no_sooner_than_its_slots_and_everybody_in_its_time() {
-        let cohorts: [CohortId; 1] = ["general".parse().expect("a name")];
-        let hours = |preset: Preset| {
-            let ladder = preset.ladder(&cohorts);
-            let Gate::Trial(terms) = &ladder.stages[0].gate else { panic!("no trial") };
-            u64::from(terms.open_at) * terms.slot_s.0 / 3_600
+    fn presets_take_as_long_as_people_are_told() {
+        const H: u64 = 3_600;
+        let cohorts = ["early", "general"].map(|name| name.parse().expect("a name"));
+        let times = |preset: Preset| {
+            let [early, general] = &preset.ladder(&cohorts).stages[..] else { panic!("two") };
+            let Gate::Trial(terms) = &general.gate else { panic!("no trial") };
+            assert_eq!((early.bake_s, general.bake_s), (general.floor_s, general.floor_s));
+            let slots = |slots: u32| u64::from(slots) * terms.slot_s.0 / H;
+            (general.floor_s.0, terms.slot_s.0, slots(terms.open_at), slots(terms.soak))
         };
-        assert_eq!(Preset::ALL.map(hours), [64, 21, 5, 32]);
+        let told = [
+            (24 * H, H, 64, 38),
+            (4 * H, H / 3, 21, 12),
+            (H / 4, H / 12, 5, 3),
+            (8 * H, H / 2, 32, 24),
+        ];
+        assert_eq!(Preset::ALL.map(times), told);
     }
 
     #[test]
