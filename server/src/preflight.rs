@@ -1,18 +1,21 @@
 //! The preflight of a rollout: what the simulator is asked and what it answers, before people sign a
-//! start. Data only: the simulation itself is a program of its own, `lockgate-plan`, which reads a
-//! [`Question`] from standard input and writes an [`Answer`] to standard output, both in JSON.
+//! start, and whether a start is what was tried. Data only: the simulation itself is a program of its own,
+//! `lockgate-plan`, which reads a [`Question`] from standard input and writes an [`Answer`] to standard
+//! output, both in JSON.
 //!
 //! Numbers are whole, so that the same answer is the same bytes and has one digest.
 
 use std::collections::BTreeMap;
 
 use lockgate_shared::{
+    count::count,
     id::{ChannelId, CohortId, Digest, ProductId},
     manifest::Ladder,
     time::{Moment, Seconds},
     version::Version,
 };
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::{release::lint::Finding, status::KindStatus};
 
@@ -185,6 +188,51 @@ pub fn canonical(answer: &Answer) -> Result<Vec<u8>, serde_json::Error> {
     lockgate_shared::json::write(answer)
 }
 
+/// Why a plan is not a start's.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum Misfit {
+    /// Something else was tried.
+    #[error(
+        "the plan is for {} {} on `{}`, of another manifest or channel\nhint: run `lockgate plan` on this release",
+        .0.product, .0.version, .0.channel
+    )]
+    Subject(Box<Subject>),
+    /// It was tried on another fleet.
+    #[error(
+        "the plan was tried with {} in `{cohort}`, and the start names {named}\nhint: run `lockgate plan` again",
+        count(*tried, "device", "devices")
+    )]
+    Fleet {
+        /// The first cohort that differs.
+        cohort: CohortId,
+        /// Its devices, as they were tried.
+        tried: u32,
+        /// Its devices, as the start has them.
+        named: u32,
+    },
+}
+
+/// Refuses a preflight of something else than what is to start. Any other document is taken as it is.
+pub fn fits(
+    plan: &[u8],
+    manifest: &Digest,
+    channel: &ChannelId,
+    cohorts: &BTreeMap<CohortId, u32>,
+) -> Result<(), Misfit> {
+    let Ok(answer) = serde_json::from_slice::<Answer>(plan) else { return Ok(()) };
+    if answer.subject.manifest != *manifest || answer.subject.channel != *channel {
+        return Err(Misfit::Subject(Box::new(answer.subject)));
+    }
+    for (cohort, named) in cohorts {
+        let tried = answer.cohorts.get(cohort).copied().unwrap_or(0);
+        // A tenth: fleets breathe, and a plan for half of one says nothing of the other half.
+        if u64::from(tried.abs_diff(*named)) * 10 > u64::from((*named).max(tried)).max(10) {
+            return Err(Misfit::Fleet { cohort: cohort.clone(), tried, named: *named });
+        }
+    }
+    Ok(())
+}
+
 /// The value below which this share of the numbers lies, in hundredths: the smallest that fits.
 pub fn quantile<T: Copy + Ord>(numbers: &[T], hundredths: usize) -> Option<T> {
     let mut sorted = numbers.to_vec();
@@ -214,8 +262,9 @@ impl When {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::release::plan::Preset;
 
     #[test]
     fn what_never_happens_is_later_than_everything_that_does() {
@@ -225,5 +274,71 @@ mod tests {
         assert_eq!(When::of(&[]), When::default());
         let numbers: Vec<u64> = (1..=20).collect();
         assert_eq!(Spread::of(&numbers), Spread { median: 10, p95: 19 });
+    }
+
+    #[test]
+    fn a_plan_of_another_release_channel_or_fleet_is_not_signed_and_a_document_is() {
+        let bytes = canonical(&answer()).expect("json");
+        let (manifest, channel) = (Digest([7; 32]), "stable".parse().expect("a name"));
+        let fleet = |devices| BTreeMap::from([("general".parse().expect("a name"), devices)]);
+        let fits = |manifest: &Digest, channel: &ChannelId, devices| {
+            super::fits(&bytes, manifest, channel, &fleet(devices))
+        };
+        assert_eq!(fits(&manifest, &channel, 1_050), Ok(()));
+        let other = Err(Misfit::Subject(Box::new(answer().subject)));
+        assert_eq!(fits(&Digest([9; 32]), &channel, 1_000), other);
+        assert_eq!(fits(&manifest, &"beta".parse().expect("a name"), 1_000), other);
+        let grown = fits(&manifest, &channel, 1_200).expect_err("another fleet").to_string();
+        assert!(grown.contains("1000 devices") && grown.contains("1200"), "{grown}");
+        assert_eq!(super::fits(b"our plan: be careful", &manifest, &channel, &fleet(1)), Ok(()));
+    }
+
+    /// A plan of 1,000 devices in `general`, of a manifest with the digest of sevens.
+    pub(crate) fn answer() -> Answer {
+        let cohort: CohortId = "general".parse().expect("a name");
+        let hours = |hours: u64| Some(Seconds(hours * 3_600));
+        Answer {
+            format: FORMAT,
+            subject: Subject::new(
+                ("app".parse().expect("a name"), "1.0.0".parse().expect("a version")),
+                "stable".parse().expect("a name"),
+                Digest([7; 32]),
+                &Preset::Routine.ladder(std::slice::from_ref(&cohort)),
+            )
+            .expect("json"),
+            seed: 1,
+            simulations: 20,
+            at: Moment(0),
+            cohorts: [(cohort.clone(), 1_000)].into(),
+            simulated: 1_000,
+            stages: vec![StageForecast {
+                cohort: cohort.clone(),
+                devices: 1_000,
+                opens: When { median: hours(48), p95: hours(49) },
+                full: When { median: hours(112), p95: None },
+                phases: vec![PhaseForecast {
+                    phase: "sentinels".into(),
+                    devices: Spread { median: 7, p95: 7 },
+                }],
+            }],
+            complete: When::default(),
+            busiest_hour: Spread { median: 300, p95: 320 },
+            bytes_per_second: Spread { median: 8_000_000, p95: 9_000_000 },
+            risks: vec![Risk {
+                scenario: "all-brick".into(),
+                about: "every device bricks".into(),
+                harmed: Spread { median: 4, p95: 6 },
+                most: 7,
+                stopped: 20,
+                after: When { median: hours(5), p95: hours(7) },
+            }],
+            holes: vec![Hole {
+                cohort,
+                label: "hardware Acme Slate 9".into(),
+                devices: 16,
+                simulations: 12,
+            }],
+            warnings: Vec::new(),
+        }
     }
 }

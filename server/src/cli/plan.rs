@@ -14,7 +14,7 @@ use clap::Args;
 use lockgate_shared::{
     count::count,
     group::groups_of,
-    id::{ChannelId, CohortId, Digest, GroupId},
+    id::{ChannelId, Digest, GroupId},
     manifest::{Gate, Manifest},
     time::Seconds,
 };
@@ -339,91 +339,10 @@ fn rate(bytes: u64) -> String {
     }
 }
 
-/// Refuses a preflight of something else than what is to start. Any other document is taken as it is.
-pub fn fits(
-    plan: &[u8],
-    manifest: &Digest,
-    channel: &ChannelId,
-    cohorts: &BTreeMap<CohortId, u32>,
-) -> Result<(), String> {
-    let Ok(answer) = serde_json::from_slice::<Answer>(plan) else { return Ok(()) };
-    if answer.subject.manifest != *manifest || answer.subject.channel != *channel {
-        return Err(format!(
-            "the plan is for {} {} on `{}`, of another manifest or channel\nhint: run `lockgate plan` on this release",
-            answer.subject.product, answer.subject.version, answer.subject.channel
-        ));
-    }
-    let grown = cohorts.iter().find(|(cohort, devices)| {
-        let tried = answer.cohorts.get(cohort).copied().unwrap_or(0);
-        // A tenth: fleets breathe, and a plan for half of one says nothing of the other half.
-        u64::from(tried.abs_diff(**devices)) * 10 > u64::from((**devices).max(tried)).max(10)
-    });
-    match grown {
-        Some((cohort, devices)) => Err(format!(
-            "the plan was tried with {} in `{cohort}`, and the start names {devices}\nhint: run `lockgate plan` again",
-            count(answer.cohorts.get(cohort).copied().unwrap_or(0), "device", "devices")
-        )),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use lockgate_shared::time::Moment;
-
     use super::*;
-    use crate::{
-        preflight::{Hole, PhaseForecast},
-        release::plan::Preset,
-    };
-
-    fn answer() -> Answer {
-        let cohort: CohortId = "general".parse().expect("a name");
-        let hours = |hours: u64| Some(Seconds(hours * 3_600));
-        Answer {
-            format: FORMAT,
-            subject: Subject::new(
-                ("app".parse().expect("a name"), "1.0.0".parse().expect("a version")),
-                "stable".parse().expect("a name"),
-                Digest([7; 32]),
-                &Preset::Routine.ladder(std::slice::from_ref(&cohort)),
-            )
-            .expect("json"),
-            seed: 1,
-            simulations: 20,
-            at: Moment(0),
-            cohorts: [(cohort.clone(), 1_000)].into(),
-            simulated: 1_000,
-            stages: vec![StageForecast {
-                cohort: cohort.clone(),
-                devices: 1_000,
-                opens: When { median: hours(48), p95: hours(49) },
-                full: When { median: hours(112), p95: None },
-                phases: vec![PhaseForecast {
-                    phase: "sentinels".into(),
-                    devices: Spread { median: 7, p95: 7 },
-                }],
-            }],
-            complete: When::default(),
-            busiest_hour: Spread { median: 300, p95: 320 },
-            bytes_per_second: Spread { median: 8_000_000, p95: 9_000_000 },
-            risks: vec![Risk {
-                scenario: "all-brick".into(),
-                about: "every device bricks".into(),
-                harmed: Spread { median: 4, p95: 6 },
-                most: 7,
-                stopped: 20,
-                after: When { median: hours(5), p95: hours(7) },
-            }],
-            holes: vec![Hole {
-                cohort,
-                label: "hardware Acme Slate 9".into(),
-                devices: 16,
-                simulations: 12,
-            }],
-            warnings: Vec::new(),
-        }
-    }
+    use crate::preflight::tests::answer;
 
     #[test]
     fn a_plan_is_read_in_hours_and_devices() {
@@ -440,21 +359,5 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-    }
-
-    #[test]
-    fn a_plan_of_another_release_channel_or_fleet_is_not_signed_and_a_document_is() {
-        let bytes = preflight::canonical(&answer()).expect("json");
-        let (manifest, channel) = (Digest([7; 32]), "stable".parse().expect("a name"));
-        let fleet = |devices| BTreeMap::from([("general".parse().expect("a name"), devices)]);
-        let fits = |manifest: &Digest, channel: &ChannelId, devices| {
-            super::fits(&bytes, manifest, channel, &fleet(devices))
-        };
-        assert_eq!(fits(&manifest, &channel, 1_050), Ok(()));
-        assert!(fits(&Digest([9; 32]), &channel, 1_000).is_err());
-        assert!(fits(&manifest, &"beta".parse().expect("a name"), 1_000).is_err());
-        let grown = fits(&manifest, &channel, 1_200).expect_err("another fleet");
-        assert!(grown.contains("1000 devices") && grown.contains("1200"), "{grown}");
-        assert_eq!(super::fits(b"our plan: be careful", &manifest, &channel, &fleet(1)), Ok(()));
     }
 }

@@ -13,8 +13,7 @@ use lockgate_shared::{
 use super::{Answer, CliError, ManifestSource, PolicyArgs, moment, read, write_act};
 use crate::{
     acts::{self, StartOptions},
-    cli::plan,
-    clock,
+    clock, preflight,
     span::Span,
 };
 
@@ -179,7 +178,8 @@ fn start(args: &StartArgs) -> Result<Answer, CliError> {
         ManifestSource::File(_, digest) | ManifestSource::Digest(digest) => digest,
     };
     let cohorts = args.cohorts.iter().map(|size| (size.cohort.clone(), size.devices)).collect();
-    plan::fits(&plan, digest, &args.channel, &cohorts).map_err(CliError::Usage)?;
+    preflight::fits(&plan, digest, &args.channel, &cohorts)
+        .map_err(|misfit| CliError::Usage(misfit.to_string()))?;
     let options = StartOptions {
         product: args.product.clone(),
         version: args.version.clone(),
