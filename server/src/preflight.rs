@@ -40,7 +40,7 @@ pub struct Question {
     pub artifact_bytes: u64,
     /// The fleet, kind by kind.
     pub kinds: Vec<KindStatus>,
-    /// Devices of further kinds, of which no more is known.
+    /// Devices of further kinds, of which no more is known, whatever they follow: none of them is tried.
     pub left_out: u32,
     /// Where chance comes from.
     pub seed: u64,
@@ -80,6 +80,8 @@ pub struct Answer {
     pub cohorts: BTreeMap<CohortId, u32>,
     /// Devices that were simulated: fewer where the fleet is larger than the simulator takes.
     pub simulated: u32,
+    /// Devices of kinds that nobody told, as the question has them.
+    pub left_out: u32,
     /// The stages, as a good release goes through them.
     pub stages: Vec<StageForecast>,
     /// Seconds from the start until a good release is complete.
@@ -311,6 +313,7 @@ pub(crate) mod tests {
             at: Moment(0),
             cohorts: [(cohort.clone(), 1_000)].into(),
             simulated: 1_000,
+            left_out: 7,
             stages: vec![StageForecast {
                 cohort: cohort.clone(),
                 devices: 1_000,

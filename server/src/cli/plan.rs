@@ -240,6 +240,10 @@ fn text(answer: &Answer, sha256: &Digest) -> String {
         answer.simulated,
         count(devices, "device", "devices"),
     )];
+    if answer.left_out > 0 {
+        let devices = count(answer.left_out, "device", "devices");
+        parts.push(format!("not tried: {devices} of the fleet's rarest kinds"));
+    }
     let stages: Vec<Vec<String>> = answer.stages.iter().map(stage_row).collect();
     let header = ["stage", "devices", "opens", "p95", "everybody", "p95"];
     parts.push(table::of(&header, stages, "it has no stage"));
@@ -301,7 +305,7 @@ fn risk_row(risk: &Risk, simulations: u32) -> Vec<String> {
 
 fn holes_text(answer: &Answer) -> String {
     if answer.holes.is_empty() {
-        return "every group of a trial has a device before its ramp".into();
+        return "every group of a trial that came to its ramp had a device before it".into();
     }
     let shown = answer.holes.iter().take(HOLES_SHOWN).map(|hole| {
         format!(
@@ -356,6 +360,7 @@ mod tests {
             "20 of 20",
             "hole: no device of hardware Acme Slate 9 (16 devices in `general`)",
             "8000 kB/s",
+            "not tried: 7 devices",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

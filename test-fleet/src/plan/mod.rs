@@ -85,6 +85,7 @@ pub fn answer(question: &Question) -> Result<Answer, PlanError> {
         at: question.at,
         cohorts: cohorts(question),
         simulated: town.devices(),
+        left_out: question.left_out,
         stages: stages(question, &town, &good),
         complete: When::of(&good.iter().map(|outcome| outcome.complete).collect::<Vec<_>>()),
         busiest_hour: Spread::of(&busiest),
