@@ -37,20 +37,23 @@ pub async fn run(args: CoverageArgs, session: &Session) -> Result<(), CliError> 
         }
         None => rollouts.retain(|rollout| !rollout.coverage.is_empty()),
     }
-    let shown: Vec<Shown> = rollouts.into_iter().map(|rollout| of(rollout, args.missing)).collect();
+    if args.missing {
+        let stages = rollouts.iter_mut().flat_map(|rollout| &mut rollout.coverage);
+        stages.for_each(keep_missing);
+    }
+    let shown: Vec<Shown> = rollouts.into_iter().map(of).collect();
     session.print(&shown, |shown| {
         let parts: Vec<String> = shown.iter().map(text).collect();
         if parts.is_empty() { "no stage is in trial".to_owned() } else { parts.join("\n\n") }
     })
 }
 
-fn of(rollout: RolloutStatus, missing: bool) -> Shown {
-    let mut stages = rollout.coverage;
-    if missing {
-        for stage in &mut stages {
-            stage.groups.retain(|group| group.is_bare() || group.guard == CoverageGuard::Held);
-        }
-    }
+/// Leaves the groups that have no device yet, or are held.
+fn keep_missing(stage: &mut CoverageStatus) {
+    stage.groups.retain(|group| group.is_bare() || group.guard == CoverageGuard::Held);
+}
+
+fn of(rollout: RolloutStatus) -> Shown {
     Shown {
         rollout: rollout.rollout,
         title: format!(
@@ -60,7 +63,7 @@ fn of(rollout: RolloutStatus, missing: bool) -> Shown {
             rollout.channel,
             table::short(rollout.rollout)
         ),
-        stages,
+        stages: rollout.coverage,
     }
 }
 
@@ -127,7 +130,7 @@ mod tests {
             limit: Limit::EVERYBODY,
             guard,
         };
-        let stage = CoverageStatus {
+        let mut stage = CoverageStatus {
             cohort: "general".parse().expect("a name"),
             phase: "canary".into(),
             devices: 120,
@@ -146,5 +149,8 @@ mod tests {
         let line = |label: &str| text.lines().find(|line| line.contains(label)).expect("a line");
         let ends = |label: &str, with: &str| line(label).trim_end().ends_with(with);
         assert!(ends("Slate 3", "100.0000 %") && ends("Slate 5", "held"), "{text}");
+        keep_missing(&mut stage);
+        let left: Vec<&str> = stage.groups.iter().map(|group| group.label.as_str()).collect();
+        assert_eq!(left, ["Slate 4", "Slate 5"]);
     }
 }
