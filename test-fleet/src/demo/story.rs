@@ -392,36 +392,37 @@ const GATE: Gate = Gate { min_devices: 3, silence_after_s: 30, ..Gate::CAREFUL }
 const AT_ONCE: Gate = Gate { first_devices: 100, growth: 1, ..GATE };
 /// All files of the release arrived.
 const WHOLE: &str = r#"{ name = "complete", kind = "command", argv = ["/bin/sh", "-c", "test -s etc/version"], timeout_s = 5, interval_s = 1 }"#;
-/// Three stages whose times are seconds: they are fields of the ladder.
+/// Three stages so many seconds apart, because times are fields of the ladder: two of a few devices that are
+/// counted, and the customers' with its bake.
+const fn ladder(
+    pace_s: u32,
+    few: Gate,
+    (bake_s, customers): (u32, By<'static>),
+) -> [Stage<'static>; 3] {
+    let by = By::Count(few);
+    [
+        Stage { cohort: "dogfood", floor_s: 0, bake_s: pace_s, by },
+        Stage { cohort: "early", floor_s: pace_s, bake_s: pace_s, by },
+        Stage { cohort: "general", floor_s: 2 * pace_s, bake_s, by: customers },
+    ]
+}
+
+/// Each stage is counted.
 const APP_PLAN: Plan<'static> = Plan {
     kind: "app",
     trial: Trial { soak_s: 2, deadline_s: 8, attempts: 3, probes: &[ALIVE, WHOLE] },
-    stages: &[
-        Stage { cohort: "dogfood", floor_s: 0, bake_s: 2, by: By::Count(GATE) },
-        Stage { cohort: "early", floor_s: 2, bake_s: 2, by: By::Count(GATE) },
-        Stage { cohort: "general", floor_s: 4, bake_s: 2, by: By::Count(GATE) },
-    ],
+    stages: &ladder(2, GATE, (2, By::Count(GATE))),
 };
 
 /// The same, but that each cohort is let in at once: nothing runs yet that could break.
-const FIRST_PLAN: Plan<'static> = Plan {
-    stages: &[
-        Stage { cohort: "dogfood", floor_s: 0, bake_s: 1, by: By::Count(AT_ONCE) },
-        Stage { cohort: "early", floor_s: 1, bake_s: 1, by: By::Count(AT_ONCE) },
-        Stage { cohort: "general", floor_s: 2, bake_s: 1, by: By::Count(AT_ONCE) },
-    ],
-    ..APP_PLAN
-};
+const FIRST_PLAN: Plan<'static> =
+    Plan { stages: &ladder(1, AT_ONCE, (1, By::Count(AT_ONCE))), ..APP_PLAN };
 
 /// The same, but that the customers' stage is a randomised trial. Its slots are two seconds, and groups of
 /// three prove themselves, because the fleet is small.
 const TRIAL_PLAN: Plan<'static> = Plan {
     trial: Trial { deadline_s: 6, ..APP_PLAN.trial },
-    stages: &[
-        Stage { cohort: "dogfood", floor_s: 0, bake_s: 1, by: By::Count(GATE) },
-        Stage { cohort: "early", floor_s: 1, bake_s: 1, by: By::Count(GATE) },
-        Stage { cohort: "general", floor_s: 2, bake_s: 2, by: By::Trial(TERMS) },
-    ],
+    stages: &ladder(1, GATE, (2, By::Trial(TERMS))),
     ..APP_PLAN
 };
 pub(super) const TERMS: &[(&str, u32)] = &[
