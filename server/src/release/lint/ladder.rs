@@ -21,8 +21,8 @@ const SHORT_BAKE: Seconds = Seconds(900);
 const LONG_TIMESTAMP: Seconds = Seconds(6 * 3_600);
 /// The longest habit: whoever works by day is seen once in it.
 const DAY: Seconds = Seconds(86_400);
-/// From so many devices on comparison teaches something, and below it nothing (gate.md: at 1,000 devices
-/// silence takes a tenth of the fleet, at 50 nothing is learnt from controls).
+/// From so many devices on comparison teaches something, and below it nothing. Simulated: of 1,000 devices
+/// silence takes a tenth before it is seen, and of 50 nothing is learnt from controls.
 const COMPARED: u32 = 50;
 /// Devices at once without knowing how many there are: few enough to visit by hand.
 const FIRST: u32 = 20;
