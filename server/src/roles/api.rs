@@ -168,19 +168,21 @@ async fn sweep(letter_box: Arc<LetterBox>, mut shutdown: Shutdown) {
 async fn sweep_artifacts(folder: std::path::PathBuf) {
     let swept = tokio::task::spawn_blocking(move || artifacts::sweep(&folder, clock::now())).await;
     match swept {
-        Ok(Ok(0)) | Err(_) => {}
+        Ok(Ok(0)) => {}
         Ok(Ok(gone)) => tracing::info!(gone, "what broken uploads left was removed"),
         Ok(Err(error)) => {
             tracing::warn!(%error, "what broken uploads left could not be removed");
         }
+        Err(error) => tracing::error!(%error, "a sweep of broken uploads broke off"),
     }
 }
 
 async fn policies(letter_box: Arc<LetterBox>, mut shutdown: Shutdown) {
     while tokio::time::timeout(POLICY_EVERY, shutdown.wait()).await.is_err() {
         let letter_box = Arc::clone(&letter_box);
-        if tokio::task::spawn_blocking(move || letter_box.refresh_policy()).await.is_err() {
-            return;
+        let read = tokio::task::spawn_blocking(move || letter_box.refresh_policy()).await;
+        if let Err(error) = read {
+            tracing::error!(%error, "reading the policy broke off: it is tried again");
         }
     }
 }
