@@ -33,9 +33,8 @@ pub struct Clairvoyant {
 const SAMPLE: u32 = 80;
 
 impl Clairvoyant {
-    /// A clairvoyant over this fleet.
-    pub fn new(fleet: &Fleet, scenario: &Scenario) -> Self {
-        let routine = Terms::routine();
+    /// A clairvoyant over this fleet, by the schedule and the false alarms of these terms.
+    pub fn new(fleet: &Fleet, scenario: &Scenario, terms: &Terms) -> Self {
         let devices = fleet.devices.len();
         let (rate, by_chance) = match scenario.hit {
             Some(Hit { who: Who::Share(share), rate, .. }) => (share * rate, true),
@@ -43,7 +42,7 @@ impl Clairvoyant {
             None => (1.0, true),
         };
         Self {
-            gate: Gate::new(fleet, Terms { alpha: 1e-200, ..routine.clone() }),
+            gate: Gate::new(fleet, Terms { alpha: 1e-200, ..terms.clone() }),
             hit: scenario.hit,
             rate,
             watched: (0..devices as u32)
@@ -56,7 +55,7 @@ impl Clairvoyant {
                 .map(|device| fleet.kind(device).noise.prompt + fleet.kind(device).noise.late)
                 .collect(),
             ratio: 0.0,
-            alpha: routine.alpha,
+            alpha: terms.alpha,
             halted: false,
         }
     }

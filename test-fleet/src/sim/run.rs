@@ -74,7 +74,7 @@ pub struct Run<'a> {
     events: Vec<Vec<u32>>,
     /// Devices that may still have something to say, once the policy rests.
     live: Option<Vec<u32>>,
-    /// Devices that asked within [`ASKED_H`].
+    /// Devices that asked within [`ASKED_H`] when they were free to install.
     asked: Vec<bool>,
     hours: u32,
     outcome: Outcome,
@@ -87,8 +87,10 @@ pub const BYTES: usize = size_of::<Life>()
     + size_of::<Today>()
     + size_of::<bool>();
 
-/// Devices that ask at least once within these hours of the rollout are those of which a share is to be
-/// reached: when a routine rollout is open to everybody, and until four days are over.
+/// Devices that ask at least once within these hours of the rollout while their window is open and their
+/// battery full enough are those of which a share is to be reached: when a routine rollout is open to
+/// everybody, and until four days are over. No policy reaches those that are only on outside of their
+/// windows.
 const ASKED_H: std::ops::Range<u32> = 64..96;
 
 impl<'a> Run<'a> {
@@ -198,8 +200,9 @@ impl<'a> Run<'a> {
             return;
         }
         self.outcome.polls += 1;
-        if ASKED_H.contains(&hour.wrapping_sub(BEFORE)) {
-            self.asked[device as usize] = true;
+        if ASKED_H.contains(&hour.wrapping_sub(BEFORE)) && !self.asked[device as usize] {
+            self.asked[device as usize] =
+                self.world.calendar.may_install(self.world.fleet, device, tick);
         }
         let life = self.lives[device as usize];
         match life.stage {

@@ -2,6 +2,7 @@
 //! and asserts nothing.
 
 use lockgate_server::rollout::trial::{Trial, terms::Terms};
+use lockgate_shared::terms::TrialTerms;
 
 use super::{
     clairvoyant::Clairvoyant,
@@ -48,6 +49,8 @@ pub struct Plan {
     pub hours: u32,
     /// Threads.
     pub jobs: usize,
+    /// What the gate and the clairvoyant keep to.
+    pub terms: TrialTerms,
     /// Whether the sentences of holds are printed.
     pub talk: Talk,
 }
@@ -78,12 +81,22 @@ impl Who {
     }
 }
 
-/// One run of so many hours.
+/// One run of so many hours, by the routine terms.
 pub fn once(who: Who, scenario: &Scenario, size: u32, seed: u64, hours: u32) -> Outcome {
+    under(&Terms::routine(), who, scenario, (size, seed, hours))
+}
+
+/// One run of a fleet of a size from a seed for so many hours.
+fn under(
+    terms: &Terms,
+    who: Who,
+    scenario: &Scenario,
+    (size, seed, hours): (u32, u64, u32),
+) -> Outcome {
     let fleet = Fleet::new(size, scenario, seed);
     let mut policy: Box<dyn Policy> = match who {
-        Who::Trial => Box::new(Gate::new(&fleet, Terms::routine())),
-        Who::Clairvoyant => Box::new(Clairvoyant::new(&fleet, scenario)),
+        Who::Trial => Box::new(Gate::new(&fleet, terms.clone())),
+        Who::Clairvoyant => Box::new(Clairvoyant::new(&fleet, scenario, terms)),
         Who::Peer(rule) => Box::new(Peer::new(rule, &fleet)),
     };
     Run::new(&fleet, scenario).play(policy.as_mut(), hours)
@@ -91,7 +104,8 @@ pub fn once(who: Who, scenario: &Scenario, size: u32, seed: u64, hours: u32) -> 
 
 /// Runs of one policy in one scenario, in the order of their seeds.
 pub fn many(who: Who, scenario: &Scenario, size: u32, plan: &Plan) -> Vec<Outcome> {
-    let run = |number| once(who, scenario, size, plan.seed + number, plan.hours);
+    let terms = Terms::of(&plan.terms, 1_000_000);
+    let run = |number| under(&terms, who, scenario, (size, plan.seed + number, plan.hours));
     crew::each(plan.runs, plan.jobs, run)
 }
 
@@ -107,7 +121,7 @@ pub fn print(plan: &Plan) {
     }
     for size in &plan.sizes {
         println!(
-            "\n{:<24} {:<12} {:>13} {:>7} {:>9} {:>7} {:>7} {:>7} {:>8}",
+            "\n{:<24} {:<12} {:>13} {:>7} {:>9} {:>7} {:>7} {:>7} {:>8} {:>8}",
             format!("{size} devices, {} runs", plan.runs),
             "policy",
             "harmed/p95",
@@ -116,7 +130,8 @@ pub fn print(plan: &Plan) {
             "95 %",
             "99 %",
             "p95",
-            "x clairv"
+            "x clairv",
+            "x fewer"
         );
         for scenario in &plan.scenarios {
             rows(scenario, *size, plan);
@@ -144,12 +159,20 @@ fn rows(scenario: &Scenario, size: u32, plan: &Plan) {
         }
         results.push((*who, many(*who, scenario, size, plan)));
     }
-    let clairvoyant = results
-        .iter()
-        .find(|(who, _)| *who == Who::Clairvoyant)
-        .map(|(_, outcomes)| quantile(outcomes.iter().map(|outcome| outcome.harmed), 0.5));
+    let median = |outcomes: &[Outcome]| quantile(outcomes.iter().map(|run| run.harmed), 0.5);
+    let beside = Beside {
+        clairvoyant: results
+            .iter()
+            .find(|(who, _)| *who == Who::Clairvoyant)
+            .map(|(_, outcomes)| median(outcomes)),
+        peer: results
+            .iter()
+            .filter(|(who, _)| matches!(who, Who::Peer(_)))
+            .map(|(_, outcomes)| median(outcomes))
+            .min(),
+    };
     for (who, outcomes) in &results {
-        row(scenario, *who, outcomes, clairvoyant);
+        row(scenario, *who, outcomes, &beside);
         if plan.talk == Talk::Sentences {
             for (number, outcome) in outcomes.iter().enumerate() {
                 for sentence in &outcome.sentences {
@@ -160,7 +183,13 @@ fn rows(scenario: &Scenario, size: u32, plan: &Plan) {
     }
 }
 
-fn row(scenario: &Scenario, who: Who, outcomes: &[Outcome], clairvoyant: Option<u32>) {
+/// What others harm in the same scenario, in the median.
+struct Beside {
+    clairvoyant: Option<u32>,
+    peer: Option<u32>,
+}
+
+fn row(scenario: &Scenario, who: Who, outcomes: &[Outcome], beside: &Beside) {
     let harmed = |part| quantile(outcomes.iter().map(|outcome| outcome.harmed), part);
     let halted = outcomes.iter().filter(|outcome| outcome.halted.is_some()).count();
     let good: u64 = outcomes.iter().map(|outcome| u64::from(outcome.good)).sum();
@@ -170,11 +199,17 @@ fn row(scenario: &Scenario, who: Who, outcomes: &[Outcome], clairvoyant: Option<
         let hours = quantile(outcomes.iter().map(|outcome| of(outcome).unwrap_or(never)), part);
         if hours == never { "-".to_owned() } else { hours.to_string() }
     };
-    let ratio = clairvoyant.map_or_else(String::new, |best| {
-        format!("{:.1}", f64::from(harmed(0.5)) / f64::from(best.max(1)))
-    });
+    let own = f64::from(harmed(0.5).max(1));
+    let times = |ratio: Option<f64>| ratio.map_or_else(String::new, |times| format!("{times:.1}"));
+    let worse = beside.clairvoyant.map(|best| f64::from(harmed(0.5)) / f64::from(best.max(1)));
+    let fewer = match who {
+        Who::Trial | Who::Clairvoyant if scenario.hit.is_some() => {
+            beside.peer.map(|best| f64::from(best) / own)
+        }
+        Who::Trial | Who::Clairvoyant | Who::Peer(_) => None,
+    };
     println!(
-        "{:<24} {:<12} {:>13} {:>7} {:>8.2}% {:>7} {:>7} {:>7} {:>8}",
+        "{:<24} {:<12} {:>13} {:>7} {:>8.2}% {:>7} {:>7} {:>7} {:>8} {:>8}",
         scenario.name,
         who.name(),
         format!("{}/{}", harmed(0.5), harmed(0.95)),
@@ -183,7 +218,8 @@ fn row(scenario: &Scenario, who: Who, outcomes: &[Outcome], clairvoyant: Option<
         hours(&|outcome| outcome.hours_95, 0.5),
         hours(&|outcome| outcome.hours_99, 0.5),
         hours(&|outcome| outcome.hours_99, 0.95),
-        ratio
+        times(worse),
+        times(fewer)
     );
 }
 

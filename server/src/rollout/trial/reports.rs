@@ -4,8 +4,10 @@
 //! as often as one likes and errs with a chance of at most 1/x when it ever passes x.
 //!
 //! It never counts what says nothing on health: failed downloads, a full disk, no contact anywhere.
-//! Trial and time after it are bets of their own. A bet on the time after the trial is paid when it
-//! begins, because failures come early in it and health only at its end.
+//! Trial and time after it are bets of their own, and so is each span of the time after it: a device
+//! pays for a span when it enters it, because failures come early in a span and health only at its end.
+//! What fails a day later then stands beside the devices that have lived a day, and not beside the many
+//! that were let in since.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,23 +16,36 @@ use super::roster::{Group, Noise};
 /// The excess shares that are bet on, mixed in equal parts.
 pub const RATES: [f64; 9] = [0.002, 0.005, 0.01, 0.025, 0.06, 0.15, 0.35, 0.7, 0.97];
 
+/// One logarithm for each of [`RATES`].
+pub type Bets = [f64; RATES.len()];
+const NONE: Bets = [0.0; RATES.len()];
+
+/// The ages in hours at which the spans of the time after the trial begin; the last one never ends.
+/// Delays of twelve hours, a day and a day and a half lie inside of spans.
+pub const SPANS: [u32; 6] = [0, 6, 12, 20, 30, 42];
+
 /// When a report falls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Part {
     /// Within the trial.
     Trial,
-    /// After it.
-    Soak,
+    /// After it, in this one of [`SPANS`].
+    Soak(u8),
 }
 
 /// The wealth of every group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reports {
-    trial: Vec<[f64; RATES.len()]>,
-    soak: Vec<[f64; RATES.len()]>,
+    trial: Vec<Bets>,
+    soak: Vec<[Bets; SPANS.len()]>,
     changed: Vec<bool>,
     /// Whether any group's did.
     news: bool,
+}
+
+/// The span in which a device of this age is.
+pub fn span(age: u32) -> u8 {
+    (SPANS.partition_point(|from| *from <= age) - 1) as u8
 }
 
 /// What one failure is worth: the inverse of the share that fails without any fault of the release,
@@ -38,24 +53,25 @@ pub struct Reports {
 pub fn surprise(noise: Noise, part: Part) -> f64 {
     let known = match part {
         Part::Trial => noise.prompt,
-        Part::Soak => noise.late,
+        // It may all fall into one span.
+        Part::Soak(_) => noise.late,
     };
     1.0 / (known * 1.1 + 0.0002).min(0.9)
 }
 
 /// The logarithms by which a healthy device changes each bet.
-pub fn healthy() -> [f64; RATES.len()] {
+pub fn healthy() -> Bets {
     RATES.map(|rate| (-rate).ln_1p())
 }
 
 /// The logarithms by which a failure of this surprise changes each bet, where `paid` for health already
 /// or not.
-pub fn failure(surprise: f64, part: Part) -> [f64; RATES.len()] {
+pub fn failure(surprise: f64, part: Part) -> Bets {
     RATES.map(|rate| {
         let won = (1.0 - rate + rate * surprise).ln();
         match part {
             Part::Trial => won,
-            Part::Soak => won - (-rate).ln_1p(),
+            Part::Soak(_) => won - (-rate).ln_1p(),
         }
     })
 }
@@ -68,44 +84,50 @@ pub fn mean(logs: &[f64]) -> f64 {
 impl Reports {
     /// Nothing was reported yet.
     pub fn new(groups: usize) -> Self {
-        let none = vec![[0.0; RATES.len()]; groups];
-        Self { trial: none.clone(), soak: none, changed: vec![false; groups], news: false }
+        Self {
+            trial: vec![NONE; groups],
+            soak: vec![[NONE; SPANS.len()]; groups],
+            changed: vec![false; groups],
+            news: false,
+        }
     }
 
     /// There are so many groups now.
     pub fn grow(&mut self, groups: usize) {
-        self.trial.resize(groups, [0.0; RATES.len()]);
-        self.soak.resize(groups, [0.0; RATES.len()]);
+        self.trial.resize(groups, NONE);
+        self.soak.resize(groups, [NONE; SPANS.len()]);
         self.changed.resize(groups, false);
     }
 
     /// A group begins anew.
     pub fn forget(&mut self, group: Group) {
-        self.trial[group as usize] = [0.0; RATES.len()];
-        self.soak[group as usize] = [0.0; RATES.len()];
+        self.trial[group as usize] = NONE;
+        self.soak[group as usize] = [NONE; SPANS.len()];
     }
 
     /// Changes the bets of these groups.
-    pub fn add(&mut self, groups: &[Group], part: Part, change: &[f64; RATES.len()]) {
+    pub fn add(&mut self, groups: &[Group], part: Part, change: &Bets) {
         self.news = true;
-        let table = match part {
-            Part::Trial => &mut self.trial,
-            Part::Soak => &mut self.soak,
-        };
         for group in groups {
             self.changed[*group as usize] = true;
-            for (log, change) in table[*group as usize].iter_mut().zip(change) {
+            let logs = match part {
+                Part::Trial => &mut self.trial[*group as usize],
+                Part::Soak(span) => &mut self.soak[*group as usize][usize::from(span)],
+            };
+            for (log, change) in logs.iter_mut().zip(change) {
                 *log += change;
             }
         }
     }
 
-    /// The logarithms of a group's bets.
-    pub fn logs(&self, group: Group, part: Part) -> &[f64; RATES.len()] {
-        match part {
-            Part::Trial => &self.trial[group as usize],
-            Part::Soak => &self.soak[group as usize],
-        }
+    /// The logarithms of a group's bets on trials.
+    pub fn trial(&self, group: Group) -> &Bets {
+        &self.trial[group as usize]
+    }
+
+    /// The logarithms of a group's bets on the time after them, span by span.
+    pub fn soak(&self, group: Group) -> &[Bets; SPANS.len()] {
+        &self.soak[group as usize]
     }
 
     /// Whether anything was added since this was last asked.
@@ -118,10 +140,15 @@ impl Reports {
         std::mem::take(&mut self.changed[group as usize])
     }
 
-    /// A group's wealth.
-    pub fn wealth(&self, group: Group, part: Part) -> f64 {
-        mean(self.logs(group, part))
+    /// A group's wealth from trials, and from the time after them.
+    pub fn wealth(&self, group: Group) -> (f64, f64) {
+        (mean(self.trial(group)), wealth_of(self.soak(group)))
     }
+}
+
+/// The wealth that the spans' bets make: their mean.
+pub fn wealth_of(spans: &[Bets; SPANS.len()]) -> f64 {
+    spans.iter().map(|bets| mean(bets)).sum::<f64>() / SPANS.len() as f64
 }
 
 #[cfg(test)]
@@ -151,7 +178,32 @@ mod tests {
         for _ in 0..499 {
             reports.add(&[1], Part::Trial, &healthy());
         }
-        assert!(reports.wealth(0, Part::Trial) > 1e5);
-        assert!(reports.wealth(1, Part::Trial) < 1.0);
+        assert!(reports.wealth(0).0 > 1e5);
+        assert!(reports.wealth(1).0 < 1.0);
+    }
+
+    #[test]
+    fn two_late_failures_weigh_beside_the_few_that_are_as_old_and_not_beside_all() {
+        let noise = Noise { prompt: 0.003, late: 0.001 };
+        let mut reports = Reports::new(2);
+        let fail = |part| failure(surprise(noise, part), part);
+        for group in [0, 1] {
+            for young in 0..200 {
+                reports.add(&[group], Part::Soak(0), &healthy());
+                if group == 0 && young < 7 {
+                    reports.add(&[0], Part::Soak(3), &healthy());
+                }
+            }
+        }
+        for _ in 0..2 {
+            reports.add(&[0], Part::Soak(3), &fail(Part::Soak(3)));
+            reports.add(&[1], Part::Soak(0), &fail(Part::Soak(0)));
+        }
+        assert!(reports.wealth(0).1 > 20.0 * reports.wealth(1).1);
+    }
+
+    #[test]
+    fn every_age_has_its_span() {
+        assert_eq!([0, 5, 6, 25, 37, 500].map(span), [0, 0, 1, 3, 4, 5]);
     }
 }
