@@ -10,9 +10,9 @@ use lockgate_shared::group::GroupKind;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Guard, State, Trial,
+    Guard, Trial,
     looks::{Arm, LOOKS, Stakes, wealth_of},
-    reports::{self, Part, mean},
+    reports::{self, Bets, Part, SPANS, mean},
     roster::{Device, FLEET, Group, Tenant},
     words,
 };
@@ -60,8 +60,8 @@ pub struct Hold {
 
 /// What the devices of each group contributed to the evidence of one group.
 struct Parts {
-    trial: Vec<[f64; reports::RATES.len()]>,
-    soak: Vec<[f64; reports::RATES.len()]>,
+    trial: Vec<Bets>,
+    soak: Vec<[Bets; SPANS.len()]>,
     silence: Vec<[Stakes; LOOKS.len()]>,
     exposed: Vec<u32>,
     surprising: Vec<u32>,
@@ -132,7 +132,7 @@ pub(super) fn levels(roster: &super::Roster) -> [u32; 4] {
 
 /// The evidence from its parts: trial, soak, prompt and later silence, and the products of what belongs
 /// together, because a power cut gives a failure and a silence at once.
-fn total(trial: f64, soak: f64, (prompt, later): (f64, f64)) -> f64 {
+fn total((trial, soak): (f64, f64), (prompt, later): (f64, f64)) -> f64 {
     0.3 * trial
         + 0.2 * soak
         + 0.15 * prompt
@@ -153,11 +153,7 @@ impl Trial {
             if !reported && !unheard {
                 continue;
             }
-            let odds = total(
-                self.reports.wealth(group, Part::Trial),
-                self.reports.wealth(group, Part::Soak),
-                self.silence.wealth(group),
-            );
+            let odds = total(self.reports.wealth(group), self.silence.wealth(group));
             self.wealth[group as usize] = odds;
             self.peak = self.peak.max(odds * weight(self, group));
         }
@@ -226,9 +222,11 @@ impl Trial {
                 continue;
             }
             let place = other as usize;
-            let less = |logs: &[f64; reports::RATES.len()]| logs.map(|log| -log);
+            let less = |logs: &Bets| logs.map(|log| -log);
             self.reports.add(&[other], Part::Trial, &less(&parts.trial[place]));
-            self.reports.add(&[other], Part::Soak, &less(&parts.soak[place]));
+            for (span, bets) in (0..).zip(&parts.soak[place]) {
+                self.reports.add(&[other], Part::Soak(span), &less(bets));
+            }
             for (look, sums) in parts.silence[place].iter().enumerate() {
                 self.silence.add(&[other], look, &sums.map(|sum| -sum));
             }
@@ -273,7 +271,7 @@ impl Trial {
         let groups = self.roster.groups.len();
         let mut parts = Parts {
             trial: vec![[0.0; reports::RATES.len()]; groups],
-            soak: vec![[0.0; reports::RATES.len()]; groups],
+            soak: vec![[[0.0; reports::RATES.len()]; SPANS.len()]; groups],
             silence: vec![[[0.0; super::looks::RATES.len()]; LOOKS.len()]; groups],
             exposed: vec![0; groups],
             surprising: vec![0; groups],
@@ -284,12 +282,12 @@ impl Trial {
         for (device, part, surprise) in self.failures.iter().filter(|(device, ..)| inside(*device))
         {
             let change = reports::failure(*surprise, *part);
-            let table = match part {
-                Part::Trial => &mut parts.trial,
-                Part::Soak => &mut parts.soak,
-            };
             for other in self.roster.groups_of(*device) {
-                add(&mut table[*other as usize], &change);
+                let bets = match part {
+                    Part::Trial => &mut parts.trial[*other as usize],
+                    Part::Soak(span) => &mut parts.soak[*other as usize][usize::from(*span)],
+                };
+                add(bets, &change);
             }
             parts.devices.push(*device);
         }
@@ -318,19 +316,15 @@ impl Trial {
             if !self.is_treated(device) || !inside(device) {
                 continue;
             }
-            let trial = match self.cases[device as usize].state {
-                State::Healthy | State::Soaked => true,
-                State::Waiting | State::Drawn | State::Begun | State::Nothing => false,
-                State::Failed => self
-                    .failures
-                    .iter()
-                    .any(|(failed, part, _)| *failed == device && *part == Part::Soak),
-            };
+            let case = self.cases[device as usize];
             for group in self.roster.groups_of(device) {
-                parts.exposed[*group as usize] += 1;
-                if trial {
-                    add(&mut parts.trial[*group as usize], &paid);
-                    add(&mut parts.soak[*group as usize], &paid);
+                let place = *group as usize;
+                parts.exposed[place] += 1;
+                if case.from < case.to {
+                    add(&mut parts.trial[place], &paid);
+                }
+                for span in case.from..case.to {
+                    add(&mut parts.soak[place][usize::from(span)], &paid);
                 }
             }
         }
@@ -364,10 +358,7 @@ impl Trial {
 
     /// The evidence of `group` without the devices that are in `other` too.
     fn without(&self, group: Group, other: Group, parts: &Parts) -> f64 {
-        let rest = |all: &[f64], part: &[f64]| {
-            let left: Vec<f64> = all.iter().zip(part).map(|(all, part)| all - part).collect();
-            mean(&left)
-        };
+        let rest = |all: &Bets, part: &Bets| std::array::from_fn(|rate| all[rate] - part[rate]);
         let place = other as usize;
         let mut sums = *self.silence.sums(group);
         for (sums, part) in sums.iter_mut().zip(&parts.silence[place]) {
@@ -375,11 +366,12 @@ impl Trial {
                 *sum -= part;
             }
         }
-        total(
-            rest(self.reports.logs(group, Part::Trial), &parts.trial[place]),
-            rest(self.reports.logs(group, Part::Soak), &parts.soak[place]),
-            wealth_of(&sums),
-        )
+        let trial: Bets = rest(self.reports.trial(group), &parts.trial[place]);
+        let mut soak = *self.reports.soak(group);
+        for (bets, part) in soak.iter_mut().zip(&parts.soak[place]) {
+            *bets = rest(bets, part);
+        }
+        total((mean(&trial), reports::wealth_of(&soak)), wealth_of(&sums))
     }
 
     /// Holds a group: its devices' evidence leaves the other groups, so that it is not held against them.
@@ -412,8 +404,8 @@ impl Trial {
             .unwrap_or(0);
         facts.within_h = LOOKS[strongest].to;
         facts.from_h = LOOKS[strongest].from;
-        facts.by_silence = mean(&sums[strongest])
-            > self.reports.wealth(group, Part::Trial).max(self.reports.wealth(group, Part::Soak));
+        let (trial, soak) = self.reports.wealth(group);
+        facts.by_silence = mean(&sums[strongest]) > trial.max(soak);
         let mut silent: Vec<Device> = Vec::new();
         for word in self.words.iter().filter(|word| usize::from(word.look) == strongest) {
             if word.arm == Arm::Treated && self.roster.groups_of(word.device).contains(&group) {

@@ -118,6 +118,10 @@ struct Case {
     state: State,
     /// It is a candidate of a draw that is not over: see [`Trial::candidates`].
     candidate: bool,
+    /// The spans of the time after its trial that it paid for, by [`reports::SPANS`]: from this one …
+    from: u8,
+    /// … to before this one.
+    to: u8,
 }
 
 /// How a device fares.
@@ -551,9 +555,47 @@ impl Trial {
         if self.is_held(device) {
             return;
         }
-        let (groups, change) = (*self.roster.groups_of(device), reports::healthy());
-        self.reports.add(&groups, Part::Trial, &change);
-        self.reports.add(&groups, Part::Soak, &change);
+        let groups = *self.roster.groups_of(device);
+        self.reports.add(&groups, Part::Trial, &reports::healthy());
+        self.pay(device);
+    }
+
+    /// A device that is well pays for the spans of its life up to now. Not for those before it was heard
+    /// to be well: they are over.
+    fn pay(&mut self, device: Device) {
+        let case = &mut self.cases[device as usize];
+        let now = reports::span(self.hour.saturating_sub(case.begun));
+        let due = if case.to == 0 { now } else { case.to }..now + 1;
+        if case.to == 0 {
+            case.from = now;
+        }
+        case.to = now + 1;
+        let groups = *self.roster.groups_of(device);
+        for span in due {
+            self.reports.add(&groups, Part::Soak(span), &reports::healthy());
+        }
+    }
+
+    /// Whoever enters another span of the time after its trial pays for it, heard or not.
+    fn grow_older(&mut self) {
+        let mut counts: BTreeMap<(u32, u8), u32> = BTreeMap::new();
+        let held: Vec<bool> = self.guards.iter().map(|guard| *guard == Guard::Held).collect();
+        for (case, member) in self.cases.iter_mut().zip(&self.roster.devices) {
+            let well = matches!(case.state, State::Healthy | State::Soaked) && case.to > 0;
+            let Some(from) = reports::SPANS.get(usize::from(case.to)).filter(|_| well) else {
+                continue;
+            };
+            let groups = &self.roster.kinds[member.kind as usize].groups;
+            if self.hour >= case.begun + from && !groups.iter().any(|group| held[*group as usize]) {
+                *counts.entry((member.kind, case.to)).or_default() += 1;
+                case.to += 1;
+            }
+        }
+        for ((kind, span), devices) in counts {
+            let groups = self.roster.kinds[kind as usize].groups;
+            let paid = reports::healthy().map(|log| log * f64::from(devices));
+            self.reports.add(&groups, Part::Soak(span), &paid);
+        }
     }
 
     fn failed(&mut self, device: Device, place: Option<u32>) {
@@ -561,7 +603,9 @@ impl Trial {
         let state = self.cases[device as usize].state;
         let part = match state {
             State::Begun => Part::Trial,
-            State::Healthy | State::Soaked => Part::Soak,
+            State::Healthy | State::Soaked => Part::Soak(reports::span(
+                self.hour.saturating_sub(self.cases[device as usize].begun),
+            )),
             State::Waiting | State::Drawn | State::Failed | State::Nothing => return,
         };
         self.count(device, State::Failed, |tally| {
@@ -569,16 +613,20 @@ impl Trial {
             match part {
                 Part::Trial => tally.resolved += 1,
                 // It was counted among the healthy, and earned room that it does not deserve.
-                Part::Soak => tally.healthy = tally.healthy.saturating_sub(1),
+                Part::Soak(_) => tally.healthy = tally.healthy.saturating_sub(1),
             }
             if state == State::Soaked {
                 tally.soaked = tally.soaked.saturating_sub(1);
             }
         });
-        // What is held explains it: it is held against nobody else.
-        if self.is_held(device)
-            || place.is_some_and(|place| !self.places.insert((self.hour, place)))
-        {
+        if self.is_held(device) {
+            // What is held explains it: it is held against nobody else.
+            return;
+        }
+        if let Part::Soak(_) = part {
+            self.pay(device);
+        }
+        if place.is_some_and(|place| !self.places.insert((self.hour, place))) {
             return;
         }
         let kind = self.roster.kind(device);

@@ -43,6 +43,7 @@ impl Trial {
         }
         self.regroup();
         self.close_looks();
+        self.grow_older();
         self.look();
         self.heard.begin(hour);
         match self.verdict {
