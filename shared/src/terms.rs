@@ -47,12 +47,19 @@ pub struct TrialTerms {
     pub open_at: u32,
     /// Slots that half a crew of sentinels must live before the ramp begins.
     pub ramp_live: u32,
+    /// From this slot on, when as many lived as long, devices beyond the canary's size are named for the
+    /// groups that it left out.
+    pub cover_from: u32,
     /// Healthy for so many slots means soaked.
     pub soak: u32,
-    /// From this slot on the soak asked for falls …
+    /// From this slot on the soak asked for falls, if it is longer than a day's …
     pub soak_falls_from: u32,
     /// … by so many slots in a slot …
     pub soak_falls_by: u32,
+    /// … down to this …
+    pub soak_day: u32,
+    /// … until this slot, and from then on …
+    pub soak_day_to: u32,
     /// … down to this.
     pub soak_least: u32,
     /// The smallest group with a limit of its own.
@@ -112,16 +119,19 @@ impl Default for TrialTerms {
             sentinel_live: 8,
             canary_from: 10,
             canary_full: 22,
-            canary_roots_percent: 180,
-            ramp_from: 36,
+            canary_roots_percent: 65,
+            ramp_from: 39,
             ramp_to: 60,
-            ramp_growth_percent: 25,
+            ramp_growth_percent: 40,
             hold_back_ppm: 100_000,
             open_at: 64,
-            ramp_live: 28,
+            ramp_live: 27,
+            cover_from: 38,
             soak: 38,
-            soak_falls_from: 54,
-            soak_falls_by: 3,
+            soak_falls_from: 60,
+            soak_falls_by: 6,
+            soak_day: 26,
+            soak_day_to: 67,
             soak_least: 6,
             group_least: 15,
             guarded: 800,
@@ -134,7 +144,7 @@ impl Default for TrialTerms {
             near: 25,
             patience: 12,
             redraw: 10,
-            coverage: 200,
+            coverage: 300,
             spare: 20,
             candidates: 40,
             tolerance_percent: 110,
@@ -173,6 +183,8 @@ impl TrialTerms {
             "`growth`, `growth_soaked` and `room_first` must be above zero, or nobody follows"
         } else if self.near == 0 || self.holds == 0 || self.candidates == 0 {
             "`near`, `holds` and `candidates` must be above zero"
+        } else if self.soak_least > self.soak_day {
+            "`soak_least` must not be longer than `soak_day`"
         } else if self.coverage < self.sentinels + self.spare {
             "`coverage` must hold the sentinels and what is spared: sentinels are let in by name"
         } else if self.patience > SLOTS {
@@ -204,7 +216,7 @@ mod tests {
             TrialTerms { open_at: 59, ..routine() },
             TrialTerms { open_at: SLOTS + 1, ..routine() },
             TrialTerms { sentinel_live: 11, ..routine() },
-            TrialTerms { ramp_live: 37, ..routine() },
+            TrialTerms { ramp_live: 40, ..routine() },
             TrialTerms { false_hold_ppm: 0, ..routine() },
             TrialTerms { false_hold_ppm: 100_001, ..routine() },
             TrialTerms { hold_back_ppm: 0, ..routine() },
@@ -220,6 +232,7 @@ mod tests {
             TrialTerms { holds: 0, ..routine() },
             TrialTerms { candidates: 0, ..routine() },
             TrialTerms { coverage: 26, ..routine() },
+            TrialTerms { soak_least: 27, ..routine() },
             TrialTerms { tolerance_percent: 99, ..routine() },
         ] {
             assert!(wrong.problem().is_some(), "{wrong:?}");

@@ -121,7 +121,7 @@ fn admits(file: &RolloutFile, start: &Start, groups: &[GroupId], phone: &Phone) 
 #[test]
 fn a_release_that_is_bad_for_one_model_is_held_for_that_model_and_goes_on_elsewhere() {
     let mut street = Street::new();
-    street.slots(40, "Slate 4");
+    street.slots(60, "Slate 4");
     let status = street.yard.status();
     let hold = &status.stops[0];
     assert_eq!((status.stops.len(), hold.kind), (1, StopKind::Hold), "{:?}", status.stops);
@@ -228,7 +228,7 @@ fn a_restart_at_any_moment_costs_the_time_that_was_not_listened_and_nothing_else
 #[test]
 fn whoever_lifts_a_hold_lets_the_held_in_again() {
     let mut street = Street::new();
-    street.slots(40, "Slate 4");
+    street.slots(60, "Slate 4");
     let hold = street.yard.status().stops[0].number;
     let lift = Lift {
         repository: street.yard.policy.repository.clone(),

@@ -442,7 +442,7 @@ mod tests {
         let ladder = Preset::Routine.ladder(&names);
         let said = plan_warnings(&plan, &ladder, &many);
         let names = said.iter().find(|found| found.code == Code::FewNames).expect("few names");
-        assert!(names.text.contains("names 180 devices") && names.text.contains("there are 900"));
+        assert!(names.text.contains("names 280 devices") && names.text.contains("there are 900"));
         assert!(names.to_string().contains("[few-names]\n  raise `coverage`"), "{names}");
     }
 }

@@ -194,7 +194,7 @@ impl Preset {
         Ladder {
             stages: cohorts.iter().enumerate().map(stage).collect(),
             timestamp_max_age_s: Seconds(3_600),
-            coverage_max: 200,
+            coverage_max: 300,
         }
     }
 
@@ -228,6 +228,7 @@ impl Preset {
                 soak: 48,
                 soak_falls_from: 56,
                 soak_falls_by: 4,
+                soak_day: 12,
                 soak_least: 12,
                 ..paced(1_800)
             },

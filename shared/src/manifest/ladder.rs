@@ -252,7 +252,7 @@ const fn default_timestamp_age() -> Seconds {
 }
 
 const fn default_coverage() -> u16 {
-    200
+    300
 }
 
 const fn everybody() -> u32 {
@@ -340,7 +340,10 @@ mod tests {
     /// A counted stage, then one in trial whose coverage list is as long as may be.
     fn ladder() -> Ladder {
         let mut ladder = manifest().ladder;
-        ladder.stages[1].gate = Gate::Trial(Box::default());
+        ladder.coverage_max = limits::COVERAGE as u16;
+        let coverage = limits::COVERAGE as u32;
+        let terms = TrialTerms { coverage, ..TrialTerms::default() };
+        ladder.stages[1].gate = Gate::Trial(Box::new(terms));
         ladder
     }
 

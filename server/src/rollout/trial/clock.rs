@@ -3,8 +3,8 @@
 //! earn their part of what it allows (see [`super::room`]).
 //!
 //! ```text
-//!   0 h       10 h                 22 h          36 h              60 h        64 h
-//!   | sentinels | canary, linear    | it stays    | ramp, doubling   | hold-back | everybody
+//!   0 h       10 h            22 h       27 h           39 h            60 h        64 h
+//!   | sentinels | canary, linear | it stays | groups left out | ramp, doubling | hold-back | everybody
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -60,12 +60,21 @@ impl Phase {
 pub struct Shown {
     /// Sentinels that were well at their age.
     pub lived: u32,
-    /// Devices that were well at the age asked for before the ramp.
-    pub rested: u32,
+    /// Whether enough devices are well at the age asked for before the ramp.
+    pub rest: Rest,
     /// Devices in the fleet.
     pub devices: u32,
     /// How the evidence stands.
     pub pace: Pace,
+}
+
+/// Whether enough devices lived long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// They did.
+    Enough,
+    /// They did not yet.
+    Wanting,
 }
 
 /// How the clock runs.
@@ -106,11 +115,10 @@ impl Clock {
             }
             Pace::Slow | Pace::Full => 1.0,
         };
-        let crew = terms.sentinels(shown.devices).min(shown.devices);
         let next = self.hours + step;
         let waits = |at: f64, shown: bool| self.hours < at && next >= at && !shown;
         if waits(terms.canary_from_h, shown.lived >= 2.min(shown.devices))
-            || waits(terms.ramp_from_h, shown.rested >= (crew / 2).clamp(1, 50))
+            || waits(terms.ramp_from_h, shown.rest == Rest::Enough)
         {
             return;
         }
@@ -134,7 +142,7 @@ impl Clock {
                 let last = 1.0 - terms.hold_back;
                 let length = terms.ramp_to_h - terms.ramp_from_h;
                 let part = (self.hours - terms.ramp_from_h + 1.0) / length;
-                first * (last / first).powf(part.min(1.0))
+                (first * (last / first).powf(part.min(1.0))).min(last)
             }
             Phase::HoldBack => 1.0 - terms.hold_back,
             Phase::Open => 1.0,
@@ -146,7 +154,7 @@ impl Clock {
 mod tests {
     use super::*;
 
-    const WELL: Shown = Shown { lived: 5, rested: 9, devices: 10_000, pace: Pace::Full };
+    const WELL: Shown = Shown { lived: 5, rest: Rest::Enough, devices: 10_000, pace: Pace::Full };
 
     fn after(hours: u32, shown: Shown) -> Clock {
         let mut clock = Clock::default();
@@ -174,7 +182,7 @@ mod tests {
     fn without_living_sentinels_nobody_else_and_without_a_soak_no_ramp() {
         let terms = Terms::routine();
         assert_eq!(after(500, Shown { lived: 1, ..WELL }).phase(&terms), Phase::Sentinel);
-        assert_eq!(after(500, Shown { rested: 2, ..WELL }).phase(&terms), Phase::Canary);
+        assert_eq!(after(500, Shown { rest: Rest::Wanting, ..WELL }).phase(&terms), Phase::Canary);
         assert!(after(500, Shown { pace: Pace::Stand, ..WELL }).hours() < 1.0);
         let slow = after(60, Shown { pace: Pace::Slow, ..WELL });
         assert!((slow.hours() - 42.0).abs() < 1e-9, "{}", slow.hours());

@@ -24,6 +24,9 @@ const CAP_OWN: f64 = 0.7;
 const CAP_FLEET: f64 = 2.7;
 /// The share of that cap that must have soaked.
 const CAP_SOAKED: f64 = 0.08;
+/// A soak of a day that is over within so many hours is waited for, even after the ramp: those who come
+/// that much later come on the same day.
+pub const SOON: u32 = 6;
 
 /// What one group has shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +47,8 @@ pub struct Tally {
     pub soaked: u32,
     /// Devices that are well at the age asked for at the end: see [`Terms::soak_at`].
     pub grown: u32,
+    /// Devices that will have soaked for a day within [`SOON`] hours, or have.
+    pub growing: u32,
     /// Devices that are not heard now while most of those with their habit are.
     pub missing: u32,
     /// The hour of the last draw or begin.
@@ -89,10 +94,15 @@ pub fn cap(roster: &Roster, terms: &Terms, group: Group) -> f64 {
     roots.max(f64::from(terms.room_first))
 }
 
+/// Devices of a group that must have soaked.
+fn needed(roster: &Roster, terms: &Terms, group: Group) -> f64 {
+    (CAP_SOAKED * cap(roster, terms, group)).max(1.0).floor()
+}
+
 /// Whether a group's devices have soaked: enough of them the full time, or towards the end for less, when
 /// none of them failed and none is missing that should be heard.
 pub fn soaked(roster: &Roster, terms: &Terms, group: Group, tally: &Tally) -> bool {
-    let needed = (CAP_SOAKED * cap(roster, terms, group)).max(1.0).floor();
+    let needed = needed(roster, terms, group);
     let missing = f64::from(tally.missing);
     let full = f64::from(tally.soaked) >= needed + missing;
     // Where one is missing, somebody must have lived the full time before others count for less.
@@ -115,7 +125,10 @@ pub fn allowed(roster: &Roster, terms: &Terms, group: Group, tally: &Tally, cloc
     // Who fails without anybody well beside it takes room away: it was an answer.
     let lost = tally.failed + tally.missing;
     let failed = if tally.healthy < 4 * lost { f64::from(lost) } else { 0.0 };
-    if clock >= terms.ramp_to_h && tally.missing == 0 {
+    let soon = clock < terms.soak_day_to_h
+        && tally.failed == 0
+        && f64::from(tally.growing) >= needed(roster, terms, group);
+    if clock >= terms.ramp_to_h && tally.missing == 0 && !soon {
         // Nobody is under way: those within the limit are not there, and an hour makes room for one;
         // four hours after a failure, whose repetition the evidence would show.
         let hours = if tally.failed == 0 { 1.0 } else { 0.25 };

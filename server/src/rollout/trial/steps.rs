@@ -7,11 +7,12 @@ use lockgate_shared::{bucket::Limit, group::Habit};
 
 use super::{
     BEFORE, Guard, State, Trial,
-    clock::{Pace, Phase, Shown},
+    clock::{Pace, Phase, Rest, Shown},
     coverage::{Draw, Want, ticket},
     heard::Span,
     judge::Verdict,
     lots::Sample,
+    reports::Part,
     room::{self, Around, Names, of_share, share_of},
     roster::{Device, FLEET, Group, Kind},
     scatter,
@@ -25,6 +26,12 @@ const LATELY: u32 = 2;
 const ASKED: usize = 20_000;
 /// The share of them that must be there before one is missing.
 const MOST: f64 = 0.75;
+/// Devices that must have lived for each one that had been well and failed later, before more are let in.
+const LATE_EACH: usize = 40;
+/// So many first devices that fall silent at once make the gate wait …
+const STARTLING: usize = 3;
+/// … when chance would do it about once in so many hours, as a logarithm.
+const STARTLED: f64 = 6.0;
 /// With fewer the fleet's share is taken.
 const FEW: u32 = 8;
 /// The hardware's place among a device's groups, as [`lockgate_shared::group::GroupKind::ALL`] has it.
@@ -65,7 +72,7 @@ impl Trial {
         if hour > BEFORE && (resting || !out) {
             let shown = Shown {
                 lived: self.lived(),
-                rested: self.rested(),
+                rest: if self.has_lived() { Rest::Enough } else { Rest::Wanting },
                 devices: self.roster.len(),
                 pace,
             };
@@ -90,7 +97,7 @@ impl Trial {
     }
 
     fn pace(&self) -> Pace {
-        if self.verdict == Verdict::Wait {
+        if self.verdict == Verdict::Wait || self.is_startled() {
             return Pace::Stand;
         }
         let near =
@@ -110,6 +117,46 @@ impl Trial {
         !alive && f64::from(now) < f64::from(then) * OUTAGE
     }
 
+    /// Whether many of the oldest devices that are always on have fallen silent within the last hours, and
+    /// others like them have not. Nothing is proven by it, and nothing opens until it is: in five hours
+    /// they are back, or their silence is evidence.
+    fn is_startled(&self) -> bool {
+        let (hour, early) = (self.hour, self.early.len().min(ASKED));
+        let then = Span::of(hour.saturating_sub(6), hour - 2);
+        let now = Span::of(hour - 1, hour - 1);
+        let there = |device: &Device| {
+            self.roster.kind(*device).habit == Habit::AlwaysOn && self.heard.any(*device, then)
+        };
+        let well = |device: &Device| {
+            matches!(self.cases[*device as usize].state, State::Healthy | State::Soaked)
+        };
+        let seen: Vec<bool> = self.early[..early]
+            .iter()
+            .filter(|device| well(device) && there(device))
+            .map(|device| self.heard.any(*device, now))
+            .collect();
+        if seen.iter().filter(|seen| !**seen).count() < STARTLING {
+            return false;
+        }
+        let step = (self.roster.devices.len() / ASKED).max(1);
+        let (mut others, mut gone) = (1.0, 1.0);
+        let waits = |device: &Device| self.cases[*device as usize].state == State::Waiting;
+        for device in (0..self.roster.len()).step_by(step).filter(|d| waits(d) && there(d)) {
+            (others, gone) = (others + 1.0, gone + f64::from(!self.heard.any(device, now)));
+        }
+        // What comes with age comes to the oldest first, who began first.
+        let mut silent = 0;
+        (1..).zip(&seen).any(|(all, seen)| {
+            silent += usize::from(!seen);
+            let usual = f64::from(all) * gone / others;
+            let found = silent as f64;
+            // How unlikely so many are, by Poisson's law.
+            silent >= STARTLING
+                && found > usual
+                && found * (found / usual).ln() - (found - usual) > STARTLED
+        })
+    }
+
     /// The phase.
     pub fn phase(&self) -> Phase {
         self.clock.phase(&self.terms)
@@ -124,6 +171,9 @@ impl Trial {
             Verdict::Open if self.is_outage() => {
                 Some("far fewer devices are heard than a day ago: nothing opens on an outage")
             }
+            Verdict::Open if self.is_startled() => Some(
+                "many of the first devices fell silent at once: nothing opens until more is known",
+            ),
             Verdict::Open if self.pace() == Pace::Slow => {
                 Some("the evidence against it is close to its threshold: its clock runs slowly")
             }
@@ -149,27 +199,35 @@ impl Trial {
             .count() as u32
     }
 
-    /// Devices that are well at the age asked for before the ramp.
-    fn rested(&self) -> u32 {
+    /// Whether enough devices lived long enough for the next step: half a crew of sentinels, and where some
+    /// of those who had been well failed later, forty for each of them, or all that there are.
+    fn has_lived(&self) -> bool {
         if self.clock.hours() >= self.terms.ramp_from_h {
-            return u32::MAX;
+            return true;
         }
         let lately = Span::of(self.hour.saturating_sub(3), self.hour - 1);
-        self.early
+        let age = |device: Device| self.hour.saturating_sub(self.cases[device as usize].begun);
+        let rested = self.early.iter().filter(|device| {
+            let state = self.cases[**device as usize].state;
+            matches!(state, State::Healthy | State::Soaked)
+                && age(**device) >= self.terms.ramp_live_h
+                && self.heard.any(**device, lately)
+        });
+        let rested = rested.count();
+        let late = self
+            .failures
             .iter()
-            .filter(|device| {
-                let case = self.cases[**device as usize];
-                matches!(case.state, State::Healthy | State::Soaked)
-                    && self.hour.saturating_sub(case.begun) >= self.terms.ramp_live_h
-                    && self.heard.any(**device, lately)
-            })
-            .count() as u32
+            .filter(|(device, part, _)| matches!(part, Part::Soak(_)) && !self.is_held(*device));
+        let late = late.count();
+        let young = || self.early.iter().any(|device| age(*device) < self.terms.ramp_live_h);
+        let crew = self.terms.sentinels(self.roster.len()).min(self.roster.len());
+        rested >= (crew as usize / 2).clamp(1, 50) && (rested >= LATE_EACH * late || !young())
     }
 
     /// Counts, for every group, the devices that are missing and those that have grown old enough.
     fn miss(&mut self) {
         for tally in &mut self.tallies {
-            (tally.missing, tally.grown) = (0, 0);
+            (tally.missing, tally.grown, tally.growing) = (0, 0, 0);
         }
         let hour = self.hour;
         let spans = [
@@ -191,12 +249,15 @@ impl Trial {
             let well = matches!(case.state, State::Healthy | State::Soaked);
             let aged = Span::of(case.begun + age, hour - 1);
             let grown = well && !silent && self.heard.any(device, aged);
-            if (!missing && !grown) || self.is_held(device) {
+            let growing =
+                grown || well && !silent && lived + room::SOON >= age.min(self.terms.soak_day_h);
+            if (!missing && !growing) || self.is_held(device) {
                 continue;
             }
             for group in *self.roster.groups_of(device) {
                 self.tallies[group as usize].missing += u32::from(missing);
                 self.tallies[group as usize].grown += u32::from(grown);
+                self.tallies[group as usize].growing += u32::from(growing);
             }
         }
     }
@@ -379,14 +440,21 @@ impl Trial {
 
     /// Whether the schedule allows one more.
     fn quota(&self) -> bool {
-        let let_in = f64::from(self.fleet().begun + self.fleet().pending);
-        let most = self.clock.canary(&self.terms, self.roster.len());
-        match self.clock.phase(&self.terms) {
+        let fleet = self.fleet();
+        let let_in = f64::from(fleet.begun + fleet.pending);
+        let devices = self.roster.len();
+        let most = self.clock.canary(&self.terms, devices);
+        let most = match self.clock.phase(&self.terms) {
             // A sentinel that failed or stays away stands guard no more.
-            Phase::Sentinel => let_in + 1.0 <= most + f64::from(self.fleet().failed + self.away()),
-            Phase::Canary if self.clock.hours() < self.terms.canary_full_h => let_in + 1.0 <= most,
-            Phase::Canary | Phase::Ramp | Phase::HoldBack | Phase::Open => true,
-        }
+            Phase::Sentinel => most + f64::from(fleet.failed + self.away()),
+            Phase::Canary if self.clock.hours() < self.terms.canary_full_h => most,
+            Phase::Canary if self.clock.hours() < self.terms.cover_from_h || !self.has_lived() => {
+                // Who went missing is replaced.
+                most + f64::from(fleet.missing)
+            }
+            Phase::Canary | Phase::Ramp | Phase::HoldBack | Phase::Open => return true,
+        };
+        let_in + 1.0 <= most
     }
 
     fn wants(&self) -> Vec<Want> {

@@ -42,12 +42,19 @@ pub struct Terms {
     pub open_h: f64,
     /// Hours (by the wall) that half a crew of sentinels must live before the ramp begins.
     pub ramp_live_h: u32,
+    /// From this hour of the clock on, when as many lived as long, groups that the canary left out are
+    /// covered by name.
+    pub cover_from_h: f64,
     /// Healthy at this age (hours by the wall) means soaked.
     pub soak_h: u32,
     /// From this hour of the clock the soak asked for falls …
     pub soak_falls_from_h: f64,
     /// … by so many hours an hour …
     pub soak_falls_by: f64,
+    /// … down to this …
+    pub soak_day_h: u32,
+    /// … until this hour of the clock, and from then on …
+    pub soak_day_to_h: f64,
     /// … down to this.
     pub soak_least_h: u32,
     /// The smallest group with a limit of its own.
@@ -116,9 +123,12 @@ impl Terms {
             hold_back: millionths(terms.hold_back_ppm),
             open_h: f64::from(terms.open_at),
             ramp_live_h: terms.ramp_live,
+            cover_from_h: f64::from(terms.cover_from),
             soak_h: terms.soak,
             soak_falls_from_h: f64::from(terms.soak_falls_from),
             soak_falls_by: f64::from(terms.soak_falls_by),
+            soak_day_h: terms.soak_day,
+            soak_day_to_h: f64::from(terms.soak_day_to),
             soak_least_h: terms.soak_least,
             group_least: terms.group_least,
             guarded: terms.guarded,
@@ -146,15 +156,18 @@ impl Terms {
         self.sentinels_least.max(devices / self.sentinels_one_in.max(1))
     }
 
-    /// The canary's full size in a fleet of `devices`.
+    /// The canary's full size in a fleet of `devices`: never less than two beside the sentinels, so that
+    /// a small fleet has one.
     pub fn canary(&self, devices: u32) -> f64 {
-        self.canary_roots * f64::from(devices).sqrt()
+        let least = f64::from(self.sentinels(devices) + 2);
+        (self.canary_roots * f64::from(devices).sqrt()).max(least).min(f64::from(devices))
     }
 
     /// The age in hours at which a healthy device counts as soaked when the clock stands at `clock`.
     pub fn soak_at(&self, clock: f64) -> u32 {
-        let fallen = ((clock - self.soak_falls_from_h).max(0.0) * self.soak_falls_by).floor();
-        let left = f64::from(self.soak_h) - fallen;
-        (left.max(f64::from(self.soak_least_h))) as u32
+        let fallen = |from: f64| ((clock - from).max(0.0) * self.soak_falls_by).floor();
+        let first = f64::from(self.soak_h) - fallen(self.soak_falls_from_h);
+        let day = f64::from(self.soak_day_h.min(self.soak_h)) - fallen(self.soak_day_to_h);
+        (first.max(day).max(f64::from(self.soak_least_h))) as u32
     }
 }
