@@ -131,7 +131,7 @@ impl Default for TrialTerms {
             soak_falls_from: 60,
             soak_falls_by: 6,
             soak_day: 26,
-            soak_day_to: 67,
+            soak_day_to: 62,
             soak_least: 6,
             group_least: 15,
             guarded: 800,
