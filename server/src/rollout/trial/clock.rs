@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::terms::Terms;
 
-/// How many hours the clock may run slowly in all.
-const SLOW_MOST: f64 = 24.0;
+/// How long the clock may run slowly in all: this part of the whole schedule, a day of the routine one.
+const SLOW_MOST: f64 = 24.0 / 64.0;
 /// How fast it runs then.
 const SLOW: f64 = 0.25;
 
@@ -109,7 +109,7 @@ impl Clock {
     pub fn advance(&mut self, terms: &Terms, shown: &Shown) {
         let step = match shown.pace {
             Pace::Stand => return,
-            Pace::Slow if self.slow < SLOW_MOST => {
+            Pace::Slow if self.slow < SLOW_MOST * terms.open_h => {
                 self.slow += 1.0;
                 SLOW
             }

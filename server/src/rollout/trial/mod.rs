@@ -90,6 +90,8 @@ pub struct Trial {
     silence: Silence,
     /// Failures: whose, when, how surprising.
     failures: Vec<(Device, Part, f64)>,
+    /// The hour in which a device that had been well last failed.
+    late: u32,
     /// What silent devices said.
     words: Vec<Word>,
     /// Hours and places of failures: what fails together in one place is one surprise.
@@ -199,6 +201,7 @@ impl Trial {
             candidates: BTreeMap::new(),
             drawn: 0,
             failures: Vec::new(),
+            late: 0,
             words: Vec::new(),
             places: BTreeSet::new(),
             peak: 1.0,
@@ -625,6 +628,7 @@ impl Trial {
         }
         if let Part::Soak(_) = part {
             self.pay(device);
+            self.late = self.hour;
         }
         if place.is_some_and(|place| !self.places.insert((self.hour, place))) {
             return;

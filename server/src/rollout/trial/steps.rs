@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use lockgate_shared::{bucket::Limit, group::Habit};
 
 use super::{
-    BEFORE, Guard, State, Trial,
+    BEFORE, Case, Guard, State, Trial,
     clock::{Pace, Phase, Rest, Shown},
     coverage::{Draw, Want, ticket},
     heard::Span,
@@ -28,6 +28,11 @@ const ASKED: usize = 20_000;
 const MOST: f64 = 0.75;
 /// Devices that must have lived for each one that had been well and failed later, before more are let in.
 const LATE_EACH: usize = 40;
+/// At most one device in so many must have: a small fleet's canary has no more to show.
+const LATE_PART: usize = 10;
+/// How long a group whose evidence is close to its threshold waits for more of it: this part of the whole
+/// schedule, a day of the routine one.
+const NEAR_MOST: f64 = 24.0 / 64.0;
 /// So many first devices that fall silent at once make the gate wait …
 const STARTLING: usize = 3;
 /// … when chance would do it about once in so many hours, as a logarithm.
@@ -200,7 +205,9 @@ impl Trial {
     }
 
     /// Whether enough devices lived long enough for the next step: half a crew of sentinels, and where some
-    /// of those who had been well failed later, forty for each of them, or all that there are.
+    /// of those who had been well failed later, forty for each of them and a tenth of a small fleet, or all
+    /// that were there when the last one failed. Whoever came since may not put it off: the wait ends by
+    /// itself.
     fn has_lived(&self) -> bool {
         if self.clock.hours() >= self.terms.ramp_from_h {
             return true;
@@ -219,9 +226,16 @@ impl Trial {
             .iter()
             .filter(|(device, part, _)| matches!(part, Part::Soak(_)) && !self.is_held(*device));
         let late = late.count();
-        let young = || self.early.iter().any(|device| age(*device) < self.terms.ramp_live_h);
+        let young = || {
+            self.early.iter().any(|device| {
+                let Case { begun, state, .. } = self.cases[*device as usize];
+                let ended = matches!(state, State::Failed | State::Nothing);
+                !ended && begun <= self.late && age(*device) < self.terms.ramp_live_h
+            })
+        };
         let crew = self.terms.sentinels(self.roster.len()).min(self.roster.len());
-        rested >= (crew as usize / 2).clamp(1, 50) && (rested >= LATE_EACH * late || !young())
+        let asked = (LATE_EACH * late).min(self.roster.devices.len() / LATE_PART);
+        rested >= (crew as usize / 2).clamp(1, 50) && (rested >= asked || !young())
     }
 
     /// Counts, for every group, the devices that are missing and those that have grown old enough.
@@ -329,9 +343,7 @@ impl Trial {
         (0..self.roster.groups.len() as Group)
             .map(|group| {
                 let tally = &self.tallies[group as usize];
-                let near = self.wealth[group as usize] * self.terms.near
-                    >= super::judge::threshold(self, group);
-                if self.guards[group as usize] != Guard::Own || near {
+                if self.guards[group as usize] != Guard::Own || self.is_near(group) {
                     return tally.limit;
                 }
                 let around =
@@ -339,6 +351,14 @@ impl Trial {
                 room::limit(&self.roster, &self.terms, group, tally, &around)
             })
             .collect()
+    }
+
+    /// Whether a group's evidence is close to its threshold, so that it waits: but for so long only after
+    /// its last device began. Nothing new would come of waiting longer, neither the hold nor the way on.
+    fn is_near(&self, group: Group) -> bool {
+        let near = self.wealth[group as usize] * self.terms.near;
+        let waits = f64::from(self.hour - self.tallies[group as usize].last);
+        near >= super::judge::threshold(self, group) && waits < NEAR_MOST * self.terms.open_h
     }
 
     /// How many devices these limits are about to let in.
@@ -445,8 +465,8 @@ impl Trial {
         let devices = self.roster.len();
         let most = self.clock.canary(&self.terms, devices);
         let most = match self.clock.phase(&self.terms) {
-            // A sentinel that failed or stays away stands guard no more.
-            Phase::Sentinel => most + f64::from(fleet.failed + self.away()),
+            // A sentinel that failed, went missing or stays away stands guard no more.
+            Phase::Sentinel => most + f64::from(fleet.failed + fleet.missing + self.away()),
             Phase::Canary if self.clock.hours() < self.terms.canary_full_h => most,
             Phase::Canary if self.clock.hours() < self.terms.cover_from_h || !self.has_lived() => {
                 // Who went missing is replaced.
@@ -490,7 +510,8 @@ impl Trial {
         let fleet = self.fleet();
         // With nobody else neither the canary nor a halt would ever come. Who stays away may still come,
         // and is replaced by one at a time.
-        let known = fleet.begun == fleet.resolved
+        let silent = self.hour >= fleet.last + self.terms.redraw_h;
+        let known = (fleet.begun == fleet.resolved || silent)
             && (fleet.pending == 0
                 || fleet.pending <= self.away() && self.hour >= fleet.last + self.terms.redraw_h);
         let one = known.then_some(Want { group: FLEET, devices: 1 });
@@ -535,11 +556,9 @@ impl Trial {
     fn has_room(&self, group: Group) -> bool {
         let tally = &self.tallies[group as usize];
         let taken = f64::from(tally.begun + tally.pending);
-        let near =
-            self.wealth[group as usize] * self.terms.near >= super::judge::threshold(self, group);
         match self.guards[group as usize] {
             Guard::Own => {
-                !near
+                !self.is_near(group)
                     && taken + 1.0
                         <= room::allowed(
                             &self.roster,

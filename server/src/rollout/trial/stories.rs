@@ -21,7 +21,7 @@ struct Fleet {
     trial: Trial,
     hour: u32,
     begun: Vec<Option<u32>>,
-    told: Vec<bool>,
+    told: Vec<Option<Fate>>,
     /// Whom more than its bucket keeps back, at an hour.
     kept: fn(u32, u32) -> bool,
 }
@@ -36,8 +36,13 @@ enum Fate {
 
 impl Fleet {
     fn new(devices: u32) -> Self {
-        let trial = Trial::new(Terms::routine(), roster(devices), Digest([3; 32]));
-        let (begun, told) = (vec![None; devices as usize], vec![false; devices as usize]);
+        Self::drawn(devices, 3)
+    }
+
+    /// A fleet whose names are drawn by this salt.
+    fn drawn(devices: u32, salt: u8) -> Self {
+        let trial = Trial::new(Terms::routine(), roster(devices), Digest([salt; 32]));
+        let (begun, told) = (vec![None; devices as usize], vec![None; devices as usize]);
         Self { trial, hour: 0, begun, told, kept: |_, _| false }
     }
 
@@ -65,16 +70,12 @@ impl Fleet {
             }
             return;
         };
-        match fate(device, self.hour - begun) {
+        let fate = fate(device, self.hour - begun);
+        let told = self.told[place].replace(fate) == Some(fate);
+        match fate {
             Fate::Silent => {}
-            Fate::Fails if !self.told[place] => {
-                self.told[place] = true;
-                self.trial.letter(device, Letter::Failed(None));
-            }
-            Fate::Well if !self.told[place] => {
-                self.told[place] = true;
-                self.trial.letter(device, Letter::Healthy);
-            }
+            Fate::Fails if !told => self.trial.letter(device, Letter::Failed(None)),
+            Fate::Well if !told => self.trial.letter(device, Letter::Healthy),
             Fate::Well | Fate::Fails => self.trial.letter(device, Letter::On),
         }
     }
@@ -179,6 +180,88 @@ fn a_bad_model_is_kept_small_while_the_others_go_on() {
     assert_eq!(begun(false), 600, "all the others");
 }
 
+/// Plays a fleet in which one of the four models fails from this age on, and says in which hour it was
+/// held, how many of the model were let in, and in which hour all others were.
+fn bad_model(devices: u32, salt: u8, from: u32) -> (Option<u32>, usize, Option<u32>) {
+    let mut fleet = Fleet::drawn(devices, salt);
+    let bad = |device: u32| model(device) == 3;
+    let fate = |device, age| if bad(device) && age >= from { Fate::Fails } else { Fate::Well };
+    let (mut held, mut done) = (None, None);
+    for hour in 0..BEFORE + 130 {
+        fleet.hour(&fate);
+        let begun = |device: u32| fleet.begun[device as usize].is_some();
+        if !fleet.trial.holds().is_empty() {
+            held.get_or_insert(hour.saturating_sub(BEFORE));
+        }
+        if (0..devices).filter(|device| !bad(*device)).all(begun) {
+            done.get_or_insert(hour.saturating_sub(BEFORE));
+        }
+    }
+    let harmed = (0..devices)
+        .filter(|device| bad(*device))
+        .filter(|device| fleet.begun[*device as usize].is_some());
+    (held, harmed.count(), done)
+}
+
+#[test]
+fn in_a_small_fleet_a_bad_model_is_held_within_four_days_however_the_names_fall() {
+    for (devices, from) in [(24, 1), (40, 1), (100, 1), (24, 6), (40, 6), (100, 6)] {
+        for salt in 0..8 {
+            let told = bad_model(devices, salt, from);
+            let (held, harmed, done) = told;
+            let place = format!("{devices} devices, salt {salt}, from {from} h: {told:?}");
+            assert!(held.is_some_and(|hour| hour <= 96), "{place}");
+            assert!(harmed <= 14 && harmed < devices as usize / 4 + 1, "{place}");
+            assert!(done.is_some_and(|hour| hour <= 100), "{place}");
+        }
+    }
+}
+
+#[test]
+fn in_a_small_fleet_a_good_release_is_as_quick_as_in_a_large_one() {
+    for devices in [5, 12, 18, 24, 40, 100] {
+        for salt in 0..5 {
+            let mut fleet = Fleet::drawn(devices, salt);
+            fleet.play(70, &|_, _| Fate::Well);
+            assert_eq!(fleet.let_in(), devices as usize, "{devices} devices, salt {salt}");
+        }
+    }
+}
+
+#[test]
+fn a_late_failure_puts_off_the_ramp_until_those_that_were_there_have_lived_and_no_longer() {
+    let mut fleet = Fleet::new(400);
+    let (mut ramp, mut first) = (None, None);
+    for _ in 0..BEFORE + 100 {
+        first = first.or_else(|| fleet.begun.iter().position(Option::is_some));
+        let fate = |device: u32, age: u32| {
+            let fails = first == Some(device as usize) && age >= 30;
+            if fails { Fate::Fails } else { Fate::Well }
+        };
+        fleet.hour(&fate);
+        if fleet.trial.phase() >= clock::Phase::Ramp {
+            ramp.get_or_insert(fleet.hour - BEFORE);
+        }
+    }
+    assert!(ramp.is_some_and(|hour| (45..55).contains(&hour)), "{ramp:?}");
+    assert_eq!((*fleet.trial.verdict(), fleet.let_in()), (Verdict::Open, 400));
+}
+
+#[test]
+fn sentinels_that_fall_silent_and_prove_nothing_are_replaced() {
+    let mut fleet = Fleet::new(40);
+    fleet.trial = Trial::new(Terms::routine(), roster_of(40, Habit::Unknown), Digest([3; 32]));
+    let lost = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    fleet.play(200, &|device, _| {
+        let mut lost = lost.borrow_mut();
+        if lost.len() < 4 {
+            lost.insert(device);
+        }
+        if lost.contains(&device) { Fate::Silent } else { Fate::Well }
+    });
+    assert_eq!((*fleet.trial.verdict(), fleet.let_in()), (Verdict::Open, 40));
+}
+
 #[test]
 fn devices_lost_a_day_later_are_few_because_nobody_soaked() {
     let mut fleet = Fleet::new(400);
@@ -270,6 +353,10 @@ const fn model(device: u32) -> u32 {
 }
 
 fn roster(devices: u32) -> Roster {
+    roster_of(devices, Habit::AlwaysOn)
+}
+
+fn roster_of(devices: u32, habit: Habit) -> Roster {
     let kinds: Vec<Likeness> = (0..MODELS)
         .map(|model| {
             let facts = Facts {
@@ -278,13 +365,13 @@ fn roster(devices: u32) -> Roster {
                 os_id: "debian".into(),
                 ..Facts::default()
             };
-            let groups = groups_of(&facts, Habit::AlwaysOn);
+            let groups = groups_of(&facts, habit);
             Likeness {
                 groups: groups
                     .into_iter()
                     .map(|group| (group.id, group.kind, group.label))
                     .collect(),
-                habit: Habit::AlwaysOn,
+                habit,
                 zone: 0,
                 noise: Noise { prompt: 0.004, late: 0.001 },
             }

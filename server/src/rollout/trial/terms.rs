@@ -7,6 +7,12 @@
 use lockgate_shared::{bucket::Limit, terms::TrialTerms};
 use serde::{Deserialize, Serialize};
 
+/// A small fleet's canary: so many times the root of the number of devices …
+const CANARY_SMALL: f64 = 1.8;
+/// … up to so many: enough to meet each of a small fleet's models, and what a thousand devices have by
+/// the routine terms.
+const CANARY_LEAST: f64 = 20.0;
+
 /// What a stage's trial keeps to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Terms {
@@ -156,11 +162,13 @@ impl Terms {
         self.sentinels_least.max(devices / self.sentinels_one_in.max(1))
     }
 
-    /// The canary's full size in a fleet of `devices`: never less than two beside the sentinels, so that
-    /// a small fleet has one.
+    /// The canary's full size in a fleet of `devices`: never less than two beside the sentinels, and in
+    /// fleets of up to a thousand more than its share, because there a device is a model's only one.
     pub fn canary(&self, devices: u32) -> f64 {
-        let least = f64::from(self.sentinels(devices) + 2);
-        (self.canary_roots * f64::from(devices).sqrt()).max(least).min(f64::from(devices))
+        let root = f64::from(devices).sqrt();
+        let small = (CANARY_SMALL * root).min(CANARY_LEAST);
+        let least = f64::from(self.sentinels(devices) + 2).max(small);
+        (self.canary_roots * root).max(least).min(f64::from(devices))
     }
 
     /// The age in hours at which a healthy device counts as soaked when the clock stands at `clock`.
