@@ -64,7 +64,8 @@ fn a_good_release_climbs_in_the_presets_time_and_a_bad_one_is_stopped_at_a_handf
     let trial = hours(general.full.median) - hours(general.opens.median);
     assert!((60..110).contains(&trial), "{trial} h");
     let begun: u64 = general.phases.iter().map(|phase| phase.devices.median).sum();
-    assert!((240..=290).contains(&begun), "{:?}", general.phases);
+    // Medians of the phases, each of another run, need not add up.
+    assert!((240..=300).contains(&begun), "{:?}", general.phases);
     assert!(general.phases[0].devices.p95 <= 9, "{:?}", general.phases);
     let rate = answer.bytes_per_second.median;
     assert_eq!(rate, answer.busiest_hour.median * 10_000);

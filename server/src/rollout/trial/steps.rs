@@ -135,30 +135,31 @@ impl Trial {
         let well = |device: &Device| {
             matches!(self.cases[*device as usize].state, State::Healthy | State::Soaked)
         };
-        let seen: Vec<bool> = self.early[..early]
+        let mut seen: Vec<(u32, bool)> = self.early[..early]
             .iter()
             .filter(|device| well(device) && there(device))
-            .map(|device| self.heard.any(*device, now))
+            .map(|device| (self.cases[*device as usize].begun, self.heard.any(*device, now)))
             .collect();
-        if seen.iter().filter(|seen| !**seen).count() < STARTLING {
+        if seen.iter().filter(|(_, seen)| !seen).count() < STARTLING {
             return false;
         }
+        seen.sort_unstable();
         let step = (self.roster.devices.len() / ASKED).max(1);
         let (mut others, mut gone) = (1.0, 1.0);
         let waits = |device: &Device| self.cases[*device as usize].state == State::Waiting;
         for device in (0..self.roster.len()).step_by(step).filter(|d| waits(d) && there(d)) {
             (others, gone) = (others + 1.0, gone + f64::from(!self.heard.any(device, now)));
         }
-        // What comes with age comes to the oldest first, who began first.
-        let mut silent = 0;
-        (1..).zip(&seen).any(|(all, seen)| {
-            silent += usize::from(!seen);
-            let usual = f64::from(all) * gone / others;
-            let found = silent as f64;
+        // What comes with age comes to the oldest first: those of one hour come together.
+        let (mut all, mut silent) = (0.0, 0.0);
+        seen.chunk_by(|one, other| one.0 == other.0).any(|alike| {
+            all += alike.len() as f64;
+            silent += alike.iter().filter(|(_, seen)| !seen).count() as f64;
+            let usual = all * gone / others;
             // How unlikely so many are, by Poisson's law.
-            silent >= STARTLING
-                && found > usual
-                && found * (found / usual).ln() - (found - usual) > STARTLED
+            silent >= STARTLING as f64
+                && silent > usual
+                && silent * (silent / usual).ln() - (silent - usual) > STARTLED
         })
     }
 
