@@ -1,9 +1,11 @@
 //! A rollout told line by line: when its phase changes, what makes it wait, what is held, and every twelve
 //! hours how it stands. An operator could read it; tests compare it with what was told before.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, mem::discriminant};
 
-use lockgate_server::rollout::trial::{BEFORE, Trial, clock::Phase, roster::FLEET, terms::Terms};
+use lockgate_server::rollout::trial::{
+    BEFORE, Trial, clock::Phase, roster::FLEET, terms::Terms, waits::Wait,
+};
 
 use super::{
     fleet::Fleet,
@@ -39,7 +41,7 @@ pub fn tell(scenario: &Scenario, size: u32, seed: u64, hours: u32) -> String {
 struct Teller {
     text: String,
     phase: Option<Phase>,
-    why: Option<&'static str>,
+    why: Option<Wait>,
     holds: usize,
 }
 
@@ -48,7 +50,9 @@ impl Teller {
         let phase = trial.phase();
         let why = trial.why_waiting();
         let new = trial.holds().get(self.holds..).unwrap_or_default();
-        let news = self.phase != Some(phase) || self.why != why || !new.is_empty();
+        // Of what else it waits for, or for whom, only the kind is news: its numbers change every hour.
+        let changed = why.map(|why| discriminant(&why)) != self.why.map(|why| discriminant(&why));
+        let news = self.phase != Some(phase) || changed || !new.is_empty();
         if !news && !hour.is_multiple_of(EVERY_H) {
             return;
         }
@@ -67,7 +71,7 @@ impl Teller {
         for hold in new {
             let _ = writeln!(self.text, "          {}", hold.sentence);
         }
-        if let Some(why) = why.filter(|_| self.why != why) {
+        if let Some(why) = why.filter(|_| changed) {
             let _ = writeln!(self.text, "          waits: {why}");
         }
         (self.phase, self.why, self.holds) = (Some(phase), why, trial.holds().len());

@@ -11,6 +11,7 @@
 //! | what an explicit report is worth | [`reports`] |
 //! | what silence is worth | [`looks`], [`lots`] |
 //! | which group explains it, what is held | [`judge`] |
+//! | what makes it wait, and for what | [`waits`] |
 //! | what people read | [`words`] |
 //! | what real devices say, and what they are told | [`stage`] |
 //!
@@ -34,6 +35,7 @@ pub mod roster;
 pub mod stage;
 mod steps;
 pub mod terms;
+pub mod waits;
 pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -311,7 +311,7 @@ impl StageTrial {
             tally.healthy,
             tally.failed
         )];
-        lines.extend(self.trial.why_waiting().map(ToOwned::to_owned));
+        lines.extend(self.trial.why_waiting().map(|wait| wait.to_string()));
         lines.extend(self.trial.holds().iter().map(|hold| hold.sentence.clone()));
         lines
     }

@@ -6,37 +6,26 @@ use std::collections::BTreeMap;
 use lockgate_shared::{bucket::Limit, group::Habit};
 
 use super::{
-    BEFORE, Case, Guard, State, Trial,
+    BEFORE, Guard, State, Trial,
     clock::{Pace, Phase, Rest, Shown},
     coverage::{Draw, Want, ticket},
     heard::Span,
     judge::Verdict,
     lots::Sample,
-    reports::Part,
     room::{self, Around, Names, of_share, share_of},
     roster::{Device, FLEET, Group, Kind},
     scatter,
 };
 
-/// A drop of those heard to this share of yesterday's is an outage: nothing opens.
-const OUTAGE: f64 = 0.6;
 /// Hours of which a draw's always-on candidates must have been heard, and within which they must poll.
 const LATELY: u32 = 2;
 /// Devices that are asked whether most of their model and habit are there.
-const ASKED: usize = 20_000;
+pub(super) const ASKED: usize = 20_000;
 /// The share of them that must be there before one is missing.
 const MOST: f64 = 0.75;
-/// Devices that must have lived for each one that had been well and failed later, before more are let in.
-const LATE_EACH: usize = 40;
-/// At most one device in so many must have: a small fleet's canary has no more to show.
-const LATE_PART: usize = 10;
 /// How long a group whose evidence is close to its threshold waits for more of it: this part of the whole
 /// schedule, a day of the routine one.
 const NEAR_MOST: f64 = 24.0 / 64.0;
-/// So many first devices that fall silent at once make the gate wait …
-const STARTLING: usize = 3;
-/// … when chance would do it about once in so many hours, as a logarithm.
-const STARTLED: f64 = 6.0;
 /// With fewer the fleet's share is taken.
 const FEW: u32 = 8;
 /// The hardware's place among a device's groups, as [`lockgate_shared::group::GroupKind::ALL`] has it.
@@ -75,12 +64,8 @@ impl Trial {
         let resting =
             (self.terms.canary_full_h..self.terms.ramp_from_h - 1.0).contains(&self.clock.hours());
         if hour > BEFORE && (resting || !out) {
-            let shown = Shown {
-                lived: self.lived(),
-                rest: if self.has_lived() { Rest::Enough } else { Rest::Wanting },
-                devices: self.roster.len(),
-                pace,
-            };
+            let shown =
+                Shown { lived: self.lived(), rest: self.rest(), devices: self.roster.len(), pace };
             self.clock.advance(&self.terms, &shown);
         }
         self.miss();
@@ -101,142 +86,9 @@ impl Trial {
         }
     }
 
-    fn pace(&self) -> Pace {
-        if self.verdict == Verdict::Wait || self.is_startled() {
-            return Pace::Stand;
-        }
-        let near =
-            self.wealth[FLEET as usize] * self.terms.near >= super::judge::threshold(self, FLEET);
-        if near { Pace::Slow } else { Pace::Full }
-    }
-
-    /// Whether far fewer devices are heard than at this hour yesterday. Then the gate waits: it opens
-    /// neither on an outage nor for somebody who drops the controls' letters.
-    fn is_outage(&self) -> bool {
-        let last = self.hour - 1;
-        let Some(yesterday) = last.checked_sub(24) else { return false };
-        let now = self.heard.count(Span::of(last - 1, last));
-        let then = self.heard.count(Span::of(yesterday.saturating_sub(1), yesterday));
-        // The other days of the week are no measure: a third of the fleet is enough evidence of life.
-        let alive = f64::from(now) >= f64::from(self.roster.len()) * 0.15;
-        !alive && f64::from(now) < f64::from(then) * OUTAGE
-    }
-
-    /// Whether many of the oldest devices that are always on have fallen silent within the last hours, and
-    /// others like them have not. Nothing is proven by it, and nothing opens until it is: in five hours
-    /// they are back, or their silence is evidence.
-    fn is_startled(&self) -> bool {
-        let (hour, early) = (self.hour, self.early.len().min(ASKED));
-        let then = Span::of(hour.saturating_sub(6), hour - 2);
-        let now = Span::of(hour - 1, hour - 1);
-        let there = |device: &Device| {
-            self.roster.kind(*device).habit == Habit::AlwaysOn && self.heard.any(*device, then)
-        };
-        let well = |device: &Device| {
-            matches!(self.cases[*device as usize].state, State::Healthy | State::Soaked)
-        };
-        let mut seen: Vec<(u32, bool)> = self.early[..early]
-            .iter()
-            .filter(|device| well(device) && there(device))
-            .map(|device| (self.cases[*device as usize].begun, self.heard.any(*device, now)))
-            .collect();
-        if seen.iter().filter(|(_, seen)| !seen).count() < STARTLING {
-            return false;
-        }
-        seen.sort_unstable();
-        let step = (self.roster.devices.len() / ASKED).max(1);
-        let (mut others, mut gone) = (1.0, 1.0);
-        let waits = |device: &Device| self.cases[*device as usize].state == State::Waiting;
-        for device in (0..self.roster.len()).step_by(step).filter(|d| waits(d) && there(d)) {
-            (others, gone) = (others + 1.0, gone + f64::from(!self.heard.any(device, now)));
-        }
-        // What comes with age comes to the oldest first: those of one hour come together.
-        let (mut all, mut silent) = (0.0, 0.0);
-        seen.chunk_by(|one, other| one.0 == other.0).any(|alike| {
-            all += alike.len() as f64;
-            silent += alike.iter().filter(|(_, seen)| !seen).count() as f64;
-            let usual = all * gone / others;
-            // How unlikely so many are, by Poisson's law.
-            silent >= STARTLING as f64
-                && silent > usual
-                && silent * (silent / usual).ln() - (silent - usual) > STARTLED
-        })
-    }
-
     /// The phase.
     pub fn phase(&self) -> Phase {
         self.clock.phase(&self.terms)
-    }
-
-    /// What makes it wait, for people.
-    pub fn why_waiting(&self) -> Option<&'static str> {
-        match self.verdict {
-            Verdict::Wait => {
-                Some("a few surprises that no group explains: nothing opens until more is known")
-            }
-            Verdict::Open if self.is_outage() => {
-                Some("far fewer devices are heard than a day ago: nothing opens on an outage")
-            }
-            Verdict::Open if self.is_startled() => Some(
-                "many of the first devices fell silent at once: nothing opens until more is known",
-            ),
-            Verdict::Open if self.pace() == Pace::Slow => {
-                Some("the evidence against it is close to its threshold: its clock runs slowly")
-            }
-            Verdict::Open | Verdict::Halt => None,
-        }
-    }
-
-    /// Sentinels that lived long enough for the next step: asked only while there are few.
-    fn lived(&self) -> u32 {
-        let hour = self.hour;
-        let lately = Span::of(hour.saturating_sub(2), hour.saturating_sub(1));
-        if self.clock.hours() >= self.terms.canary_from_h {
-            return u32::MAX;
-        }
-        self.draws
-            .iter()
-            .filter(|draw| {
-                let case = self.cases[draw.chosen as usize];
-                matches!(case.state, State::Healthy | State::Soaked)
-                    && hour.saturating_sub(case.begun) >= self.terms.sentinel_live_h
-                    && self.heard.any(draw.chosen, lately)
-            })
-            .count() as u32
-    }
-
-    /// Whether enough devices lived long enough for the next step: half a crew of sentinels, and where some
-    /// of those who had been well failed later, forty for each of them and a tenth of a small fleet, or all
-    /// that were there when the last one failed. Whoever came since may not put it off: the wait ends by
-    /// itself.
-    fn has_lived(&self) -> bool {
-        if self.clock.hours() >= self.terms.ramp_from_h {
-            return true;
-        }
-        let lately = Span::of(self.hour.saturating_sub(3), self.hour - 1);
-        let age = |device: Device| self.hour.saturating_sub(self.cases[device as usize].begun);
-        let rested = self.early.iter().filter(|device| {
-            let state = self.cases[**device as usize].state;
-            matches!(state, State::Healthy | State::Soaked)
-                && age(**device) >= self.terms.ramp_live_h
-                && self.heard.any(**device, lately)
-        });
-        let rested = rested.count();
-        let late = self
-            .failures
-            .iter()
-            .filter(|(device, part, _)| matches!(part, Part::Soak(_)) && !self.is_held(*device));
-        let late = late.count();
-        let young = || {
-            self.early.iter().any(|device| {
-                let Case { begun, state, .. } = self.cases[*device as usize];
-                let ended = matches!(state, State::Failed | State::Nothing);
-                !ended && begun <= self.late && age(*device) < self.terms.ramp_live_h
-            })
-        };
-        let crew = self.terms.sentinels(self.roster.len()).min(self.roster.len());
-        let asked = (LATE_EACH * late).min(self.roster.devices.len() / LATE_PART);
-        rested >= (crew as usize / 2).clamp(1, 50) && (rested >= asked || !young())
     }
 
     /// Counts, for every group, the devices that are missing and those that have grown old enough.
@@ -469,7 +321,9 @@ impl Trial {
             // A sentinel that failed, went missing or stays away stands guard no more.
             Phase::Sentinel => most + f64::from(fleet.failed + fleet.missing + self.away()),
             Phase::Canary if self.clock.hours() < self.terms.canary_full_h => most,
-            Phase::Canary if self.clock.hours() < self.terms.cover_from_h || !self.has_lived() => {
+            Phase::Canary
+                if self.clock.hours() < self.terms.cover_from_h || self.rest() == Rest::Wanting =>
+            {
                 // Who went missing is replaced.
                 most + f64::from(fleet.missing)
             }
