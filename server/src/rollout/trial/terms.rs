@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// A small fleet's canary: so many times the root of the number of devices …
 const CANARY_SMALL: f64 = 1.8;
-/// … up to so many: enough to meet each of a small fleet's models, and what a thousand devices have by
-/// the routine terms.
-const CANARY_LEAST: f64 = 20.0;
+/// … up to so many, which is the canary of a thousand devices: with fewer, a tenth that falls silent or a
+/// fifth that fails a day later is not proven before the ramp.
+const CANARY_LEAST: f64 = 57.0;
 
 /// What a stage's trial keeps to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
