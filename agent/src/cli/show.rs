@@ -43,7 +43,12 @@ pub(super) fn explain(settings: &Settings, only: Option<&ProductId>) -> Result<R
     for product in &products {
         explain_product(&mut text, product);
     }
-    Ok(Report::of(text, json!({ "taken": status.taken, "products": products })))
+    for stop in &status.stops {
+        // Where nothing newer is offered, no candidate has it among its reasons.
+        let _ = writeln!(text, "stopped: {stop}");
+    }
+    let whole = json!({ "taken": status.taken, "products": products, "stops": status.stops });
+    Ok(Report::of(text, whole))
 }
 
 /// What the agent wrote last. Where it never wrote, a device that is not enrolled yet is told so.

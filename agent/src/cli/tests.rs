@@ -92,6 +92,21 @@ fn a_device_that_is_not_enrolled_is_told_how_to_enrol_and_takes_no_turn() {
 }
 
 #[test]
+fn a_stop_is_explained_where_nothing_is_offered_that_it_could_keep_away() {
+    let folder = configured();
+    let stops = vec!["pause 1, everything: a drill (olga)".to_owned()];
+    let status = Status { stops: stops.clone(), ..snapshot() };
+    status.write(&folder.path().join("state")).expect("written");
+    let report = done(folder.path(), &["explain"]).expect("a snapshot");
+    assert!(
+        report.text.ends_with("stopped: pause 1, everything: a drill (olga)\n"),
+        "{}",
+        report.text
+    );
+    assert_eq!(report.json["stops"], json!(stops));
+}
+
+#[test]
 fn a_second_agent_on_the_same_state_is_refused() {
     let folder = configured();
     let _lock = Lock::take(&folder.path().join("state")).expect("nobody has it");
