@@ -110,7 +110,7 @@ fn state_folder(state: &Path) -> Check {
         Ok(meta) => meta,
         Err(error) => {
             let what = format!("cannot look at `{}`: {error}", state.display());
-            return bad(NAME, what, format!("install -d -m 700 {}", state.display()));
+            return bad(NAME, what, "`lockgate-agent enroll` makes it".to_owned());
         }
     };
     if !meta.is_dir() {

@@ -294,6 +294,10 @@ fn poke(pid: i32) -> Result<(), CliError> {
 
 /// Opens everything that the loop needs; the lock first, so that nothing else is touched without it.
 fn ready(settings: Settings) -> Result<Ready, CliError> {
+    if !settings.state.exists() {
+        // Nobody enrolled yet: that makes the folder.
+        identity::enrolled(&settings.state)?;
+    }
     let lock = Lock::take(&settings.state)?;
     let identity = identity::key(&settings.state, &settings.tpm)?;
     let enrolled = Enrolled::read(&settings.state, &identity.key)?;

@@ -92,6 +92,20 @@ fn a_device_that_is_not_enrolled_is_told_how_to_enrol_and_takes_no_turn() {
 }
 
 #[test]
+fn before_the_enrolment_makes_the_state_folder_everybody_is_told_to_enrol() {
+    let folder = configured();
+    fs::remove_dir(folder.path().join("state")).expect("it was empty");
+    for command in ["run", "check", "status"] {
+        let error = done(folder.path(), &[command]).expect_err("it has no key");
+        assert_eq!(error.exit(), 4, "{command}: {error}");
+        assert!(error.to_string().contains("lockgate-agent enroll"), "{command}: {error}");
+    }
+    let report = done(folder.path(), &["doctor"]).expect("a report");
+    assert!(report.text.contains("hint: `lockgate-agent enroll` makes it"), "{}", report.text);
+    assert!(!folder.path().join("state").exists(), "only the enrolment makes it");
+}
+
+#[test]
 fn a_stop_is_explained_where_nothing_is_offered_that_it_could_keep_away() {
     let folder = configured();
     let stops = vec!["pause 1, everything: a drill (olga)".to_owned()];
