@@ -300,7 +300,8 @@ impl<W: World> Agent<W> {
     }
 
     /// Writes the snapshot for the owner.
-    fn show(&self) {
+    fn show(&mut self) {
+        self.judge_anew();
         if let Err(error) = self.snapshot().write(&self.state) {
             // A full disk must not end a trial's supervision.
             log::warn(Chain(&error));

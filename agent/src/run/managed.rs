@@ -66,6 +66,8 @@ pub struct ManagedProduct {
     pub(super) record: Record,
     pub(super) memory: Memory,
     pub(super) choice: Choice,
+    /// What ran when it was made.
+    judged: Option<Version>,
     /// The channel as of the last decision.
     pub(super) follows: Option<ChannelId>,
     /// The recalls that matter to it.
@@ -99,6 +101,7 @@ impl ManagedProduct {
             role: product.role,
             performer: product.performer,
             choice: Choice::default(),
+            judged: None,
             follows: None,
             recalls: Recalls::new(),
             needs: Vec::new(),
@@ -264,10 +267,24 @@ impl<W: World> Agent<W> {
         let choice = choice::decide(&situation);
         let event = event_of(&choice, &situation, &device);
         managed.choice = choice;
+        managed.judged = running;
         let known = &managed.memory.rollouts;
         let plan = managed.record.state.plan().map(|plan| plan.rollout);
         managed.record.treated.retain(|r| known.contains_key(r) || plan == Some(*r));
         Ok(event)
+    }
+
+    /// Judges anew what was judged while something else ran: what is shown between two polls agrees
+    /// with what runs. What follows from it comes with the next poll.
+    pub(super) fn judge_anew(&mut self) {
+        for index in 0..self.products.len() {
+            let other = self.products.get(index).is_some_and(|managed| {
+                !managed.choice.considered.is_empty() && managed.judged != managed.running()
+            });
+            if other && let Err(error) = self.decide(index) {
+                log::warn(Chain(&error));
+            }
+        }
     }
 
     /// Why nothing can be decided about a product, if so.

@@ -257,6 +257,25 @@ fn an_owner_who_wants_the_version_before_gets_it_and_keeps_it() {
 }
 
 #[test]
+fn what_speaks_against_a_release_is_said_by_what_runs_after_going_back() {
+    let bench = Bench::new();
+    bench.run_until_settled(Cut::Never);
+    let mut agent = bench.start().expect("started");
+    bench.turns(&mut agent, 3);
+    crate::cli::Request::Rollback(app(), Consent::GoBack).leave(bench.folder.path()).expect("left");
+    // Nothing polls meanwhile: only the request is heeded.
+    agent.heed_requests().expect("heeded");
+    assert_eq!(bench.running(), "1.0.0");
+    let shown = crate::status::Status::read(bench.folder.path()).expect("a snapshot");
+    let app = shown.products.into_iter().next().expect("a product");
+    assert_eq!(app.running, "1.0.0".parse().ok());
+    let reasons: Vec<&str> =
+        app.candidates.iter().flat_map(|one| &one.reasons).map(|one| one.text.as_str()).collect();
+    assert!(!reasons.iter().any(|text| text.contains("1.1.0, which runs")), "{reasons:?}");
+    assert!(!reasons.is_empty(), "1.1.0 failed here");
+}
+
+#[test]
 fn a_request_to_go_back_is_answered_before_it_is_gone() {
     let bench = Bench::new();
     let mut agent = bench.start().expect("started");
