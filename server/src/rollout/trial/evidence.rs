@@ -37,6 +37,9 @@ impl Trial {
         let Some(hour) = self.hour.checked_sub(LOOKS[look].to + 1) else { return };
         let Some(batch) = self.lots.of(hour) else { return };
         let seen = self.see(batch, look);
+        if !seen.iter().any(|seen| seen.silent) {
+            return;
+        }
         let mut cells = Cells::default();
         for seen in &seen {
             cells.count(seen.cell, seen.silent);
@@ -105,7 +108,6 @@ impl Trial {
         if !present.iter().any(|(device, _)| *device == draw.chosen) || self.is_held(draw.chosen) {
             return;
         }
-        let mut cells = Cells::default();
         let seen: Vec<(Device, Cell, bool)> = present
             .iter()
             .map(|(device, slot)| {
@@ -114,11 +116,12 @@ impl Trial {
                 (*device, cell, !self.heard.any(*device, span))
             })
             .collect();
-        for (_, cell, silent) in &seen {
-            cells.count(*cell, *silent);
-        }
         if !seen.iter().any(|(_, _, silent)| *silent) {
             return;
+        }
+        let mut cells = Cells::default();
+        for (_, cell, silent) in &seen {
+            cells.count(*cell, *silent);
         }
         let shares = cells.shares(self.terms.disturbed);
         let stakes: Vec<(Device, Option<Stakes>)> = seen

@@ -146,7 +146,8 @@ impl Cells {
         *unheard += u32::from(silent);
     }
 
-    /// The silent share of every cell; small cells lean on the same habit in other zones.
+    /// The silent share of every cell with a silent device; small cells lean on the same habit in other
+    /// zones. Nobody stakes anything in the others, and at most looks that is all of them.
     pub fn shares(&self, disturbed: f64) -> Shares {
         let share = |cell: usize| {
             let (wide_all, wide_silent) = Cell(cell).alike().fold((0, 0), |(all, silent), cell| {
@@ -156,7 +157,9 @@ impl Cells {
             let (all, silent) = self.counts[cell];
             (f64::from(silent) + 8.0 * wide) / (f64::from(all) + 8.0) * 1.05 + disturbed
         };
-        Shares((0..Cell::COUNT).map(|cell| share(cell).min(1.0)).collect())
+        let asked = |cell: usize| self.counts[cell].1 > 0;
+        let of = |cell| if asked(cell) { share(cell).min(1.0) } else { 1.0 };
+        Shares((0..Cell::COUNT).map(of).collect())
     }
 }
 
@@ -299,6 +302,7 @@ mod tests {
         }
         let shares = cells.shares(0.0005);
         assert!(shares.stakes(night).is_none());
+        assert!(shares.stakes(Cell::of(&kind, true, false)).is_none(), "nobody is silent there");
         assert!(shares.stakes(day).is_some_and(|stakes| stakes[6] > 30.0));
     }
 }
