@@ -21,6 +21,8 @@ use crate::{release::lint::Finding, status::KindStatus};
 
 /// The shape of [`Question`] and [`Answer`]: a program of another one is refused.
 pub const FORMAT: u32 = 1;
+/// The simulator's step: no time in an answer is finer. It is the gate's own tick.
+pub const GRAIN: Seconds = Seconds(300);
 
 /// What is to be tried.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +96,9 @@ pub struct Answer {
     pub risks: Vec<Risk>,
     /// Groups that no name reaches.
     pub holes: Vec<Hole>,
+    /// What the simulator did otherwise than it was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What is dangerous about the plan; `lockgate plan` adds it.
     #[serde(default)]
     pub warnings: Vec<Finding>,
@@ -341,6 +346,7 @@ pub(crate) mod tests {
                 devices: 16,
                 simulations: 12,
             }],
+            notes: Vec::new(),
             warnings: Vec::new(),
         }
     }

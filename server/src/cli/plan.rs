@@ -271,9 +271,10 @@ fn text(answer: &Answer, sha256: &Digest) -> String {
     let header = ["if", "devices at risk", "p95", "most", "stopped", "after", "p95"];
     parts.push(table::of(&header, risks, "nothing bad was tried"));
     parts.push(holes_text(answer));
-    let warnings: Vec<String> =
-        answer.warnings.iter().map(|warning| format!("warning: {warning}")).collect();
-    parts.extend((!warnings.is_empty()).then(|| warnings.join("\n")));
+    let notes = answer.notes.iter().map(|note| format!("note: {note}"));
+    let warnings = answer.warnings.iter().map(|warning| format!("warning: {warning}"));
+    let said: Vec<String> = notes.chain(warnings).collect();
+    parts.extend((!said.is_empty()).then(|| said.join("\n")));
     parts.join("\n\n")
 }
 
@@ -350,7 +351,8 @@ mod tests {
 
     #[test]
     fn a_plan_is_read_in_hours_and_devices() {
-        let text = text(&answer(), &Digest([1; 32]));
+        let noted = Answer { notes: vec!["fewer simulations".into()], ..answer() };
+        let text = text(&noted, &Digest([1; 32]));
         for part in [
             "PLAN of app 1.0.0 on `stable`",
             "2 d 00 h",
@@ -361,6 +363,7 @@ mod tests {
             "hole: no device of hardware Acme Slate 9 (16 devices in `general`)",
             "8000 kB/s",
             "not tried: 7 devices",
+            "note: fewer simulations",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -4,14 +4,21 @@
 //!
 //! | to find out | open |
 //! |---|---|
+//! | how much a question may cost | `bound` |
 //! | which devices are simulated | `town` |
 //! | what one rollout among them comes to | `trip` |
 //! | what is asked and answered | [`lockgate_server::preflight`] |
 
+mod bound;
 mod town;
 mod trip;
 
-use std::{collections::BTreeMap, num::NonZero, thread};
+use std::{
+    collections::BTreeMap,
+    num::NonZero,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
 
 use lockgate_server::preflight::{
     Answer, FORMAT, Hole, PhaseForecast, Question, Risk, Spread, StageForecast, When,
@@ -20,6 +27,7 @@ use lockgate_shared::{id::CohortId, time::Seconds};
 use thiserror::Error;
 
 use self::{
+    bound::Bound,
     town::Town,
     trip::{Outcome, Trip},
 };
@@ -36,6 +44,8 @@ const BAD: [(&str, &str); 6] = [
     ("fail-1", include_str!("../../scenarios/fail-1.toml")),
     ("fail-20-after-24", include_str!("../../scenarios/fail-20-after-24.toml")),
 ];
+/// The futures that are tried.
+const FUTURES: u64 = 1 + BAD.len() as u64;
 /// Threads: the simulator runs beside other work of an operator's machine.
 const JOBS: usize = 8;
 
@@ -61,18 +71,45 @@ pub enum PlanError {
     Start(#[from] lockgate_shared::act::ActError),
 }
 
-/// Tries it.
-pub fn answer(question: &Question) -> Result<Answer, PlanError> {
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Simulations that are over, in whatever order.
+    pub done: u64,
+    /// All of them.
+    pub all: u64,
+}
+
+/// Who is told after each simulation, by any thread.
+struct Course<'a> {
+    done: AtomicU64,
+    all: u64,
+    told: &'a (dyn Fn(Progress) + Sync),
+}
+
+impl Course<'_> {
+    fn step(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        (self.told)(Progress { done, all: self.all });
+    }
+}
+
+/// Tries it, and says how far it is.
+pub fn answer(question: &Question, told: &(dyn Fn(Progress) + Sync)) -> Result<Answer, PlanError> {
     if question.format != FORMAT {
         return Err(PlanError::Format(question.format));
     }
     question.ladder.check()?;
     let town = Town::of(question);
-    let good = futures(question, &town, &scenario(GOOD)?)?;
+    let Bound { question, notes } = bound::within(question, town.devices(), bound::WORK);
+    let question = question.as_ref();
+    let all = FUTURES * u64::from(question.simulations);
+    let course = Course { done: AtomicU64::new(0), all, told };
+    let good = futures(question, &town, &scenario(GOOD)?, &course)?;
     let mut risks = Vec::new();
     for bad in BAD {
         let scenario = scenario(bad)?;
-        risks.push(risk(bad.0, &scenario, &futures(question, &town, &scenario)?));
+        risks.push(risk(bad.0, &scenario, &futures(question, &town, &scenario, &course)?));
     }
     let busiest: Vec<u64> = good.iter().map(|outcome| u64::from(outcome.busiest)).collect();
     let rates: Vec<u64> =
@@ -92,6 +129,7 @@ pub fn answer(question: &Question) -> Result<Answer, PlanError> {
         bytes_per_second: Spread::of(&rates),
         risks,
         holes: holes(&good),
+        notes,
         warnings: Vec::new(),
     })
 }
@@ -105,11 +143,14 @@ fn futures(
     question: &Question,
     town: &Town,
     scenario: &Scenario,
+    course: &Course<'_>,
 ) -> Result<Vec<Outcome>, PlanError> {
     let jobs = thread::available_parallelism().map_or(1, NonZero::get).min(JOBS);
     let run = |number| {
         let seed = question.seed.wrapping_add(number);
-        Trip::new(question, town, scenario, seed).map(Trip::go)
+        let outcome = Trip::new(question, town, scenario, seed).map(Trip::go);
+        course.step();
+        outcome
     };
     crew::each(u64::from(question.simulations), jobs, run).into_iter().collect()
 }

@@ -5,12 +5,16 @@ use lockgate_server::{
     release::plan::Preset,
     status::{KindStatus, KindWords},
 };
-use lockgate_shared::{group::Habit, id::Digest, time::Moment};
+use lockgate_shared::{group::Habit, id::Digest, manifest::Gate, time::Moment};
 
 use super::*;
 
 /// Tuesday, 24 November 2026, nine o'clock.
 const TUESDAY: Moment = Moment(1_795_510_800);
+
+fn answer(question: &Question) -> Result<Answer, PlanError> {
+    super::answer(question, &|_| ())
+}
 
 /// Devices that are always on.
 pub(super) fn kind(cohort: &str, model: &str, devices: u32) -> KindStatus {
@@ -109,4 +113,52 @@ fn where_a_model_bricks_a_last_stage_that_counts_risks_more_than_one_in_trial() 
 fn a_question_of_another_version_is_refused() {
     let asked = Question { format: FORMAT + 1, ..question(Preset::Routine, 1) };
     assert!(matches!(answer(&asked), Err(PlanError::Format(_))));
+}
+
+/// Two devices in a trial with slots of so many seconds.
+fn hurried(slot: u64) -> Question {
+    let mut asked = question(Preset::Routine, 1);
+    asked.kinds = vec![kind("general", "Slate 3", 2)];
+    asked.ladder.stages.remove(0);
+    asked.ladder.stages[0].floor_s = Seconds(0);
+    let Gate::Trial(terms) = &mut asked.ladder.stages[0].gate else { panic!("a trial") };
+    terms.slot_s = Seconds(slot);
+    asked
+}
+
+#[test]
+fn slots_shorter_than_a_step_cost_no_more_than_those_of_a_step_and_the_answer_says_so() {
+    let tried = |slot| bound::within(&hurried(slot), 2, bound::WORK).question.into_owned().ladder;
+    assert_eq!(tried(5), hurried(300).ladder);
+    assert_eq!(tried(1_800), hurried(1_800).ladder);
+    let (short, long) = (hurried(5), hurried(300));
+    let (short, long) = (answer(&short).expect("an answer"), answer(&long).expect("an answer"));
+    assert_eq!((&short.stages, short.complete), (&long.stages, long.complete));
+    assert!(short.notes[0].contains("a slot of 5 s"), "{:?}", short.notes);
+    assert!(short.notes[0].contains("60 times too long"), "{:?}", short.notes);
+}
+
+#[test]
+fn simulations_that_would_take_too_long_are_left_out_and_counted() {
+    let asked = question(Preset::Routine, 1_000);
+    let bound = bound::within(&asked, 295, bound::WORK);
+    assert_eq!((bound.question.simulations, bound.notes), (1_000, Vec::new()));
+    let asked = question(Preset::Routine, 20);
+    let bound = bound::within(&asked, town::DEVICES, bound::WORK);
+    assert_eq!((bound.question.simulations, bound.notes), (20, Vec::new()), "the usual number");
+    let asked = question(Preset::Routine, 1_000);
+    let bound = bound::within(&asked, town::DEVICES, bound::WORK);
+    assert!((20..1_000).contains(&bound.question.simulations), "{}", bound.question.simulations);
+    assert!(bound.notes[0].contains("not 1000 times"), "{:?}", bound.notes);
+}
+
+#[test]
+fn who_waits_is_told_of_every_simulation() {
+    let seen = std::sync::Mutex::new(Vec::new());
+    let told = |progress: Progress| seen.lock().expect("nobody fell").push(progress);
+    super::answer(&hurried(3_600), &told).expect("an answer");
+    let mut done: Vec<u64> =
+        seen.into_inner().expect("nobody fell").iter().map(|p| p.done).collect();
+    done.sort_unstable();
+    assert_eq!(done, (1..=FUTURES).collect::<Vec<_>>());
 }

@@ -27,7 +27,7 @@ use crate::sim::{
 
 /// Devices that are simulated at most: a larger fleet is tried with fewer of each kind, because what a
 /// trial costs hardly depends on the size, and an operator waits for the answer.
-const DEVICES: u32 = 20_000;
+pub(super) const DEVICES: u32 = 20_000;
 /// Installs from which a model's own failures count in place of the usual.
 const INSTALLS: u32 = 150;
 /// The share of hours in which a device that is always on is heard, in percent.

@@ -13,7 +13,10 @@ use lockgate_server::rollout::{
         stage::{Age, Entrant, StageTrial},
     },
 };
-use lockgate_server::{preflight::Question, status::CoverageGuard};
+use lockgate_server::{
+    preflight::{GRAIN, Question},
+    status::CoverageGuard,
+};
 use lockgate_shared::{
     act::{Act, CohortSize, RiskClass, SignedAct, Start},
     id::{CohortId, DeviceId, Digest, TenantId},
@@ -37,9 +40,9 @@ use crate::sim::{
 };
 
 /// A tick of the gate, and the finest poll.
-const TICK: u64 = 300;
+const TICK: u64 = GRAIN.0;
 /// Ticks that are simulated at most: two weeks, the longest schedule of a trial.
-const TICKS: u32 = 14 * 24 * TICKS_PER_HOUR;
+pub(super) const TICKS: u32 = 14 * 24 * TICKS_PER_HOUR;
 /// A rollout is looked on for so many times what its ladder takes at least …
 const PATIENCE: u64 = 2;
 /// … and two days, in which what a release does late has shown.
@@ -527,7 +530,7 @@ enum Course {
 }
 
 /// How long a rollout up this ladder is looked on.
-fn ticks(ladder: &Ladder) -> u32 {
+pub(super) fn ticks(ladder: &Ladder) -> u32 {
     let floor = ladder.stages.last().map_or(0, |stage| stage.floor_s.0);
     let stages = ladder.stages.iter().map(|stage| {
         let trial = match &stage.gate {
