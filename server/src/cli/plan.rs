@@ -28,7 +28,9 @@ use super::{
 };
 use crate::{
     api::admin::reports::FleetShown,
-    preflight::{self, Answer, FORMAT, Question, Risk, Spread, StageForecast, Subject, When},
+    preflight::{
+        self, Answer, FORMAT, GRAIN, Question, Risk, Spread, StageForecast, Subject, When,
+    },
     release::lint::{self, Around},
     status::KindStatus,
     whole_folder::{self, Readers},
@@ -40,6 +42,8 @@ const PROGRAM: &str = "lockgate-plan";
 const PROGRAM_VARIABLE: &str = "LOCKGATE_PLAN";
 /// The longest answer, and the largest file of a fleet: thousands of kinds with all their words.
 const ANSWER_BYTES: usize = 16 << 20;
+/// Below so many steps of the simulator people are told how long a step is: a time may be off by one.
+const FEW_STEPS: u64 = 12;
 /// Holes that people are shown; the plan has them all.
 const HOLES_SHOWN: usize = 20;
 
@@ -267,6 +271,7 @@ fn text(answer: &Answer, sha256: &Digest) -> String {
         rate(answer.bytes_per_second.median),
         rate(answer.bytes_per_second.p95)
     ));
+    parts.extend(steps_text(answer));
     let risks = answer.risks.iter().map(|risk| risk_row(risk, answer.simulations)).collect();
     let header = ["if", "devices at risk", "p95", "most", "stopped", "after", "p95"];
     parts.push(table::of(&header, risks, "nothing bad was tried"));
@@ -302,6 +307,16 @@ fn risk_row(risk: &Risk, simulations: u32) -> Vec<String> {
         at(risk.after.median),
         at(risk.after.p95),
     ]
+}
+
+/// How coarse the times are, where some are so short that it matters.
+fn steps_text(answer: &Answer) -> Option<String> {
+    let stages = answer.stages.iter().flat_map(|stage| [stage.opens, stage.full]);
+    let risks = answer.risks.iter().map(|risk| risk.after);
+    let whens = stages.chain(risks).chain([answer.complete]);
+    let mut times = whens.flat_map(|when| [when.median, when.p95]).flatten();
+    let short = times.any(|time| time.0 > 0 && time.0 < FEW_STEPS * GRAIN.0);
+    short.then(|| format!("times are in steps of {} min", GRAIN.0 / 60))
 }
 
 fn holes_text(answer: &Answer) -> String {
@@ -367,5 +382,16 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+    }
+
+    #[test]
+    fn short_times_are_shown_with_the_step_that_they_are_measured_in_and_long_ones_are_not() {
+        let steps = "times are in steps of 5 min";
+        let mut answer = answer();
+        assert!(!text(&answer, &Digest([1; 32])).contains(steps));
+        answer.complete.median = Some(Seconds(0));
+        assert!(!text(&answer, &Digest([1; 32])).contains(steps), "the start itself is exact");
+        answer.risks[0].after.median = Some(Seconds(900));
+        assert!(text(&answer, &Digest([1; 32])).contains(steps));
     }
 }
