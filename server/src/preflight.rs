@@ -96,7 +96,8 @@ pub struct Answer {
     pub risks: Vec<Risk>,
     /// Groups that no name reaches.
     pub holes: Vec<Hole>,
-    /// What the simulator did otherwise than it was asked.
+    /// What the simulator did otherwise than it was asked, and what a trial that never lets everybody in
+    /// waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// What is dangerous about the plan; `lockgate plan` adds it.

@@ -321,7 +321,13 @@ fn steps_text(answer: &Answer) -> Option<String> {
 
 fn holes_text(answer: &Answer) -> String {
     if answer.holes.is_empty() {
-        return "every group of a trial that came to its ramp had a device before it".into();
+        // A stage that counts has one step, a trial several.
+        let trial = answer.stages.iter().any(|stage| stage.phases.len() > 1);
+        return if trial {
+            "every group of a trial that came to its ramp had a device before it".into()
+        } else {
+            "no stage is a trial: none compares groups".into()
+        };
     }
     let shown = answer.holes.iter().take(HOLES_SHOWN).map(|hole| {
         format!(
@@ -393,5 +399,17 @@ mod tests {
         assert!(!text(&answer, &Digest([1; 32])).contains(steps), "the start itself is exact");
         answer.risks[0].after.median = Some(Seconds(900));
         assert!(text(&answer, &Digest([1; 32])).contains(steps));
+    }
+
+    #[test]
+    fn a_ladder_without_a_trial_is_told_so_and_nothing_of_groups() {
+        let mut answer = answer();
+        answer.holes.clear();
+        let told = |answer: &Answer| text(answer, &Digest([1; 32]));
+        assert!(told(&answer).contains("no stage is a trial"), "{}", told(&answer));
+        let step = answer.stages[0].phases[0].clone();
+        answer.stages[0].phases.push(step);
+        assert!(!told(&answer).contains("no stage is a trial"), "{}", told(&answer));
+        assert!(told(&answer).contains("every group of a trial"), "{}", told(&answer));
     }
 }

@@ -101,11 +101,12 @@ pub fn answer(question: &Question, told: &(dyn Fn(Progress) + Sync)) -> Result<A
     }
     question.ladder.check()?;
     let town = Town::of(question);
-    let Bound { question, notes } = bound::within(question, town.devices(), bound::WORK);
+    let Bound { question, mut notes } = bound::within(question, town.devices(), bound::WORK);
     let question = question.as_ref();
     let all = FUTURES * u64::from(question.simulations);
     let course = Course { done: AtomicU64::new(0), all, told };
     let good = futures(question, &town, &scenario(GOOD)?, &course)?;
+    notes.extend(waits(&good));
     let mut risks = Vec::new();
     for bad in BAD {
         let scenario = scenario(bad)?;
@@ -201,6 +202,22 @@ fn risk(name: &str, scenario: &Scenario, outcomes: &[Outcome]) -> Risk {
         stopped: stopped.iter().flatten().count() as u32,
         after: When::of(&stopped),
     }
+}
+
+/// Of each trial that most simulations never see open to everybody, how the first of them ends.
+fn waits(good: &[Outcome]) -> Vec<String> {
+    let mut times: BTreeMap<usize, Vec<&[String]>> = BTreeMap::new();
+    for (stage, said) in good.iter().flat_map(|outcome| &outcome.waits) {
+        times.entry(*stage).or_default().push(said);
+    }
+    let often = times.into_values().filter(|said| said.len() * 2 > good.len());
+    often
+        .filter_map(|said| {
+            let first = said.first()?.join("; ");
+            let (waits, all) = (said.len(), good.len());
+            Some(format!("not open to everybody in {waits} of {all} simulations: {first}"))
+        })
+        .collect()
 }
 
 /// Groups that most simulations name no device of before the ramp, the largest first.

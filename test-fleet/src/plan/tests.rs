@@ -162,3 +162,16 @@ fn who_waits_is_told_of_every_simulation() {
     done.sort_unstable();
     assert_eq!(done, (1..=FUTURES).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_trial_that_never_lets_everybody_in_says_how_it_stands_and_one_that_does_says_nothing() {
+    let mut ill = hurried(3_600);
+    ill.kinds[0].installs = 200;
+    ill.kinds[0].failed = 200;
+    let few = answer(&ill).expect("an answer");
+    assert_eq!(few.stages[0].full.median, None, "nobody is ever well");
+    assert!(few.notes[0].starts_with("not open to everybody in 1 of 1"), "{:?}", few.notes);
+    assert!(few.notes[0].contains("of 2 devices let in"), "{:?}", few.notes);
+    let many = answer(&question(Preset::Routine, 1)).expect("an answer");
+    assert_eq!(many.notes, [""; 0]);
+}

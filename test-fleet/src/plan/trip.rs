@@ -71,6 +71,8 @@ pub(super) struct Outcome {
     pub(super) stopped: Option<Seconds>,
     /// Groups without a named device when a ramp began: whose, which, and how large.
     pub(super) holes: Vec<(CohortId, String, u32)>,
+    /// Of each trial that never let everybody in, how it stood at the end, in sentences.
+    pub(super) waits: BTreeMap<usize, Vec<String>>,
 }
 
 /// What a device has been through.
@@ -190,8 +192,19 @@ impl<'a> Trip<'a> {
             }
             self.look_for_holes();
         }
+        self.tell_waits();
         self.outcome.busiest = self.hours.iter().copied().max().unwrap_or(0);
         self.outcome
+    }
+
+    /// What the trials that are not open to everybody say of themselves.
+    fn tell_waits(&mut self) {
+        for (index, trial) in &self.rollout.trials {
+            if trial.phase() < Phase::Open {
+                let cohort = &self.question.ladder.stages[*index].cohort;
+                self.outcome.waits.insert(*index, trial.report(cohort));
+            }
+        }
     }
 
     fn now(&self) -> Moment {
