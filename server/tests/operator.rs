@@ -140,7 +140,12 @@ const EVERY_COMMAND: &[(&str, i32)] = &[
     ("rollout status", 0),
     ("rollout explain 00", 2),
     ("rollout pause 00 --reason x", 2),
-    ("rollout stop 00 --reason x", 2),
+    ("rollout stop 00 --reason x --yes", 2),
+    ("rollout stop 00000000 --reason x", 2),
+    (
+        "rollout stop 0000000000000000000000000000000000000000000000000000000000000000 --reason x --yes",
+        3,
+    ),
     ("cohort list", 0),
     (
         "cohort grant 0000000000000000000000000000000000000000000000000000000000000000 --tenant acme --product app --channel stable --cohort dogfood --expires 1d --reason x --out @grant.json --repository @repo/repository",

@@ -276,6 +276,20 @@ pub fn say(text: &str) -> Result<(), CliError> {
     }
 }
 
+/// First digits of an id that name it: among a million ids two share these once in ten thousand times,
+/// and nobody types so many by a slip. Tables print twelve.
+const ABBREVIATION: usize = 8;
+
+/// Refuses too few digits: one digit fits whatever happens to be the only one.
+fn enough_digits(text: &str, list: &str) -> Result<(), CliError> {
+    if text.len() >= ABBREVIATION {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!(
+        "`{text}` is too short for an id\nhint: give its first {ABBREVIATION} digits or more; `{list}` shows them"
+    )))
+}
+
 /// The whole id of a device of which the first digits were given; `*` stays.
 pub async fn device_id(client: &Client, text: &str) -> Result<String, CliError> {
     if text == "*" || text.parse::<DeviceId>().is_ok() {
@@ -286,6 +300,7 @@ pub async fn device_id(client: &Client, text: &str) -> Result<String, CliError> 
             "`{text}` is not a device\nhint: give an id, or its first digits; `lockgate device list` shows them"
         ))
     })?;
+    enough_digits(text, "lockgate device list")?;
     let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
     let found: Vec<crate::api::admin::desk::KnownDevice> =
         client.get(&format!("/v1/devices?limit=2{after}")).await?;
@@ -356,6 +371,20 @@ mod tests {
         }
         let good = "lockgate stop --tenant acme --reason x --json";
         assert!(Cli::try_parse_from(good.split(' ')).expect("well formed").json);
+    }
+
+    #[test]
+    fn a_few_digits_are_no_id() {
+        let text = enough_digits("a", "lockgate device list").expect_err("one digit").to_string();
+        for words in ["`a` is too short", "first 8 digits", "`lockgate device list`"] {
+            assert!(text.contains(words), "{text}");
+        }
+        assert!(enough_digits("0123456", "x").is_err());
+        assert!(enough_digits("01234567", "x").is_ok());
+        assert!(
+            table::short("0".repeat(64)).len() >= ABBREVIATION,
+            "tables print less than is taken"
+        );
     }
 
     #[test]

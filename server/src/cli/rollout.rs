@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{IsTerminal, stdout},
+    io::{IsTerminal, stderr, stdout},
     time::Duration,
 };
 
@@ -11,7 +11,8 @@ use clap::Subcommand;
 use lockgate_shared::{id::RolloutId, rollout::Scope};
 
 use super::{
-    Session, act, client::Client, exit::CliError, offline, overview, overview::Overview, say, table,
+    Session, act, client::Client, enough_digits, exit::CliError, offline, overview,
+    overview::Overview, say, table,
 };
 use crate::{
     api::admin::{
@@ -59,13 +60,16 @@ pub enum Command {
         #[arg(long)]
         reason: String,
     },
-    /// End a rollout for good
+    /// End a rollout for good: nothing leads back, and devices that come later do not get it
     Stop {
         /// The rollout, or its first digits
         id: String,
         /// Why
         #[arg(long)]
         reason: String,
+        /// Do not ask; for programs
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -89,8 +93,10 @@ pub async fn run(command: Command, session: &Session) -> Result<(), CliError> {
             let id = resolve(&session.client()?, &id).await.map_err(CliError::not_stopped)?;
             stop(session, Scope::Rollout(id), StopHow::Pause, reason).await
         }
-        Command::Stop { id, reason } => {
-            let id = resolve(&session.client()?, &id).await.map_err(CliError::not_stopped)?;
+        Command::Stop { id, reason, yes } => {
+            let client = session.client()?;
+            let id = if yes { resolve(&client, &id).await } else { asked_for(&client, &id).await };
+            let id = id.map_err(CliError::not_stopped)?;
             stop(session, Scope::Rollout(id), StopHow::End, reason).await
         }
     }
@@ -146,6 +152,35 @@ fn stopped_text(how: StopHow, number: Option<u64>, reasons: &[String]) -> String
     said + &next
 }
 
+/// The rollout that is to end for good, once a person has seen which it is and said so.
+async fn asked_for(client: &Client, text: &str) -> Result<RolloutId, CliError> {
+    let rollouts: Vec<RolloutStatus> = client.get("/v1/rollouts").await?;
+    let id = pick(&rollouts, text)?;
+    let ending = rollouts.iter().find(|rollout| rollout.rollout == id).map(ending_text);
+    let ending = ending.unwrap_or_default();
+    let question = format!("{ending}\nend it for good? Type `yes`: ");
+    // Standard output may be read by a program.
+    let answered = offline::answered(&mut stderr(), &question, "yes").map_err(CliError::ours)?;
+    if answered { Ok(id) } else { Err(not_ended(&ending)) }
+}
+
+/// Which rollout ends, and what that means.
+fn ending_text(rollout: &RolloutStatus) -> String {
+    let RolloutStatus { product, version, channel, state, stages, .. } = rollout;
+    let kept: u32 = stages.iter().map(|stage| stage.confirmed).sum();
+    let devices: u32 = stages.iter().map(|stage| stage.devices).sum();
+    format!(
+        "{product} {version} on {channel}, {}, {kept} of {devices} kept\nthis cannot be taken back: no lift leads back from it, and devices that come later will not get this version",
+        table::word(state)
+    )
+}
+
+fn not_ended(ending: &str) -> CliError {
+    CliError::Usage(format!(
+        "nothing was ended: {ending}\nhint: answer `yes` at a terminal or pass `--yes`; `lockgate rollout pause` stops it at once and can be lifted"
+    ))
+}
+
 /// The rollout whose first digits were given.
 async fn resolve(client: &Client, text: &str) -> Result<RolloutId, CliError> {
     // A whole id is not looked up: a stop must not wait for a second answer.
@@ -157,6 +192,7 @@ async fn resolve(client: &Client, text: &str) -> Result<RolloutId, CliError> {
 }
 
 pub(super) fn pick(rollouts: &[RolloutStatus], text: &str) -> Result<RolloutId, CliError> {
+    enough_digits(text, "lockgate rollout list")?;
     let mut fitting =
         rollouts.iter().map(|r| r.rollout).filter(|id| id.to_string().starts_with(text));
     match (fitting.next(), fitting.next()) {
@@ -293,6 +329,7 @@ mod tests {
     use lockgate_shared::{act::RiskClass, id::Digest, time::Moment};
 
     use super::*;
+    use crate::status::{Decision, StageStatus};
 
     #[test]
     fn whoever_watches_all_rollouts_sees_how_they_end() {
@@ -323,6 +360,45 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(word) && text.contains("lockgate rollout explain"), "{text}");
         }
+    }
+
+    #[test]
+    fn whoever_ends_a_rollout_reads_which_it_is_and_that_nothing_leads_back() {
+        let mut complete = rollout(1, RolloutState::Complete);
+        complete.stages = vec![StageStatus {
+            cohort: "everyone".parse().expect("a name"),
+            devices: 1,
+            authorised: 1,
+            treated: 1,
+            confirmed: 1,
+            rolled_back: 0,
+            failed: 0,
+            inconclusive: 0,
+            silent: 0,
+            limit: None,
+            opened: None,
+            full: None,
+            decision: Decision::Complete,
+            reasons: Vec::new(),
+        }];
+        let text = not_ended(&ending_text(&complete)).to_string();
+        for words in [
+            "app 1.0.0 on stable, complete, 1 of 1 kept\n",
+            "cannot be taken back",
+            "devices that come later will not get this version",
+            "`--yes`",
+            "`lockgate rollout pause`",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_rollout_is_not_named_by_one_digit() {
+        let rollouts = [rollout(1, RolloutState::Complete)];
+        let text = pick(&rollouts, "0").expect_err("one digit").to_string();
+        assert!(text.contains("too short") && text.contains("lockgate rollout list"), "{text}");
+        assert_eq!(pick(&rollouts, "01010101").expect("eight digits"), rollouts[0].rollout);
     }
 
     #[test]

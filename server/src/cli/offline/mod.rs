@@ -336,7 +336,7 @@ fn confirm_unseen(unseen: Unseen, yes: Confirmation, out: &mut dyn Write) -> Res
 }
 
 /// Whether a person at a terminal answers with this word.
-fn answered(out: &mut dyn Write, question: &str, word: &str) -> io::Result<bool> {
+pub(super) fn answered(out: &mut dyn Write, question: &str, word: &str) -> io::Result<bool> {
     if !io::stdin().is_terminal() {
         return Ok(false);
     }
