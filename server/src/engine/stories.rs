@@ -70,6 +70,16 @@ fn a_good_release_is_started_climbs_and_is_complete_in_the_signed_file() {
     assert_eq!(status.rollouts[0].stages[1].confirmed, 6);
     let numbers: Vec<u64> = yard.letters.verdicts.iter().map(|verdict| verdict.number).collect();
     assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "no gaps");
+    let opened: Vec<&str> = yard
+        .letters
+        .verdicts
+        .iter()
+        .filter(|verdict| verdict.decision == Decision::Open)
+        .flat_map(|verdict| verdict.reasons.iter().map(String::as_str))
+        .collect();
+    assert!(opened.iter().all(|text| !text.contains("0 of 0")), "{opened:#?}");
+    let general = "opened `general` (6 devices by the signed start) to ";
+    assert!(opened.iter().any(|text| text.starts_with(general)), "{opened:#?}");
 }
 
 #[test]

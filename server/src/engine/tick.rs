@@ -124,11 +124,11 @@ fn record(book: &mut Book, id: &RolloutId, climb: &Climb, now: Moment) -> Result
         let (about, decision, sentence) = match step {
             Move::Open { index, limit } => {
                 let Some((about, reach)) = stage(book, id, *index, *limit) else { continue };
-                (about, Decision::Open, format!("opened to {reach}"))
+                (about, Decision::Open, format!("opened {reach}"))
             }
             Move::Raise { index, limit, .. } => {
                 let Some((about, reach)) = stage(book, id, *index, *limit) else { continue };
-                (about, Decision::Open, format!("opened further, to {reach}"))
+                (about, Decision::Open, format!("opened further: {reach}"))
             }
             Move::Complete => {
                 let text = "every stage is open and baked".to_owned();
@@ -172,13 +172,21 @@ fn record(book: &mut Book, id: &RolloutId, climb: &Climb, now: Moment) -> Result
     Ok(())
 }
 
-/// A stage, and in words how far a limit lets its devices in.
+/// A stage, and in words how far a limit lets its devices in. How many there are is what people signed:
+/// when a stage opens, no device of it need have written under this rollout yet.
 fn stage(book: &Book, id: &RolloutId, index: usize, limit: Limit) -> Option<(About, String)> {
     let rollout = book.rollouts.get(id)?;
     let cohort = &rollout.ladder.stages.get(index)?.cohort;
+    let size = rollout.start.cohorts.iter().find(|size| size.cohort == *cohort);
+    let devices = size.map_or(0, |size| size.devices);
     let known = rollout.evidence.buckets(cohort);
-    let inside = limits::authorised(&known, limit);
-    let devices = count(known.len(), "device", "devices");
-    let reach = format!("{inside} of {devices} in `{cohort}`, limit {limit}");
+    let heard = match limits::authorised(&known, limit) {
+        _ if known.is_empty() => "none has written under this rollout yet".to_owned(),
+        inside => format!("{inside} of {} that wrote are let in", known.len()),
+    };
+    let reach = format!(
+        "`{cohort}` ({} by the signed start) to {limit}; {heard}",
+        count(devices, "device", "devices")
+    );
     Some((About::Stage(*id, cohort.clone()), reach))
 }
