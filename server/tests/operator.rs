@@ -93,6 +93,7 @@ const EVERY_COMMAND: &[(&str, i32)] = &[
     ("release check @release.toml --repository @repo/repository --product app", 0),
     ("release check @release.toml --repository @repo/repository --polls 2h --strict", 6),
     ("release check @release.toml", 2),
+    ("release check @release.toml --repository @repo/repository --cohort dogfoot=5", 2),
     ("plan @r1 --channel stable", 2),
     ("plan @r1 --channel stable --fleet @fleet.json --program @nowhere", 2),
     ("plan @r1 --channel stable --fleet @nowhere.json", 2),

@@ -10,7 +10,7 @@ use lockgate_shared::{
     act::CohortSize,
     id::{CohortId, Digest, ProductId},
     limits,
-    manifest::Manifest,
+    manifest::{Ladder, Manifest},
     policy::Policy,
     recall::{Recall, RecallStep},
     time::{Moment, Seconds},
@@ -22,7 +22,7 @@ use super::{
     Answer, CliError, Confirmation, PassphraseArgs, PolicyArgs, confirm, copy_word, read, word,
 };
 use crate::{
-    clock,
+    clock, names,
     release::{
         self, ArtifactSource, Create, MANIFEST_FILE,
         lint::{self, Around, Finding},
@@ -257,6 +257,7 @@ fn check(args: &CheckArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
     let policy = args.policy.load()?;
     let ladder = plan.ladder.ladder(cohorts(args, policy.as_ref())?)?;
     ladder.check()?;
+    fits_stages(&args.cohorts, &ladder)?;
     let found = lint::plan_warnings(&plan, &ladder, &around(args));
     let mut text = said(&found);
     if found.is_empty() {
@@ -279,6 +280,9 @@ fn check_folder(args: &CheckArgs, desk: &mut dyn Write) -> Result<Answer, CliErr
     };
     // The span only matters where nobody has signed yet, and nothing is written then.
     let (draft, current) = open(folder, &copy, clock::now(), Seconds(86_400))?;
+    if let Content::Release(manifest) = draft.content() {
+        fits_stages(&args.cohorts, &manifest.ladder)?;
+    }
     let found = show(&draft, &current, &around(args), desk)?;
     let standing = draft.settle(&current)?;
     let mut answer = report(&draft, &standing, (folder, &copy.repository));
@@ -291,6 +295,16 @@ fn check_folder(args: &CheckArgs, desk: &mut dyn Write) -> Result<Answer, CliErr
         return Err(error.into());
     }
     strictly(args, &found, answer, desk)
+}
+
+/// Refuses a number of devices of a cohort that no stage has: nothing would be found by it.
+fn fits_stages(sizes: &[CohortSize], ladder: &Ladder) -> Result<(), CliError> {
+    let stages = || ladder.stages.iter().map(|stage| &stage.cohort);
+    let Some(size) = sizes.iter().find(|size| stages().all(|cohort| *cohort != size.cohort)) else {
+        return Ok(());
+    };
+    let known = names::instead_of(size.cohort.as_str(), stages().map(CohortId::as_str));
+    Err(CliError::Usage(format!("no stage has the cohort `{}`\nhint: {known}", size.cohort)))
 }
 
 /// The answer, or where dangers are to end the program the text and an error.
@@ -431,4 +445,25 @@ fn report(draft: &Draft, standing: &Standing, (folder, copy): (&Path, &Path)) ->
 
 fn artifact_source(text: &str) -> Result<ArtifactSource, String> {
     text.parse().map_err(|error: release::CreateError| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::plan::Preset;
+
+    #[test]
+    fn devices_of_a_cohort_that_no_stage_has_are_refused() {
+        let cohorts: Vec<CohortId> =
+            ["dogfood", "general"].map(|name| name.parse().expect("a name")).into();
+        let ladder = Preset::Routine.ladder(&cohorts);
+        let size = |name: &str| CohortSize { cohort: name.parse().expect("a name"), devices: 5 };
+        assert!(fits_stages(&[size("dogfood"), size("general")], &ladder).is_ok());
+        let slip = fits_stages(&[size("general"), size("dogfoot")], &ladder).expect_err("a slip");
+        let text = slip.to_string();
+        assert!(
+            text.starts_with("no stage has the cohort `dogfoot`\nhint: there is `dogfood`"),
+            "{text}"
+        );
+    }
 }
