@@ -12,11 +12,15 @@ use std::{
 use clap::{Parser, Subcommand};
 use lockgate_server::{
     api::tls::{self, TlsError},
-    cli::{exit, offline::Answer},
+    cli::{
+        exit,
+        offline::{self, Answer},
+    },
     clock,
-    config::{Config, ConfigError},
-    dice,
+    config::{Api as ApiConfig, Config, ConfigError},
+    dice, names,
     registry::{NewToken, create_token, rows::TokenRole},
+    release::role::LocalRepository,
     roles::{self, api::RunError, both::BothError},
     shutdown::{Shutdown, Stopper},
     store::sqlite::SqliteStore,
@@ -133,7 +137,11 @@ fn exit_code(error: &(dyn Error + Send + Sync + 'static)) -> u8 {
             Some(BothError::LetterBox(error)) => wrong(error),
             Some(BothError::Gatekeeper(_)) | None => false,
         };
-    if configured { 3 } else { 1 }
+    match error.downcast_ref() {
+        Some(offline::CliError::NoTenant { .. }) => 2,
+        Some(_) | None if configured => 3,
+        Some(_) | None => 1,
+    }
 }
 
 /// The trust anchor that a section names.
@@ -217,11 +225,35 @@ fn check_config(config: &Config) -> Result<(), Failure> {
 /// through the API.
 fn bootstrap_token(config: &Path, token: NewToken) -> Result<String, Failure> {
     let config = Config::load(config)?;
-    let state = &config.api()?.state;
+    let api = config.api()?;
+    if let Some(tenant) = &token.tenant {
+        check_tenant(api, tenant)?;
+    }
+    let state = &api.state;
     std::fs::create_dir_all(state)
         .map_err(|error| format!("cannot make the folder `{}`: {error}", state.display()))?;
     let mut store = SqliteStore::open(&state.join("store.db"))?;
     Ok(create_token(&mut store, token, &dice::bytes(), clock::now())?)
+}
+
+/// Refuses a tenant that the policy does not name: a token of it would restrict nobody's devices.
+fn check_tenant(api: &ApiConfig, tenant: &TenantId) -> Result<(), Failure> {
+    let copy = LocalRepository::open(&api.repository, Some(&api.anchor));
+    let policy = match copy.and_then(|copy| copy.policy()) {
+        Ok(policy) => policy,
+        Err(error) => {
+            tracing::warn!(
+                "no policy could be read, so nobody looked whether there is a tenant `{tenant}`: {}",
+                Chain(&error)
+            );
+            return Ok(());
+        }
+    };
+    if policy.tenants.contains_key(tenant) {
+        return Ok(());
+    }
+    let known = names::instead_of(tenant.as_str(), policy.tenants.keys().map(TenantId::as_str));
+    Err(offline::CliError::NoTenant { tenant: tenant.clone(), known }.into())
 }
 
 /// Runs a role until SIGTERM or SIGINT, or until it ends by itself.

@@ -53,6 +53,16 @@ fn an_operator_restricts_reads_and_is_told_what_does_not_work() {
     let slip = site.bad("ben", "pin set * app n-1 --tenant acmee", 3);
     assert!(slip.contains("hint: there is `acme`"), "{slip}");
     site.bad("ben", "device list --tenant acmee", 3);
+    // Before a server runs, the same slip is noticed by the policy that its configuration leads to.
+    let config = site.folder.path().join("server.toml").display().to_string();
+    let slip = Command::new(env!("CARGO_BIN_EXE_lockgate-server"))
+        .args(["token", "create", "--config", &config, "--name", "max"])
+        .args(["--role", "administrator", "--tenant", "acmee"])
+        .output()
+        .expect("it starts");
+    assert_eq!(slip.status.code(), Some(2), "{}", text(&slip));
+    let said = text(&slip);
+    assert!(said.contains("names no tenant `acmee`\nhint: there is `acme`"), "{said}");
 
     assert!(site.good("ben", "audit tail --chain gatekeeper").contains("crashes"));
     let chain = site.good("ben", "audit tail --raw --lines 1000");
@@ -230,6 +240,7 @@ fn every_command_of_the_server_answers_programs_in_json() {
         ("tls-init --dir @ --name localhost", 0),
         ("token create --config @server.toml --name ci --role publisher", 0),
         ("token create --config @server.toml --name ci --role publisher", 1),
+        ("token create --config @server.toml --name max --role administrator --tenant acme", 0),
         ("check-config --config @server.toml", 0),
         ("check-config --config @wrong.toml", 3),
         ("api --config @nowhere.toml", 3),
