@@ -409,6 +409,27 @@ mod tests {
     }
 
     #[test]
+    fn a_bake_is_short_by_the_polls_that_there_are() {
+        let mut ladder = Preset::Routine.ladder(&cohorts(&["few", "general"]));
+        ladder.stages[0].bake_s = Seconds(60);
+        let fleet = around(&[("few", 5), ("general", 1_000)]);
+        let at = |polls: Option<u64>| {
+            let around = Around { polls: polls.map(Seconds), ..fleet.clone() };
+            let plan = ReleasePlan::from_toml(PLAN).expect("a plan");
+            let found = plan_warnings(&plan, &ladder, &around);
+            found.into_iter().find(|found| found.code == Code::ShortBake).map(|f| f.to_string())
+        };
+        assert_eq!(at(Some(1)), None, "sixty polls");
+        assert_eq!(at(Some(20)), None, "three polls");
+        for (polls, words) in
+            [(Some(21), "three polls, 1 min 3 s,"), (None, "three polls, 15 min,")]
+        {
+            let text = at(polls).expect("short");
+            assert!(text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
     fn each_danger_of_a_trial_has_its_code_and_its_number() {
         let names = cohorts(&["few", "general"]);
         let with = |change: fn(&mut TrialTerms), around: &Around| {

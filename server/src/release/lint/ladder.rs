@@ -15,8 +15,6 @@ use lockgate_shared::{
 
 use super::{Code, Finding};
 
-/// A stage's bake shorter than this is over before most devices have polled (every five minutes).
-const SHORT_BAKE: Seconds = Seconds(900);
 /// Whoever withholds a stop gains the timestamp's age: more than this is worth a thought.
 const LONG_TIMESTAMP: Seconds = Seconds(6 * 3_600);
 /// The longest habit: whoever works by day is seen once in it.
@@ -34,7 +32,8 @@ const GROWTH: u32 = 10;
 const FAILURES_PPM: u32 = 50_000;
 /// A bound less sure than this is a guess.
 const CONFIDENCE_PPM: u32 = 800_000;
-/// Polls that a device may miss before its silence means something: a restart, and a lost letter.
+/// Polls that a device may miss before its silence means something: a restart, and a lost letter. A bake
+/// of fewer is over before most devices have polled.
 const MISSED_POLLS: u64 = 3;
 /// Fewer controls than this, and a silence of one device in ten is not seen.
 const HOLD_BACK_PPM: u32 = 20_000;
@@ -161,13 +160,21 @@ impl Place<'_> {
         Finding::of(code, format!("stage `{}` {what}", self.stage.cohort), mend)
     }
 
+    const fn missed_polls(&self) -> Seconds {
+        Seconds(self.polls.0.saturating_mul(MISSED_POLLS))
+    }
+
     fn times(&self, found: &mut Vec<Finding>) {
         let bake = self.stage.bake_s;
-        if bake < SHORT_BAKE {
+        let least = self.missed_polls();
+        if bake < least {
             found.push(self.found(
                 Code::ShortBake,
-                &format!("bakes for {bake}: most devices have not polled by then"),
-                "three polls, 900 s, are the least",
+                &format!(
+                    "bakes for {bake}, and devices poll every {}: most have not polled by then",
+                    self.polls
+                ),
+                &format!("three polls, {least}, are the least"),
             ));
         } else if bake < DAY && self.position == Position::Earlier && self.hurry == Hurry::None {
             found.push(self.found(
@@ -238,7 +245,7 @@ impl Place<'_> {
                 "`confidence_ppm = 950000` is usual",
             ));
         }
-        if rule.silence_after_s.0 < MISSED_POLLS * self.polls.0 {
+        if rule.silence_after_s < self.missed_polls() {
             found.push(self.found(
                 Code::ImpatientSilence,
                 &format!(
