@@ -11,6 +11,10 @@ use crate::{
     status::{Decision, RolloutStatus, StageStatus, Status},
 };
 
+/// What the counts of a recalled version's rollout are: those of how it went out.
+const COUNTED: &str =
+    "the counts below are of the rollout: who went back by the recall still counts as kept\n";
+
 /// What the gatekeeper reported, and what was recalled.
 #[derive(Debug)]
 pub struct Overview {
@@ -125,15 +129,18 @@ fn is_about(row: &RecallRow, rollout: &RolloutStatus) -> bool {
 }
 
 fn rollout_text(rollout: &RolloutStatus, recall: Option<&RecallRow>, now: Moment) -> String {
+    let published = recall.filter(|row| row.published.is_some());
     let recall = recall.map(|row| format!("{}\n", recall_text(row, now)));
     format!(
-        "{} {} on `{}`: {} ({})\n{}{}",
+        "{} {} on `{}`: {}{} ({})\n{}{}{}",
         rollout.product,
         rollout.version,
         rollout.channel,
         table::word(&rollout.state),
+        if published.is_some() { ", recalled" } else { "" },
         table::short(rollout.rollout),
         recall.unwrap_or_default(),
+        if published.is_some() { COUNTED } else { "" },
         table::of(
             &[
                 "stage", "devices", "let in", "treated", "kept", "back", "failed", "silent",
@@ -189,9 +196,10 @@ mod tests {
         let words = "app 1.1.0 is recalled to 1.0.0 until ";
         let mut overview = Overview { status: status(), recalls: vec![row] };
         let text = overview.text();
-        assert!(
-            text.starts_with(&format!("app 1.1.0 on `stable`: complete (010101010101)\n{words}"))
-        );
+        assert!(text.starts_with(&format!(
+            "app 1.1.0 on `stable`: complete, recalled (010101010101)\n{words}"
+        )));
+        assert!(text.contains("who went back by the recall still counts as kept"), "{text}");
         assert_eq!(text.matches(words).count(), 1, "{text}");
         assert!(
             list_text(&overview.status.rollouts, &overview.recalls).contains("complete, recalled")
@@ -206,7 +214,9 @@ mod tests {
     fn a_recall_that_nobody_verified_is_not_shown_as_one() {
         let row = row(None, clock::now().plus(Seconds(3600)));
         let overview = Overview { status: status(), recalls: vec![row] };
-        assert!(overview.text().contains("waits for the gatekeeper: entry 7"));
+        let text = overview.text();
+        assert!(text.contains("waits for the gatekeeper: entry 7"));
+        assert!(text.contains("complete (0101") && !text.contains("still counts"), "{text}");
         assert!(!list_text(&overview.status.rollouts, &overview.recalls).contains("recalled"));
     }
 
