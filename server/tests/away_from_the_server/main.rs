@@ -310,6 +310,9 @@ fn every_step_of_an_act_and_a_release_names_the_next_command() {
     };
     let said = desk.run(&by("ben")).expect("signed");
     assert_eq!(next(&said), format!("lockgate {sign} people/<approver>.key"));
+    assert!(!said.contains("had signed before"), "{said}");
+    let said = desk.run(&by("ben")).expect("signed");
+    assert!(said.contains("this key had signed before: it counts once"), "{said}");
     let said = desk.run(&by("eva")).expect("signed");
     assert_eq!(next(&said), "lockgate act submit @start.json --wait");
     let said = desk.run("act show @start.json --repository @repo/repository").expect("shown");

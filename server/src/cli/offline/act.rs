@@ -110,9 +110,13 @@ fn sign(args: &SignArgs, desk: &mut dyn Write) -> Result<Answer, CliError> {
         return Err(CliError::no_approver(policy, args.key.clone(), &key.public()));
     }
     let signature = signer::signed_for(&*key, Domain::ActV1, signed.text.as_bytes())?;
+    let again = signed.signatures.iter().any(|known| known.key == key.public());
     signed.add(ActSignature { key: key.public(), signature });
     whole_folder::replace(&args.file, &act_bytes(&signed)?, Readers::Everybody)?;
     let mut text = format!("signed by {}\n", key.public());
+    if again {
+        text += "this key had signed before: it counts once\n";
+    }
     if let Some(policy) = &policy {
         text += &acts_text::standing(&signed, policy)?;
     }
