@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::PathBuf, str::FromStr};
 use clap::{Args, Subcommand, ValueEnum};
 use lockgate_shared::{
     act::{CohortSize, RiskClass, WaivedRule},
-    id::{ChannelId, CohortId, Digest, PersonId, ProductId, RolloutId},
+    id::{ChannelId, CohortId, Digest, IdError, PersonId, ProductId, RolloutId},
     version::Version,
 };
 
@@ -111,8 +111,8 @@ pub struct LiftArgs {
 /// Options of `rollout waive`.
 #[derive(Clone, Debug, Args)]
 pub struct WaiveArgs {
-    /// The rollout
-    #[arg(value_name = "ROLLOUT")]
+    /// The rollout, by its whole id: no server is asked which begins so
+    #[arg(value_name = "ROLLOUT", value_parser = whole_id)]
     pub rollout: RolloutId,
     /// The rule: `coverage=GROUP`, or `minimum-devices=STAGE` with a stage's number from 0
     #[arg(long, value_parser = rule)]
@@ -207,6 +207,12 @@ pub(super) fn cohort_size(text: &str) -> Result<CohortSize, String> {
     })
 }
 
+fn whole_id(text: &str) -> Result<RolloutId, String> {
+    text.parse().map_err(|error: IdError| {
+        format!("{error}\nhint: give the whole id, which `lockgate rollout list --json` shows")
+    })
+}
+
 fn rule(text: &str) -> Result<WaivedRule, String> {
     let refuse = || {
         "write `coverage=GROUP`, or `minimum-devices=STAGE` with a stage's number from 0".to_owned()
@@ -217,5 +223,21 @@ fn rule(text: &str) -> Result<WaivedRule, String> {
             stage.parse().map(WaivedRule::MinimumDevices).map_err(|_| refuse())
         }
         Some(_) | None => Err(refuse()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiver_of_an_abbreviated_rollout_is_told_where_the_whole_id_stands() {
+        let text = whole_id("0a1b2c3d4e5f").expect_err("abbreviated");
+        assert!(
+            text.contains("hint: ") && text.contains("`lockgate rollout list --json`"),
+            "{text}"
+        );
+        let whole = RolloutId([7; 32]);
+        assert_eq!(whole_id(&whole.to_string()), Ok(whole));
     }
 }
