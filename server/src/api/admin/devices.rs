@@ -355,7 +355,7 @@ fn rollout_says(rollout: &RolloutStatus, view: Option<&RolloutView>, lines: &mut
     let state = match rollout.state {
         RolloutState::Running => "is running",
         RolloutState::Paused => "is paused by a person",
-        RolloutState::Halted => "was halted by the breaker",
+        RolloutState::Halted => "was halted by the gate",
         RolloutState::Complete => "is complete",
         RolloutState::Ended => "was ended for good",
     };
