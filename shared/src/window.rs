@@ -135,6 +135,10 @@ impl Window {
 }
 
 impl Weekday {
+    /// All of them, from Monday on.
+    pub const ALL: [Self; 7] =
+        [Self::Mon, Self::Tue, Self::Wed, Self::Thu, Self::Fri, Self::Sat, Self::Sun];
+
     fn of(date: civil::Date) -> Self {
         match date.weekday() {
             civil::Weekday::Monday => Self::Mon,
@@ -256,18 +260,7 @@ mod tests {
     }
 
     fn any_window() -> impl Strategy<Value = Window> {
-        let days = sample::subsequence(
-            vec![
-                Weekday::Mon,
-                Weekday::Tue,
-                Weekday::Wed,
-                Weekday::Thu,
-                Weekday::Fri,
-                Weekday::Sat,
-                Weekday::Sun,
-            ],
-            1..=7,
-        );
+        let days = sample::subsequence(Weekday::ALL.to_vec(), 1..=7);
         let length = prop_oneof![1..4 * 3600_u64, 1..=MAX_WINDOW.0];
         (sample::select(ZONES.to_vec()), days, 0..24_u8, 0..60_u8, length).prop_map(
             |(zone, days, hour, minute, length)| Window {

@@ -176,16 +176,7 @@ fn the_owners_windows_and_the_ordered_ones_must_both_be_open() {
     let mut asked = Asked::new();
     let always = |hour| Window {
         zone: "UTC".into(),
-        days: [
-            Weekday::Mon,
-            Weekday::Tue,
-            Weekday::Wed,
-            Weekday::Thu,
-            Weekday::Fri,
-            Weekday::Sat,
-            Weekday::Sun,
-        ]
-        .into(),
+        days: Weekday::ALL.into(),
         hour,
         minute: 0,
         length_s: Seconds(3600),
