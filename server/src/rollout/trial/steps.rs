@@ -209,9 +209,8 @@ impl Trial {
     /// Whether a group's evidence is close to its threshold, so that it waits: but for so long only after
     /// its last device began. Nothing new would come of waiting longer, neither the hold nor the way on.
     fn is_near(&self, group: Group) -> bool {
-        let near = self.wealth[group as usize] * self.terms.near;
         let waits = f64::from(self.hour - self.tallies[group as usize].last);
-        near >= super::judge::threshold(self, group) && waits < NEAR_MOST * self.terms.open_h
+        self.is_close(group) && waits < NEAR_MOST * self.terms.open_h
     }
 
     /// How many devices these limits are about to let in.

@@ -103,8 +103,12 @@ impl Trial {
         if self.verdict == Verdict::Wait || self.is_startled() {
             return Pace::Stand;
         }
-        let near = self.wealth[FLEET as usize] * self.terms.near >= judge::threshold(self, FLEET);
-        if near { Pace::Slow } else { Pace::Full }
+        if self.is_close(FLEET) { Pace::Slow } else { Pace::Full }
+    }
+
+    /// Whether a group's evidence is close to its threshold.
+    pub(super) fn is_close(&self, group: Group) -> bool {
+        self.wealth[group as usize] * self.terms.near >= judge::threshold(self, group)
     }
 
     /// Whether far fewer devices are heard than at this hour yesterday. Then the gate waits: it opens
